@@ -1,0 +1,1 @@
+"""paretune's plug-ins for Hydra."""

@@ -1,0 +1,62 @@
+"""`python -m sweep`: one run, or with `-m` a study. Nothing heavy is imported before the config is known to be good."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sweep import cli, preflight
+from sweep.config import parse, plain_config
+from sweep.errors import ConfigError, Fault, UserError
+from sweep.study.setting import select
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+def application(composed: DictConfig) -> Any:
+    from sweep.launch.task import exit_code, run_task
+
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return run_task(composed)
+    try:
+        record = run_task(composed)
+    except UserError as error:
+        cli.stop(error)
+    raise SystemExit(exit_code(record))
+
+
+def examine(composed: DictConfig, multirun: bool) -> Iterator[Fault]:
+    """Faults of values, folders and stores of one composed config."""
+    try:
+        plain = plain_config(composed)
+    except OmegaConfBaseException as error:
+        yield Fault(str(getattr(error, "full_key", None) or "config"), "", str(error).splitlines()[0])
+        return
+    try:
+        parse(plain)
+    except ConfigError as error:
+        yield from error.faults
+    folder_key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
+    yield from preflight.output_fault(folder_key, str(OmegaConf.select(composed, folder_key)))
+    stores = {"tracking.uri": select(plain, "tracking.uri")}
+    if multirun:
+        stores["hydra.sweeper.storage"] = OmegaConf.select(composed, "hydra.sweeper.storage")
+    for key, uri in stores.items():
+        if isinstance(uri, str):
+            yield from preflight.store_fault(key, uri)
+
+
+def main() -> None:
+    cli.guarded(application, CONF, "config", examine)
+
+
+if __name__ == "__main__":
+    main()

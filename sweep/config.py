@@ -1,0 +1,231 @@
+"""The typed schema of a run, and the one place that turns a composed config into objects.
+
+`parse` reports every fault at once. It imports nothing heavy: components (`_target_`) live in modules that import torch
+inside their methods only.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import typing
+from abc import ABC
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le, Lt
+from omegaconf import DictConfig, OmegaConf
+from pydantic import TypeAdapter, ValidationError
+
+from sweep.errors import ConfigError, Fault, alternatives
+from sweep.models import Model
+from sweep.tasks import Task
+from sweep.variants import Variant
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """What every variant shares while it trains. All of it belongs to the conditions."""
+
+    max_steps: Annotated[int, Ge(1)]
+    micro_batch_size: Annotated[int, Ge(1)]
+    gradient_accumulation_steps: Annotated[int, Ge(1)] = 1
+    max_length: Annotated[int, Ge(2)]
+    lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup", "polynomial"] = "cosine"
+    warmup_ratio: Annotated[float, Ge(0), Lt(1)] = 0.0
+    optimizer: Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit"]
+    adam_beta2: Annotated[float, Gt(0), Lt(1)] = 0.999
+    weight_decay: Annotated[float, Ge(0)] = 0.0
+    max_grad_norm: Annotated[float, Ge(0)] = 1.0
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    activation_checkpointing: bool = False
+    group_by_length: bool = True
+    eval_batch_size: Annotated[int, Ge(1)] = 64
+
+    @property
+    def batch_size(self) -> int:
+        """Examples per optimizer step."""
+        return self.micro_batch_size * self.gradient_accumulation_steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracking:
+    """Where runs are kept. The folder of artifacts counts for a new SQLite store only; a server has its own."""
+
+    uri: str
+    artifacts: str
+    experiment: Annotated[str, Ge("!")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Which study a run belongs to. `trial` and `swept` are filled in by the sweeper."""
+
+    name: str | None = None
+    trial: int | None = None
+    swept: list[str] | None = None
+    memory_metric: str = "max_memory_allocated"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One run, complete."""
+
+    model: Model
+    task: Task
+    variant: Variant
+    train: Train
+    tracking: Tracking
+    study: Study
+    seed: Annotated[int, Ge(0), Le(2**32 - 1)]
+
+    def faults(self) -> Iterator[Fault]:
+        """Rules that need more than one part."""
+        size = self.task.data.train_size
+        if size is not None and self.train.batch_size > size:
+            yield Fault(
+                "train.micro_batch_size",
+                str(self.train.micro_batch_size),
+                f"times gradient_accumulation_steps = {self.train.gradient_accumulation_steps} is a batch of "
+                f"{self.train.batch_size}, larger than the {size} training examples; lower one of them",
+            )
+        positions = self.model.max_positions
+        if positions is not None and self.train.max_length > positions:
+            yield Fault("train.max_length", str(self.train.max_length), f"exceeds the model's {positions} positions")
+        if self.train.warmup_ratio and self.train.lr_scheduler_type == "constant":
+            yield Fault(
+                "train.lr_scheduler_type", "constant", "ignores train.warmup_ratio; use constant_with_warmup, or 0"
+            )
+
+
+def plain_config(composed: DictConfig) -> dict[str, Any]:
+    """Resolved plain containers of the application's config, without Hydra's own part.
+
+    Raises:
+        OmegaConfBaseException: for an interpolation that leads nowhere, or a mandatory value that was not given.
+    """
+    ours = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+    container = OmegaConf.to_container(ours, resolve=True, throw_on_missing=True)
+    return {str(key): value for key, value in container.items()}
+
+
+def parse(config: Mapping[str, Any]) -> RunConfig:
+    """A resolved config as plain containers → RunConfig.
+
+    Raises:
+        ConfigError: with every fault found: unknown keys, wrong types, values out of range, rules between keys.
+    """
+    faults: list[Fault] = []
+    parsed = _build(RunConfig, config, "", faults)
+    if isinstance(parsed, RunConfig):
+        faults.extend(parsed.faults())
+    if faults:
+        raise ConfigError(faults)
+    return parsed
+
+
+_INVALID = object()
+
+
+def _build(cls: type, node: Any, path: str, faults: list[Fault]) -> Any:
+    """An instance of the dataclass `cls`, or of the class that `node._target_` names where `cls` is abstract."""
+    if not isinstance(node, Mapping):
+        faults.append(Fault(path, _show(node), "must be a group of keys; choose one of its presets"))
+        return _INVALID
+    values = dict(node)
+    if issubclass(cls, ABC):
+        cls = _target(cls, values.pop("_target_", None), path, faults)
+        if cls is None:
+            return _INVALID
+    hints = typing.get_type_hints(cls, include_extras=True)
+    known = {f.name: f for f in fields(cls) if f.init}
+    faults.extend(
+        Fault(_join(path, key), _show(values[key]), f"unknown key; {alternatives(key, sorted(known))}")
+        for key in values
+        if key not in known
+    )
+    arguments: dict[str, Any] = {}
+    for key, spec in known.items():
+        if key in values:
+            arguments[key] = _value(hints[key], values[key], _join(path, key), faults)
+        elif spec.default is MISSING and spec.default_factory is MISSING:
+            faults.append(Fault(_join(path, key), "", "is missing; give it a value"))
+            arguments[key] = _INVALID
+    if any(value is _INVALID for value in arguments.values()):
+        return _INVALID
+    built = cls(**arguments)
+    if hasattr(built, "faults") and cls is not RunConfig:
+        for key, message in built.faults():
+            faults.append(Fault(_join(path, key), _show(getattr(built, key)), message))
+    return built
+
+
+def _value(hint: Any, value: Any, path: str, faults: list[Fault]) -> Any:
+    """One field: a nested dataclass, a mapping of components, or a plain value checked by pydantic, strictly."""
+    if is_dataclass(hint) or (inspect.isclass(hint) and issubclass(hint, ABC)):
+        return _build(hint, value, path, faults)
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is dict and inspect.isclass(args[1]) and issubclass(args[1], ABC):
+        if not isinstance(value, Mapping):
+            faults.append(Fault(path, _show(value), "must map names to components"))
+            return _INVALID
+        built = {name: _build(args[1], node, _join(path, name), faults) for name, node in value.items()}
+        return _INVALID if any(item is _INVALID for item in built.values()) else built
+    try:
+        # Through JSON, since only there does strict mode take lists and leave "8" or 8.5 for an int refused.
+        return TypeAdapter(hint).validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        faults.append(Fault(path, _show(value), "; or ".join(dict.fromkeys(_rule(e) for e in error.errors()))))
+        return _INVALID
+
+
+def _target(base: type, target: Any, path: str, faults: list[Fault]) -> type | None:
+    """The class that `_target_` names, if it is one of `base`'s."""
+    key = _join(path, "_target_")
+    if not isinstance(target, str):
+        faults.append(Fault(key, _show(target), f"must name a class of {base.__module__}, such as a preset does"))
+        return None
+    module, _, name = target.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        faults.append(Fault(key, target, f"cannot be imported: {error}"))
+        return None
+    if not (inspect.isclass(found) and issubclass(found, base) and is_dataclass(found)):
+        faults.append(Fault(key, target, f"is not a {base.__name__}; derive a dataclass from {base.__module__}"))
+        return None
+    if inspect.isabstract(found):
+        faults.append(Fault(key, target, "is abstract; name one of its families"))
+        return None
+    return found
+
+
+_RULES = {
+    "greater_than": "must be greater than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "string_type": "must be text",
+    "list_type": "must be a list",
+    "none_required": "must be null",
+    "literal_error": "must be {expected}",
+}
+
+
+def _rule(error: Mapping[str, Any]) -> str:
+    template = _RULES.get(error["type"])
+    return template.format(**error.get("ctx", {})) if template else str(error["msg"])
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else str(key)
+
+
+def _show(value: Any) -> str:
+    text = "null" if value is None else str(value)
+    return text if len(text) <= 60 else text[:57] + "…"

@@ -1,0 +1,197 @@
+"""One process per call, forked from a server that has done the imports.
+
+In one process, a second run's peak memory, its random state and its failures would be the first one's too. A fresh
+process costs 0.04 s from a warm fork server, and several seconds where everything is imported anew.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from multiprocessing import connection, forkserver
+from pathlib import Path
+from typing import Any, NamedTuple
+
+log = logging.getLogger(__name__)
+_PRELOAD = "sweep.launch.preload"
+_method = "forkserver"
+
+
+class ChildFailed(Exception):
+    """The function raised. `traceback` is the child's, as text."""
+
+    def __init__(self, summary: str, traceback_text: str):
+        super().__init__(summary)
+        self.traceback = traceback_text
+
+
+class ChildKilled(Exception):
+    """The process ended without an answer: by a signal, or by an exit of its own. `host_oom` says whether the
+    kernel's out-of-memory killer has struck meanwhile."""
+
+    def __init__(self, exit_code: int, host_oom: bool):
+        self.exit_code = exit_code
+        self.host_oom = host_oom
+        how = f"by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"with exit code {exit_code}"
+        super().__init__(f"the process ended {how}" + (" (the host ran out of memory)" if host_oom else ""))
+
+
+class Event(NamedTuple):
+    """A message from the child: the name of a `Report` method, and its arguments."""
+
+    name: str
+    arguments: tuple[Any, ...]
+
+
+def warm_up() -> None:
+    """Start the fork server, without waiting for its imports."""
+    if _method == "forkserver":
+        multiprocessing.get_context("forkserver").set_forkserver_preload([_PRELOAD])
+        forkserver.ensure_running()
+
+
+def call(
+    target: str,
+    *args: Any,
+    log_file: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    on_event: Callable[[Event], None] = lambda event: None,
+) -> Any:
+    """Call `target` ("module:function") in a process of its own, as `function(*args, report)`, and return its value.
+
+    Its output goes to `log_file`. `env` is set before anything of CUDA is looked at. The child ends with its parent,
+    however that dies.
+
+    Raises:
+        ChildFailed: the function raised.
+        ChildKilled: the process ended without an answer.
+    """
+    global _method
+    kills_before = _host_oom_kills()
+    while True:
+        warm_up()
+        context = multiprocessing.get_context(_method)
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(
+            target=_child,
+            args=(sender, target, args, str(log_file) if log_file else None, dict(env or {})),
+            daemon=False,
+        )
+        process.start()
+        sender.close()
+        try:
+            answer = _listen(process, receiver, on_event)
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            _end(process)
+            receiver.close()
+        if answer is None:
+            raise ChildKilled(process.exitcode or 0, host_oom=_host_oom_kills() > kills_before)
+        kind, value = answer
+        if kind == "returned":
+            return value
+        if kind == "cuda touched":
+            log.warning("the fork server has touched CUDA: starting runs by spawn instead, some seconds each")
+            _method = "spawn"
+            continue
+        raise ChildFailed(*value)
+
+
+def _listen(process: Any, receiver: connection.Connection, on_event: Callable[[Event], None]) -> tuple[str, Any] | None:
+    """Pass events on until the answer comes, or the process is gone without one."""
+    while True:
+        ready = connection.wait([receiver, process.sentinel])
+        if receiver not in ready:
+            return None
+        try:
+            message = receiver.recv()
+        except EOFError:
+            process.join()
+            return None
+        if isinstance(message, Event):
+            on_event(message)
+        else:
+            return message
+
+
+def _end(process: Any) -> None:
+    """Wait for a process that has answered; end one that has not, or that does not leave."""
+    process.join(timeout=5)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+
+
+class _Sender:
+    """The child's `Report`: every call becomes an event in the parent."""
+
+    def __init__(self, sender: connection.Connection):
+        self._sender = sender
+
+    def metrics(self, step: int, values: dict[str, float]) -> None:
+        self._sender.send(Event("metrics", (step, values)))
+
+    def progress(self, label: str, done: int, total: int) -> None:
+        self._sender.send(Event("progress", (label, done, total)))
+
+
+def _child(
+    sender: connection.Connection, target: str, args: tuple[Any, ...], log_file: str | None, env: dict[str, str]
+) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    if log_file:
+        _redirect_output(log_file)
+    os.environ.update(env)
+    preloaded = sys.modules.get(_PRELOAD)
+    if _method == "forkserver" and preloaded is not None and not preloaded.cuda_is_untouched():
+        sender.send(("cuda touched", None))
+        return
+    importlib.import_module(_PRELOAD)
+    module, _, name = target.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), name)
+        answer = ("returned", function(*args, _Sender(sender)))
+    except Exception as error:  # noqa: BLE001  whatever it is, it belongs to the parent
+        traceback.print_exc()
+        answer = ("raised", (f"{type(error).__name__}: {error}", traceback.format_exc()))
+    sender.send(answer)
+
+
+def _redirect_output(log_file: str) -> None:
+    logging.basicConfig(level=logging.INFO, format="[%(asctime)s][%(name)s][%(levelname)s] %(message)s")
+    descriptor = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
+def _die_with_parent() -> None:
+    """A coordinator that is killed leaves no orphan on the device."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _host_oom_kills() -> int:
+    """How many processes the kernel's out-of-memory killer has ended, on this host and in this control group."""
+    kills = 0
+    for file in (Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events")):
+        try:
+            lines = file.read_text().splitlines()
+        except OSError:
+            continue
+        kills += sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+    return kills

@@ -1,0 +1,141 @@
+"""The parent's half of a run: a row in MLflow before it, a process of its own for it, the row closed after it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from sweep import progress, provenance, redact
+from sweep.config import RunConfig, Tracking
+from sweep.errors import UserError
+from sweep.job import EXAMPLES_FILE, LOG_FILE, TRACEBACK_FILE, Job
+from sweep.launch import isolation
+from sweep.record import Outcome, Record
+from sweep.study.setting import setting_digest, setting_name
+from sweep.tracking import RunLog, Store
+
+log = logging.getLogger(__name__)
+_PARAMS = ("variant", "train", "seed", "task.data", "task.score", "task.max_new_tokens")
+
+
+@cache
+def store(tracking: Tracking) -> Store:
+    """The tracking store, opened once per process."""
+    return Store(tracking.uri, tracking.experiment, tracking.artifacts)
+
+
+def prepare(config: Mapping[str, Any]) -> dict[str, str]:
+    """Facts of machine and base model (device, resolved precision, digest), the model built or downloaded where it is
+    missing. Asked once per process and model.
+
+    Raises:
+        UserError: where the model cannot be had.
+    """
+    same_for_all = {**_for_child(config), "seed": 0, "study": {}}  # so that a study asks once
+    return dict(_prepare(json.dumps(same_for_all, sort_keys=True)))
+
+
+@cache
+def _prepare(config: str) -> Mapping[str, str]:
+    def on_event(event: isolation.Event) -> None:
+        if event.name == "progress":
+            label, done, total = event.arguments
+            progress.show(f"{label} {done}/{total}")
+            if done == 1:
+                log.info("%s, once: %d steps", label, total)
+
+    try:
+        return isolation.call("sweep.trial:prepare", json.loads(config), log_file=Path(os.devnull), on_event=on_event)
+    except isolation.ChildFailed as error:
+        raise UserError(f"the base model cannot be prepared: {redact.text(str(error))}") from error
+    except isolation.ChildKilled as error:
+        raise UserError(f"the base model cannot be prepared: {error}") from error
+
+
+def conditions_of(config: RunConfig, plain: Mapping[str, Any], swept: list[str]) -> dict[str, str]:
+    """The conditions of a run on this machine."""
+    return provenance.conditions(plain, prepare(plain), swept, (f"model.{key}" for key in config.model.places))
+
+
+def supervise(config: RunConfig, plain: Mapping[str, Any], folder: Path, parent_id: str | None) -> Record:
+    """Run `config` in a process of its own, and log it. `plain` is the same config as containers.
+
+    Returns the Record however the run ended. A Ctrl-C ends the child, closes the row as `killed`, and goes on up.
+    """
+    swept = list(config.study.swept or [])
+    facts = prepare(plain)
+    conditions = conditions_of(config, plain, swept)
+    record = Record(
+        variant=config.variant.name,
+        setting=setting_name(plain, swept),
+        seed=config.seed,
+        outcome=Outcome.KILLED,
+        study=config.study.name if config.study.trial is not None else None,
+        trial=config.study.trial,
+        conditions=provenance.fingerprint(conditions),
+        facts={
+            "setting_digest": setting_digest(plain, swept),
+            "metric": config.task.score,
+            "direction": "maximize" if config.task.higher_is_better else "minimize",
+            "device": facts["device"],
+            "conditions.values": json.dumps(conditions),
+            "commit": provenance.commit() or "unknown",
+            "command": provenance.command(),
+            **{f"version.{name}": version for name, version in provenance.versions().items()},
+        },
+    )
+    clean = redact.tree(plain)
+    row = store(config.tracking).open_run(record, parent_id, _params(plain), clean)
+    try:
+        record = _run(Job(config=_for_child(plain), record=record, folder=str(folder)), row)
+    except KeyboardInterrupt:
+        _close(row, record.ended(Outcome.KILLED, "interrupted by Ctrl-C"), folder)
+        raise
+    _close(row, record, folder)
+    return record
+
+
+def _run(job: Job, row: RunLog) -> Record:
+    def on_event(event: isolation.Event) -> None:
+        if event.name == "metrics":
+            row.metrics(*event.arguments)
+        else:
+            label, done, total = event.arguments
+            progress.show(f"{job.record.name}: {label} {done}/{total}")
+
+    try:
+        return isolation.call("sweep.trial:run", job, log_file=Path(job.folder, LOG_FILE), on_event=on_event)
+    except isolation.ChildFailed as error:
+        Path(job.folder, TRACEBACK_FILE).write_text(redact.text(error.traceback))
+        return job.record.ended(Outcome.FAILED, str(error))
+    except isolation.ChildKilled as error:
+        return job.record.ended(Outcome.OOM if error.host_oom else Outcome.KILLED, str(error))
+
+
+def _close(row: RunLog, record: Record, folder: Path) -> None:
+    """Masked before it is stored anywhere: what a library printed may hold a credential."""
+    for name in (LOG_FILE, TRACEBACK_FILE):
+        redact.file(folder / name)
+    clean = redact.tree({**record.as_dict(), "run_id": row.run_id})
+    (folder / "record.json").write_text(json.dumps(clean, indent=1))
+    files = [folder / EXAMPLES_FILE]
+    if record.outcome is not Outcome.OK:
+        files += [folder / LOG_FILE, folder / TRACEBACK_FILE]
+    row.close(record, files)
+
+
+def _for_child(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A run needs no tracking server, and so gets no credentials."""
+    return {**config, "tracking": redact.tree(config["tracking"])}
+
+
+def _params(config: Mapping[str, Any]) -> dict[str, str]:
+    """The 20 to 30 that vary or matter. The whole config is an artifact."""
+    flat = provenance.flatten(config)
+    wanted = {k: v for k, v in flat.items() if any(k == p or k.startswith(f"{p}.") for p in _PARAMS)}
+    return {key: value for key, value in wanted.items() if not key.endswith("_target_")}

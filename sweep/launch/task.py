@@ -1,0 +1,64 @@
+"""What Hydra calls for one composed config, under whatever launcher."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from sweep import progress, redact
+from sweep.config import parse, plain_config
+from sweep.errors import UserError
+from sweep.launch import isolation
+from sweep.record import Outcome, Record
+from sweep.study.setting import varied_keys
+
+log = logging.getLogger(__name__)
+
+
+def run_task(composed: DictConfig) -> Record:
+    """Run one config in a process of its own. In a study the sweeper has made the parent run; alone there is none.
+
+    Raises:
+        UserError: where the run could not even begin.
+    """
+    isolation.warm_up()
+    plain = plain_config(composed)
+    hydra = HydraConfig.get()
+    if plain["study"]["swept"] is None:
+        plain["study"]["swept"] = varied_keys(hydra.overrides.task)
+    config = parse(plain)
+    folder = Path(hydra.runtime.output_dir)
+    _save_composed(folder / ".hydra", plain, hydra)
+
+    from sweep.launch.supervise import store, supervise  # MLflow: seconds, while the fork server imports
+
+    parent_id = None
+    if config.study.trial is not None:
+        parent = store(config.tracking).find_study(str(config.study.name))
+        if parent is None:
+            raise UserError(f"study {config.study.name} has no parent run in {redact.text(config.tracking.uri)}")
+        parent_id = parent.info.run_id
+    record = supervise(config, plain, folder, parent_id)
+    log.info(progress.line(record))
+    return record
+
+
+def exit_code(record: Record) -> int:
+    """0 where the run gave a result."""
+    return 0 if record.outcome is Outcome.OK else 1
+
+
+def _save_composed(folder: Path, plain: dict[str, Any], hydra: Any) -> None:
+    """What Hydra saves in `.hydra/`, with credentials masked."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = {
+        "config.yaml": plain,
+        "hydra.yaml": {"hydra": OmegaConf.to_container(hydra, resolve=False)},
+        "overrides.yaml": list(hydra.overrides.task),
+    }
+    for name, part in parts.items():
+        (folder / name).write_text(redact.yaml(part))

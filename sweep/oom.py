@@ -1,0 +1,20 @@
+"""Which errors mean that memory ran out, whichever library noticed."""
+
+from __future__ import annotations
+
+import torch
+
+_SIGNS = (
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDA error: out of memory",
+    "can't allocate memory",  # torch's CPU allocator
+    "not enough memory",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True for PyTorch's own error, Python's, and the ones that cuBLAS, cuDNN and the CPU allocator raise."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)

@@ -1,0 +1,30 @@
+"""Number formats by name, and what the hardware can do with them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """The torch dtype of "fp32", "bf16" or "fp16"."""
+    import torch
+
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+
+
+def resolve(precision: str, device_type: str) -> str:
+    """What "auto" means on this device: bf16 where a GPU computes it, fp16 on older ones, fp32 on the CPU.
+
+    On the CPU it is always fp32, also where AVX512-BF16 is there: the result of a study should not depend on which of
+    two similar machines ran it.
+    """
+    import torch
+
+    if precision != "auto":
+        return precision
+    if device_type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "fp32"

@@ -1,0 +1,84 @@
+"""What a person sees while runs go on: a line per finished run, and below it, on a terminal, how far the study is."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from tqdm import tqdm
+
+from sweep.record import Outcome, Record
+
+
+class ConsoleHandler(logging.StreamHandler):
+    """Log lines go above the bar instead of through it."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stdout)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if _Bar.current is None:
+            super().emit(record)
+        else:
+            tqdm.write(self.format(record), file=sys.stdout)
+
+
+class _Bar:
+    current: tqdm | None = None
+
+
+class Progress:
+    """A bar over the runs of a study, with the phase of the running one: `3/8 [01:10<01:57] lora_r8 · seed 0: training
+    120/300`. Nothing is drawn where standard error is not a terminal."""
+
+    def __init__(self, total: int):
+        self._bar = tqdm(
+            total=total,
+            disable=not sys.stderr.isatty(),
+            dynamic_ncols=True,
+            leave=False,
+            smoothing=0,
+            bar_format="{n_fmt}/{total_fmt} runs [{elapsed}<{remaining}] {desc}",
+        )
+        _Bar.current = None if self._bar.disable else self._bar
+
+    def now(self, what: str) -> None:
+        self._bar.set_description_str(what, refresh=True)
+
+    def finished(self) -> None:
+        self._bar.update(1)
+
+    def close(self) -> None:
+        self._bar.close()
+        _Bar.current = None
+
+
+def show(what: str) -> None:
+    """Update the bar's text, where there is a bar."""
+    if _Bar.current is not None:
+        _Bar.current.set_description_str(what, refresh=True)
+
+
+def gib(count: float) -> str:
+    """Bytes for a person."""
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if abs(count) >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count:.0f} B"
+
+
+def line(record: Record) -> str:
+    """One finished run in one line."""
+    parts = [f"{record.name:<32}", f"{record.outcome:<8}"]
+    measured = record.measurements
+    if record.outcome is Outcome.OK:
+        parts.append(f"score {measured['score']:.4f}")
+    if "max_memory_allocated" in measured:
+        parts.append(f"peak {gib(measured['max_memory_allocated'])}")
+    if "tokens_per_second" in measured:
+        parts.append(f"{measured['tokens_per_second']:,.0f} tokens/s")
+    if "train_seconds" in measured:
+        parts.append(f"{measured['train_seconds']:.1f} s")
+    if record.reason:
+        parts.append(record.reason.splitlines()[0])
+    return "  ".join(parts)

@@ -1,0 +1,46 @@
+"""What is recommended in the end: a variant and every swept hyperparameter, the seed excepted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+SEED = "seed"
+VARIANT = "variant"
+
+
+def varied_keys(overrides: Iterable[str]) -> list[str]:
+    """Of overrides "key=value", the keys that make a setting: all of the variant's own but its choice, which is the
+    setting's name already."""
+    keys = (override.partition("=")[0].lstrip("+") for override in overrides)
+    return [key for key in dict.fromkeys(keys) if key.startswith(f"{VARIANT}.")]
+
+
+def setting_name(config: Mapping[str, Any], swept: Iterable[str]) -> str:
+    """ "lora_r8", or "lora_r8 r=4 max_steps=100" where more than the variant is swept.
+
+    Keys are shortened to their last part where that is not ambiguous.
+    """
+    keys = [key for key in swept if key not in (VARIANT, SEED)]
+    last = [key.rpartition(".")[2] for key in keys]
+    short = [part if last.count(part) == 1 else key for key, part in zip(keys, last, strict=True)]
+    values = [f"{name}={select(config, key)}" for name, key in zip(short, keys, strict=True)]
+    return " ".join([str(config["variant"]["name"]), *values])
+
+
+def setting_digest(config: Mapping[str, Any], swept: Iterable[str]) -> str:
+    """Digest of all that the setting's name stands for: an edited variant file does not pass for the old one."""
+    content = {"variant": config["variant"], **{key: select(config, key) for key in sorted(swept) if key != SEED}}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def select(config: Mapping[str, Any], key: str) -> Any:
+    """The value at a dotted key; None where there is none."""
+    node: Any = config
+    for part in key.split("."):
+        if not isinstance(node, Mapping):
+            return None
+        node = node.get(part)
+    return node

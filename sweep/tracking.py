@@ -1,0 +1,258 @@
+"""Record ↔ MLflow. The only importer of mlflow in this package.
+
+Only the coordinator creates database, experiment and a study's parent run: processes that open a fresh SQLite store
+together corrupt its migration, and an experiment created twice at once sends the loser's runs to "Default" (both seen
+with MLflow 3.17). Everybody else works with ids.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from sweep import redact
+from sweep.errors import UserError
+from sweep.preflight import sqlite_path
+from sweep.record import Outcome, Record
+
+PARENT = "mlflow.parentRunId"
+STUDY = "study"
+FLUSH_SECONDS = 5.0
+_BATCH = 1000  # metrics that MLflow takes in one call
+_TAG_LIMIT = 8000  # characters; MLflow cuts what is longer
+_STATUS = {Outcome.OK: "FINISHED", Outcome.PRUNED: "FINISHED", Outcome.KILLED: "KILLED"}
+
+
+class Store:
+    """One experiment of a tracking store."""
+
+    def __init__(self, uri: str, experiment: str, artifacts: str):
+        """Open the store, creating what it lacks.
+
+        Raises:
+            UserError: where it cannot be opened.
+        """
+        self.uri = uri
+        with _told(uri), _creation_lock(uri):
+            self.client = MlflowClient(tracking_uri=uri)
+            found = self.client.get_experiment_by_name(experiment)
+            if found is not None and found.lifecycle_stage == "deleted":
+                raise UserError(
+                    f"tracking.experiment = {experiment} was deleted in this store; restore it "
+                    "(mlflow experiments restore), or choose another name"
+                )
+            local = sqlite_path(uri) is not None
+            self.experiment_id = (
+                found.experiment_id
+                if found is not None
+                else self.client.create_experiment(
+                    experiment, artifact_location=Path(artifacts).absolute().as_uri() if local else None
+                )
+            )
+
+    def find_study(self, name: str) -> Run | None:
+        """The study's parent run, or None."""
+        with _told(self.uri):
+            found = self.client.search_runs(
+                [self.experiment_id], f"tags.`{STUDY}` = {_quoted(name)} and tags.kind = 'study'", max_results=1
+            )
+        return found[0] if found else None
+
+    def create_study(self, name: str, conditions: Mapping[str, str], tags: Mapping[str, str]) -> Run:
+        """A parent run for a study that has none."""
+        with _told(self.uri):
+            run = self.client.create_run(
+                self.experiment_id,
+                run_name=name,
+                tags=_clean({"kind": "study", STUDY: name, "conditions.values": json.dumps(dict(conditions)), **tags}),
+            )
+            self.client.log_dict(run.info.run_id, dict(conditions), "conditions.json")
+            return run
+
+    def study_conditions(self, parent: Run) -> dict[str, str]:
+        """The conditions that the study was begun with."""
+        return dict(json.loads(parent.data.tags["conditions.values"]))
+
+    def records(self, parent_id: str) -> list[tuple[str, Record]]:
+        """(run id, Record) of every child of a study, in order of their start."""
+        children: list[Run] = []
+        page = None
+        with _told(self.uri):
+            while True:
+                found = self.client.search_runs(
+                    [self.experiment_id], f"tags.`{PARENT}` = {_quoted(parent_id)}", max_results=1000, page_token=page
+                )
+                children.extend(found)
+                page = found.token
+                if not page:
+                    break
+        children.sort(key=lambda run: (run.info.start_time, run.info.run_id))
+        return [(run.info.run_id, to_record(run)) for run in children]
+
+    def adopt(self, parent_id: str) -> list[Record]:
+        """A study's records, its dead rows closed first: a row that still runs while nobody runs the study is one
+        whose coordinator died."""
+        found = self.records(parent_id)
+        with _told(self.uri):
+            for run_id, record in found:
+                if record.outcome is Outcome.KILLED and self.client.get_run(run_id).info.status == "RUNNING":
+                    self.client.set_terminated(run_id, "KILLED")
+        return [record for _, record in found]
+
+    def open_run(
+        self, record: Record, parent_id: str | None, params: Mapping[str, str], config: Mapping[str, Any]
+    ) -> RunLog:
+        """A row for a run that is about to start. It says `killed` until the run says otherwise, so that the row is
+        right however the program ends."""
+        begun = record.ended(Outcome.KILLED, "the program ended before this run did")
+        tags = {"kind": "run", **_tags(begun)}
+        if parent_id is not None:
+            tags[PARENT] = parent_id
+        with _told(self.uri):
+            run = self.client.create_run(self.experiment_id, run_name=record.name, tags=_clean(tags))
+            run_id = run.info.run_id
+            self.client.log_batch(
+                run_id, params=[Param(key, value[:6000]) for key, value in redact.tree(dict(params)).items()]
+            )
+            self.client.log_text(run_id, redact.yaml(config), "config.yaml")
+        return RunLog(self, run_id)
+
+    def close_study(self, parent_id: str) -> None:
+        with _told(self.uri):
+            self.client.set_terminated(parent_id, "FINISHED")
+
+    def reopen_study(self, parent_id: str) -> None:
+        with _told(self.uri):
+            self.client.update_run(parent_id, status="RUNNING")
+
+
+class RunLog:
+    """What the parent writes down about one run while it goes on, in batches."""
+
+    def __init__(self, store: Store, run_id: str):
+        self.run_id = run_id
+        self._store = store
+        self._pending: list[Metric] = []
+        self._flushed = time.monotonic()
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        now = int(time.time() * 1000)
+        self._pending.extend(Metric(key, float(value), now, step) for key, value in values.items())
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        with _told(self._store.uri):
+            while self._pending:
+                batch, self._pending = self._pending[:_BATCH], self._pending[_BATCH:]
+                self._store.client.log_batch(self.run_id, metrics=batch)
+        self._flushed = time.monotonic()
+
+    def close(self, record: Record, artifacts: Sequence[Path]) -> None:
+        """Final values (once each, since MLflow shows the last), tags, files, and the end."""
+        self.metrics(0, record.measurements)
+        self.flush()
+        client = self._store.client
+        with _told(self._store.uri):
+            client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in _clean(_tags(record)).items()])
+            for path in artifacts:
+                if path.exists():
+                    client.log_artifact(self.run_id, str(path))
+            client.set_terminated(self.run_id, _STATUS.get(record.outcome, "FAILED"))
+
+
+_PLAIN = ("variant", "setting", "seed", "study", "trial", "conditions", "outcome", "reason")
+
+
+def _tags(record: Record) -> dict[str, str]:
+    plain = {key: getattr(record, key) for key in _PLAIN}
+    return {key: str(value) for key, value in {**record.facts, **plain}.items() if value is not None}
+
+
+def to_record(run: Run) -> Record:
+    """The Record that a run's tags and metrics hold. Series (values by step) are left out: they are not final."""
+    tags = run.data.tags
+    known = {*_PLAIN, "kind"}
+    return Record(
+        variant=tags["variant"],
+        setting=tags["setting"],
+        seed=int(tags["seed"]),
+        study=tags.get("study"),
+        trial=int(tags["trial"]) if "trial" in tags else None,
+        conditions=tags.get("conditions"),
+        outcome=Outcome(tags["outcome"]),
+        reason=tags.get("reason", ""),
+        measurements={key: value for key, value in run.data.metrics.items() if key not in SERIES},
+        facts={key: value for key, value in tags.items() if key not in known and not key.startswith("mlflow.")},
+    )
+
+
+SERIES = frozenset({"train/loss"})
+
+
+def _clean(tags: Mapping[str, str]) -> dict[str, str]:
+    """Redacted, and short enough to be kept whole."""
+    return {key: redact.text(str(value))[:_TAG_LIMIT] for key, value in tags.items()}
+
+
+def _quoted(value: str) -> str:
+    """A string literal of MLflow's filter language, which has no escape: a value with both kinds of quote cannot be
+    asked for."""
+    if "'" not in value:
+        return f"'{value}'"
+    if '"' not in value:
+        return f'"{value}"'
+    raise UserError(
+        f"{value!r} holds both kinds of quotation mark, which MLflow cannot search for; choose another name"
+    )
+
+
+@contextmanager
+def _creation_lock(uri: str) -> Iterator[None]:
+    """One process at a time opens a SQLite store, since the first one creates its tables."""
+    path = sqlite_path(uri)
+    if path is None:
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        yield
+
+
+@contextmanager
+def _told(uri: str) -> Iterator[None]:
+    """A store's failure as one sentence, without credentials."""
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        first = str(getattr(error, "message", None) or error).strip().splitlines()[0]
+        raise UserError(
+            redact.text(
+                f"the tracking store {uri} does not do its work: {first}\n"
+                "Check tracking.uri (a file: sqlite:////folder/mlflow.db; a server: http://host:port), and that it is "
+                "up and may be written to."
+            )
+        ) from error
+
+
+def _set_up_mlflow() -> None:
+    """Quiet about database migrations, and fail soon where a server is gone, instead of trying for minutes."""
+    for logger in ("mlflow", "alembic"):
+        logging.getLogger(logger).setLevel(logging.WARNING)
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+
+
+_set_up_mlflow()

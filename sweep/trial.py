@@ -1,0 +1,134 @@
+"""READ THIS FIRST: one run, from a config to its Record, in a process of its own."""
+
+from __future__ import annotations
+
+import math
+import traceback
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import set_seed
+
+from sweep import precision, training
+from sweep.config import parse
+from sweep.errors import UserError
+from sweep.job import EXAMPLES_FILE, TRACEBACK_FILE, Job
+from sweep.meters import MemoryMeter, memory_meter
+from sweep.oom import is_out_of_memory
+from sweep.record import Outcome, Record
+from sweep.report import Report
+
+
+def run(job: Job, report: Report) -> Record:
+    """One training run. It always yields a Record: what goes wrong is an outcome with a reason."""
+    meter = memory_meter(device_type())
+    record = replace(job.record, facts={**job.record.facts, "memory_source": meter.source})
+    measured: dict[str, float] = {}
+    outcome, reason = Outcome.OK, ""
+    try:
+        _measure(job, meter, measured, report)
+    except training.Diverged as error:
+        outcome, reason = Outcome.DIVERGED, str(error)
+    except UserError as error:
+        outcome, reason = Outcome.FAILED, str(error)
+    except Exception as error:  # noqa: BLE001  an outcome, never the end of a study
+        outcome = Outcome.OOM if is_out_of_memory(error) else Outcome.FAILED
+        reason = f"{type(error).__name__}: {str(error).strip() or 'no message'}"
+        Path(job.folder, TRACEBACK_FILE).write_text(traceback.format_exc())
+    train_peak = meter.readings.get("memory/train_max_allocated_bytes")
+    if train_peak is not None:
+        measured["max_memory_allocated"] = train_peak
+    return record.ended(outcome, reason, **meter.readings, **measured)
+
+
+def _measure(job: Job, meter: MemoryMeter, measured: dict[str, float], report: Report) -> None:
+    """Load ▸ wrap ▸ data ▸ train ▸ evaluate. A failure keeps what was measured before it."""
+    config = parse(job.config)
+    train = config.train
+    device = device_type()
+    set_seed(config.seed)
+
+    with meter.phase("load"), meter.window():
+        tokenizer = config.model.load_tokenizer()
+        compute = precision.dtype_of(precision.resolve(train.precision, device))
+        base = config.model.load(config.task.auto_class(), config.variant.quantization(compute), device)
+        model = config.variant.wrap(base, config.task.task_type, train.activation_checkpointing)
+        meter.watch(model)
+    measured["total_params"], measured["trainable_params"] = count_parameters(model)
+
+    data = config.task.data.load()
+    examples = config.task.encode(tokenizer, data.train, train.max_length)
+
+    with meter.phase("train"):
+        fit = training.fit(
+            model,
+            examples,
+            config.task.collator(tokenizer),
+            train,
+            learning_rate=config.variant.learning_rate,
+            seed=config.seed,
+            optimizer=config.variant.optimizer(device),
+            meter=meter,
+            report=report,
+        )
+    measured["train_seconds"] = fit.train_seconds
+    measured["train/final_loss"] = fit.loss
+    measured["train/tokens"] = fit.tokens
+    if fit.tokens_per_second is not None:
+        measured["tokens_per_second"] = fit.tokens_per_second
+
+    with meter.phase("eval"):
+        model.eval()
+        report.progress("evaluating", 0, 1)
+        evaluation = config.task.evaluate(
+            model, tokenizer, data.validation, train.eval_batch_size, metered=lambda batch: meter.window(batch == 0)
+        )
+    measured.update({f"eval/{name}": value for name, value in evaluation.scores.items() if math.isfinite(value)})
+    measured["score"] = evaluation.scores[config.task.score]
+    _write_parquet(Path(job.folder, EXAMPLES_FILE), evaluation.rows)
+
+
+def prepare(config: Mapping[str, Any], report: Report) -> dict[str, str]:
+    """Make sure that the base model is there, and tell what the conditions need to know of model and machine."""
+    parsed = parse(config)
+    device = device_type()
+    return {
+        "device": device_name(),
+        "precision": precision.resolve(parsed.train.precision, device),
+        **parsed.model.prepare(report),
+    }
+
+
+def device_type() -> str:
+    """Where runs go: "cuda" where there is a GPU, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def device_name() -> str:
+    """The kind of device, in the words of its maker."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{models[0] if models else 'CPU'}, {torch.get_num_threads()} threads"
+
+
+def count_parameters(model: torch.nn.Module) -> tuple[int, int]:
+    """(all, trainable). A 4-bit weight counts with the elements that it stands for, not with its packed bytes."""
+    total = trainable = 0
+    for parameter in model.parameters():
+        state = getattr(parameter, "quant_state", None)
+        size = math.prod(state.shape) if state is not None else parameter.numel()
+        total += size
+        trainable += size if parameter.requires_grad else 0
+    return total, trainable
+
+
+def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.Table.from_pylist(rows), path)
