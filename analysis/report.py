@@ -59,18 +59,18 @@ class Report:
     def answer(self) -> str:
         """The recommendation in a sentence."""
         pick, best = self.setting(self.decision.pick), self.setting(self.decision.best)
-        reach = f"{self.threshold:.4g} of the best" if self.margin is None else f"a margin of {self.margin:g}"
+        memory = units.show_bytes(pick.memory)
         if pick.setting == best.setting:
             smaller = self.settings[self.settings["memory"] < pick.memory]
-            rest = "no setting needs less" if smaller.empty else "no smaller setting reaches " + reach
-            return (
-                f"Use {pick.setting}: it has the best {self.metric}, {pick.score:.4f}, and {rest}; it needs "
-                f"{units.show_bytes(pick.memory)}."
-            )
+            rest = f"Nothing needs less than its {memory}"
+            if len(smaller):
+                rest = f"What needs less than its {memory} misses the bar"
+            return f"Use {pick.setting}: it has the best {self.metric}, {pick.score:.4f}. {rest}."
         saved = 1 - pick.memory / best.memory
+        share = f", {pick.score / best.score:.1%} of the best" if best.score > 0 else ""
         return (
-            f"Use {pick.setting}: {self.metric} {pick.score:.4f} is within {reach} ({best.score:.4f}, {best.setting}), "
-            f"with {units.show_bytes(pick.memory)} instead of {units.show_bytes(best.memory)} ({saved:.0%} less)."
+            f"Use {pick.setting}: {self.metric} {pick.score:.4f}{share} ({best.setting}, {best.score:.4f}), at "
+            f"{memory} instead of {units.show_bytes(best.memory)} ({saved:.0%} less)."
         )
 
     @property

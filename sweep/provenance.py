@@ -54,8 +54,8 @@ def command() -> str:
     """How this was started, for a person to repeat. Credentials are masked."""
     main = sys.modules["__main__"]
     spec = getattr(main, "__spec__", None)
-    program = f"-m {spec.name.removesuffix('.__main__')}" if spec is not None else shlex.quote(sys.argv[0])
-    return redact.text(f"python {program} {shlex.join(sys.argv[1:])}".strip())
+    program = f"python -m {spec.name.removesuffix('.__main__')}" if spec is not None else Path(sys.argv[0]).name
+    return redact.text(f"{program} {shlex.join(sys.argv[1:])}".strip())
 
 
 def conditions(

@@ -129,9 +129,9 @@ class Store:
             self.client.log_text(run_id, redact.yaml(config), "config.yaml")
         return RunLog(self, run_id)
 
-    def close_study(self, parent_id: str) -> None:
+    def close_study(self, parent_id: str, status: str) -> None:
         with _told(self.uri):
-            self.client.set_terminated(parent_id, "FINISHED")
+            self.client.set_terminated(parent_id, status)
 
     def reopen_study(self, parent_id: str) -> None:
         with _told(self.uri):

@@ -62,7 +62,7 @@ def draw(marks: pd.DataFrame, *, title: str, cost_label: str, score_label: str, 
         axes.set_ylabel(score_label)
         axes.set_title(title)
         left, right = axes.get_xlim()
-        _name_the_bar(axes, bar, bar_label, [row.cost / scale for row in settings.itertuples()])
+        _name_the_bar(axes, bar, bar_label, steps)
         named = [(row.cost / scale, row.score) for row in settings.itertuples()]
         style.place_labels(
             axes,
@@ -83,11 +83,10 @@ def _staircase(front: list[tuple[float, float]]) -> list[tuple[float, float]]:
     return corners
 
 
-def _name_the_bar(axes: Axes, bar: float, label: str, costs: list[float]) -> None:
-    """Above the dashed line, at the end where fewer settings are."""
-    left, right = axes.get_xlim()
-    middle = (left + right) / 2
-    at_left = sum(cost < middle for cost in costs) <= len(costs) / 2
+def _name_the_bar(axes: Axes, bar: float, label: str, front: list[tuple[float, float]]) -> None:
+    """Above the dashed line, at the end that is further from where the front crosses it."""
+    crossing = next((cost for cost, score in front if score >= bar), front[0][0])
+    at_left = crossing > sum(axes.get_xlim()) / 2
     axes.annotate(
         label,
         (0.01 if at_left else 0.99, bar),

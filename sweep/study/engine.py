@@ -137,10 +137,15 @@ class Engine:
                 for _ in setting.done:
                     bar.finished()
             oracle = Oracle(self._options, first.config, name, space.choices)
-            self._launch(space, settings, folder, oracle, bar)
-            runs.close_study(parent.info.run_id)
+            try:
+                self._launch(space, settings, folder, oracle, bar)
+            except BaseException:
+                runs.close_study(parent.info.run_id, "KILLED")
+                raise
+            runs.close_study(parent.info.run_id, "FINISHED")
         finally:
             bar.close()
+        _require_complete(settings)
 
     @staticmethod
     def _take_done(settings: list[Setting], records: Sequence[Record]) -> None:
@@ -218,6 +223,18 @@ def _same_study(name: str, begun: Mapping[str, str], now: Mapping[str, str]) -> 
         raise UserError(
             f"study {name} was begun under other conditions, and its runs would not compare:\n{lines}\n"
             "Give this one a name of its own (study.name=…), or go back to the old values."
+        )
+
+
+def _require_complete(settings: Sequence[Setting]) -> None:
+    """Raises UserError where runs ended without saying anything of their setting. Out of memory and divergence are
+    results."""
+    lost = [record for setting in settings for record in setting.done.values() if not record.outcome.final]
+    if lost:
+        lines = "\n".join(f"  {record.name}: {record.outcome}: {record.reason.splitlines()[0]}" for record in lost)
+        raise UserError(
+            f"{len(lost)} of the study's runs ended without a result:\n{lines}\n"
+            "Mend the cause and give the same command again: it repeats these and no others."
         )
 
 

@@ -1,0 +1,103 @@
+"""Toys instead of mocks: a tiny real checkpoint, a real SQLite store, real processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Tests reach no network, and tell nobody of their runs.
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test touches the user's cache of base models."""
+    os.environ["PARETUNE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of some 60,000 parameters with SCAN's tokenizer, as `save_pretrained` writes it. It knows nothing."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from sweep.models.scan_llama import POSITIONS, build_tokenizer
+
+    folder = tmp_path_factory.mktemp("tiny_checkpoint")
+    tokenizer = build_tokenizer()
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=POSITIONS,
+        tie_word_embeddings=False,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy(tiny_checkpoint: Path) -> list[str]:
+    """Overrides that make a run last a second."""
+    return [
+        "model=pretrained",
+        f"model.path={tiny_checkpoint}",
+        "train.max_steps=6",
+        "train.micro_batch_size=4",
+        "task.data.n_train=64",
+        "task.data.n_validation=20",
+        "task.max_new_tokens=4",
+    ]
+
+
+Program = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    """Runs `python -m MODULE ARGUMENTS` in an empty folder, as a user would."""
+
+    def run(module: str, *arguments: str, env: dict[str, str] | None = None, timeout: float = 240) -> object:
+        return subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            cwd=tmp_path,
+            env={**os.environ, **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run
+
+
+def compose(*overrides: str, config_name: str = "config") -> dict:
+    """A composed, resolved config as plain containers."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.hydra_config import HydraConfig
+
+    from sweep.config import plain_config
+
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        composed = hydra_compose(config_name, overrides=list(overrides), return_hydra_config=True)
+        composed.hydra.runtime.cwd = "/somewhere"
+        HydraConfig.instance().set_config(composed)
+        return plain_config(composed)

@@ -1,0 +1,118 @@
+"""A process per call: what comes back, what a death looks like, and who is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sweep.launch import isolation
+
+pytestmark = pytest.mark.slow
+
+
+# What the children call. They run in processes forked from a server, by name.
+def describe(word: str, report: object) -> dict[str, object]:
+    import torch
+
+    report.metrics(1, {"train/loss": 0.5})
+    report.progress("working", 1, 2)
+    print("hello from the child")
+    return {
+        "word": word,
+        "pid": os.getpid(),
+        "transformers": "transformers" in sys.modules,
+        "cuda": torch.cuda.is_initialized(),
+        "device": os.environ.get("CUDA_VISIBLE_DEVICES"),
+    }
+
+
+def fail(report: object) -> None:
+    raise ValueError("as asked")
+
+
+def kill_itself(report: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leave(report: object) -> None:
+    os._exit(3)
+
+
+def sleep_long(file: str, report: object) -> None:
+    Path(file).write_text(str(os.getpid()))
+    time.sleep(120)
+
+
+HERE = "test_isolation"
+
+
+def test_a_call_returns_its_value_from_a_fresh_process(tmp_path: Path):
+    events = []
+    first = isolation.call(
+        f"{HERE}:describe",
+        "one",
+        log_file=tmp_path / "log",
+        env={"CUDA_VISIBLE_DEVICES": "7"},
+        on_event=events.append,
+    )
+    second = isolation.call(f"{HERE}:describe", "two", log_file=tmp_path / "log")
+    assert (first["word"], second["word"]) == ("one", "two")
+    assert len({first["pid"], second["pid"], os.getpid()}) == 3
+    assert first["transformers"]
+    assert not first["cuda"]
+    assert (first["device"], second["device"]) == ("7", os.environ.get("CUDA_VISIBLE_DEVICES"))
+    assert [(event.name, event.arguments) for event in events] == [
+        ("metrics", (1, {"train/loss": 0.5})),
+        ("progress", ("working", 1, 2)),
+    ]
+    assert (tmp_path / "log").read_text().count("hello from the child") == 2
+
+
+def test_an_exception_comes_back_with_its_traceback(tmp_path: Path):
+    with pytest.raises(isolation.ChildFailed, match="ValueError: as asked") as caught:
+        isolation.call(f"{HERE}:fail", log_file=tmp_path / "log")
+    assert "in fail" in caught.value.traceback
+
+
+@pytest.mark.parametrize(("target", "words"), [("kill_itself", "by SIGKILL"), ("leave", "with exit code 3")])
+def test_a_death_without_an_answer_is_told(target: str, words: str):
+    with pytest.raises(isolation.ChildKilled, match=words) as caught:
+        isolation.call(f"{HERE}:{target}")
+    assert not caught.value.host_oom
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition, seconds: float = 60) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
+def test_no_child_outlives_its_parent(tmp_path: Path, sign: signal.Signals):
+    file = tmp_path / "pid"
+    code = f"from sweep.launch import isolation; isolation.call('{HERE}:sleep_long', {str(file)!r})"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=Path(__file__).parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    assert wait_until(lambda: file.exists() and file.read_text())
+    child = int(file.read_text())
+    server = int(Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[1])
+    parent.send_signal(sign)
+    parent.wait(timeout=20)
+    assert wait_until(lambda: not alive(child) and not alive(server), 20)

@@ -1,0 +1,263 @@
+"""A study from the command line to its answer, on a checkpoint that knows nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+pytestmark = pytest.mark.slow
+
+SECRETS = {"HF_TOKEN": "hf_plantedPLANTEDplanted", "MY_SERVICE_PASSWORD": "planted-in-environment"}
+IN_OVERRIDE = "planted-in-override"
+STUDY = ["-m", "study.name=toy", "variant=fft,lora_r8,qlora_r16", "seed=0,1"]
+
+
+def run(folder: Path, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=folder,
+        env={**os.environ, **SECRETS},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def client(folder: Path) -> MlflowClient:
+    return MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")
+
+
+def rows(folder: Path, kind: str = "run") -> list:
+    store = client(folder)
+    experiment = store.get_experiment_by_name("paretune")
+    found = store.search_runs([experiment.experiment_id], f"tags.kind = '{kind}'")
+    return sorted(found, key=lambda row: (row.info.start_time, row.info.run_id))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, toy: list[str]) -> Path:
+    """A folder in which the toy study was run once."""
+    folder = tmp_path_factory.mktemp("study")
+    done = run(folder, "sweep", *STUDY, *toy, "train.weight_decay=0.01")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_every_run_has_a_complete_row_under_one_parent(folder: Path):
+    [parent] = rows(folder, "study")
+    found = rows(folder)
+    assert [row.info.run_name for row in found] == [
+        f"{variant} · seed {seed}" for seed in (0, 1) for variant in ("fft", "lora_r8", "qlora_r16")
+    ]
+    for row in found:
+        tags, metrics = row.data.tags, row.data.metrics
+        assert tags["mlflow.parentRunId"] == parent.info.run_id
+        assert tags["outcome"] == "ok"
+        assert row.info.status == "FINISHED"
+        assert tags["memory_source"] == "cpu_live_tensor_bytes"
+        assert {"study", "variant", "setting", "seed", "conditions", "commit", "version.torch", "device"} <= tags.keys()
+        wanted = {"trainable_params", "total_params", "max_memory_allocated", "tokens_per_second", "train_seconds",
+                  "score", "eval/exact_match", "eval/token_accuracy", "memory/load_max_allocated_bytes",
+                  "memory/eval_max_allocated_bytes", "train/loss"}  # fmt: skip
+        assert wanted <= metrics.keys()
+        assert metrics["score"] == metrics["eval/exact_match"]
+        assert 20 <= len(row.data.params) <= 32
+        kept = {file.path for file in client(folder).list_artifacts(row.info.run_id)}
+        assert {"config.yaml", "validation_examples.parquet"} <= kept
+    assert len({row.data.tags["conditions"] for row in found}) == 1
+    assert len(client(folder).get_metric_history(found[0].info.run_id, "train/loss")) == 6
+    by_variant = {row.data.tags["variant"]: row.data.metrics for row in found}
+    assert by_variant["fft"]["trainable_params"] == by_variant["fft"]["total_params"]
+    assert by_variant["lora_r8"]["max_memory_allocated"] < by_variant["fft"]["max_memory_allocated"]
+
+
+def test_per_example_results_average_to_the_score(folder: Path):
+    row = rows(folder)[0]
+    path = client(folder).download_artifacts(row.info.run_id, "validation_examples.parquet")
+    examples = pd.read_parquet(path)
+    assert len(examples) == 20
+    assert examples["token_accuracy"].mean() == pytest.approx(row.data.metrics["eval/token_accuracy"])
+
+
+def test_optuna_knows_one_trial_per_setting(folder: Path):
+    import optuna
+
+    study = optuna.load_study(study_name="toy", storage=f"sqlite:///{folder}/optuna.db")
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 3
+    assert [trial.params["variant"] for trial in study.trials] == ["fft", "lora_r8", "qlora_r16"]
+    found = rows(folder)
+    for trial in study.trials:
+        same = [row.data.metrics for row in found if row.data.tags["variant"] == trial.params["variant"]]
+        means = [sum(metrics[key] for metrics in same) / 2 for key in ("score", "max_memory_allocated")]
+        assert trial.values == pytest.approx(means)
+
+
+def test_the_same_command_runs_only_what_is_missing(folder: Path, toy: list[str]):
+    again = run(folder, "sweep", *STUDY, *toy, "train.weight_decay=0.01")
+    assert again.returncode == 0, again.stderr
+    assert "All 6 runs of study toy are there already" in again.stdout
+    assert len(rows(folder)) == 6
+    client(folder).delete_run(rows(folder)[0].info.run_id)  # as a person does in the UI, to have it again
+    third = run(folder, "sweep", *STUDY, *toy, "train.weight_decay=0.01")
+    assert third.returncode == 0, third.stderr
+    assert "launching 1" in third.stdout
+    assert len(rows(folder)) == 6
+    folders = sorted(path.name for path in (folder / "outputs/studies/toy").iterdir() if path.is_dir())
+    assert folders == ["0", "1", "2", "3", "4", "5", "6"]
+
+
+def test_other_conditions_are_refused_by_name(folder: Path, toy: list[str]):
+    refused = run(folder, "sweep", *STUDY, *toy, "train.weight_decay=0.02")
+    assert refused.returncode == 1
+    assert "train.weight_decay: 0.01 → 0.02" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert len(rows(folder)) == 6
+
+
+def test_the_answer_is_the_literal_rule_read_from_the_csv(folder: Path):
+    done = run(folder, "analysis", "study=toy", "margin=0.5")
+    assert done.returncode == 0, done.stderr
+    out = folder / "reports/toy"
+    names = {path.name for path in out.iterdir()}
+    assert {
+        "recommendation.json", "report.md", "report.html", "runs.csv", "settings.csv", "score_against_memory.png",
+        "score_against_memory.svg", "score_against_time.png", "score_against_time.svg",
+    } == names  # fmt: skip
+    answer = json.loads((out / "recommendation.json").read_text())
+    runs = pd.read_csv(out / "runs.csv")
+    assert len(runs) == 6
+    means = runs[runs["outcome"] == "ok"].groupby("setting")[["score", "max_memory_allocated"]].mean()
+    meets = means[means["score"] >= means["score"].max() - 0.5]
+    assert answer["pick"] == meets["max_memory_allocated"].idxmin()
+    assert {setting["setting"]: setting["meets"] for setting in answer["settings"]} == dict.fromkeys(means.index, True)
+    assert answer["pick"] in done.stdout
+    parent = rows(folder, "study")[0]
+    assert answer["pick"] in parent.data.tags["mlflow.note.content"]
+    kept = {file.path for file in client(folder).list_artifacts(parent.info.run_id, "report")}
+    assert "report/report.html" in kept
+
+
+def test_a_study_that_scored_nothing_says_what_to_do(folder: Path):
+    """The toy scores 0 everywhere, of which 99% has no meaning."""
+    best = max(row.data.metrics["score"] for row in rows(folder))
+    done = run(folder, "analysis", "study=toy", "out=elsewhere")
+    assert (done.returncode == 0) == (best > 0)
+    if best == 0:
+        assert "margin=" in done.stderr
+        assert not (folder / "elsewhere").exists()
+
+
+def test_no_secret_is_written_anywhere(folder: Path, toy: list[str]):
+    planted = f"+hydra.job.env_set.SOME_TOKEN={IN_OVERRIDE}"
+    assert run(folder, "sweep", *toy, "variant=fft", planted, "train.max_steps=2").returncode == 0
+    artifacts = f'tracking.artifacts="{folder}/mlartifacts?password={IN_OVERRIDE}"'
+    assert run(folder, "sweep", *toy, "variant=fft", artifacts, "train.max_steps=2").returncode == 0
+    unreachable = run(folder, "sweep", *toy, f"tracking.uri=http://someone:{IN_OVERRIDE}@127.0.0.1:9/x")
+    assert unreachable.returncode == 2
+    assert "cannot be reached" in unreachable.stderr
+    assert IN_OVERRIDE not in unreachable.stdout + unreachable.stderr
+    secrets = [*SECRETS.values(), IN_OVERRIDE]
+    searched = [path for path in folder.rglob("*") if path.is_file()]
+    assert len(searched) > 50
+    found = [(str(path), s) for path in searched for s in secrets if s.encode() in path.read_bytes()]
+    assert found == []
+
+
+def test_divergence_is_an_outcome(tmp_path: Path, toy: list[str]):
+    done = run(tmp_path, "sweep", *toy, "variant.learning_rate=1e6", "train.max_steps=100")
+    assert done.returncode == 1
+    assert "diverged" in done.stdout
+    [row] = rows(tmp_path)
+    assert row.data.tags["outcome"] == "diverged"
+    assert "loss" in row.data.tags["reason"]
+    assert row.info.status == "FAILED"
+    assert "max_memory_allocated" in row.data.metrics  # what was known by then is kept
+
+
+def test_a_wrong_target_module_is_told_with_the_right_ones(tmp_path: Path, toy: list[str]):
+    done = run(tmp_path, "sweep", "-m", "study.name=x", *toy, "variant.target_modules=[q_prj]", "variant=lora_r8")
+    assert done.returncode == 1
+    assert "q_prj" in done.stderr
+    assert "q_proj, k_proj, v_proj" in done.stderr
+    assert "Traceback" not in done.stderr
+    report = run(tmp_path, "analysis", "study=x")
+    assert report.returncode == 1
+    assert "1 failed" in report.stderr
+    assert not (tmp_path / "reports").exists()
+
+
+def children(pid: int) -> list[int]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+        except (OSError, IndexError):
+            continue
+        if parent == pid:
+            found.append(int(stat.parent.name))
+    return found
+
+
+def running_child(coordinator: subprocess.Popen, folder: Path) -> int:
+    """The process of the first run, once it trains."""
+    end = time.monotonic() + 90
+    while time.monotonic() < end and coordinator.poll() is None:
+        logged = [log for log in folder.glob("outputs/**/run.log") if log.exists()]
+        grandchildren = [g for child in children(coordinator.pid) for g in children(child)]
+        if logged and grandchildren:
+            time.sleep(2)
+            return grandchildren[0]
+        time.sleep(0.1)
+    raise AssertionError("no run was started")
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "sweep", *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_killed_child_leaves_a_row_and_a_killed_coordinator_goes_on(tmp_path: Path, toy: list[str]):
+    study = ["-m", "study.name=killed", "variant=lora_r8", "seed=0", *toy, "train.max_steps=4000"]
+    coordinator = start(tmp_path, *study)
+    os.kill(running_child(coordinator, tmp_path), signal.SIGKILL)
+    out, err = coordinator.communicate(timeout=60)
+    assert coordinator.returncode == 1
+    assert "killed" in out
+    assert "SIGKILL" in err
+    [row] = rows(tmp_path)
+    assert (row.data.tags["outcome"], row.info.status) == ("killed", "KILLED")
+    assert "SIGKILL" in row.data.tags["reason"]
+
+    coordinator = start(tmp_path, *study)
+    child = running_child(coordinator, tmp_path)
+    coordinator.kill()
+    coordinator.communicate(timeout=60)
+    time.sleep(1)
+    assert not Path(f"/proc/{child}").exists()
+    assert [row.data.tags["outcome"] for row in rows(tmp_path)] == ["killed", "killed"]
+
+    coordinator = start(tmp_path, *study)
+    running_child(coordinator, tmp_path)
+    coordinator.send_signal(signal.SIGINT)
+    out, err = coordinator.communicate(timeout=30)
+    assert coordinator.returncode == 130
+    assert "Traceback" not in err
+    last = rows(tmp_path)
+    assert [row.data.tags["outcome"] for row in last] == ["killed"] * 3
+    assert "Ctrl-C" in last[-1].data.tags["reason"]
+    assert {row.info.status for row in last} == {"KILLED"}
