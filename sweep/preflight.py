@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -23,8 +24,11 @@ def output_fault(key: str, folder: str) -> Iterator[Fault]:
         nearest = nearest.parent
     if not nearest.is_dir():
         yield Fault(key, folder, f"cannot be made: {nearest} is not a folder; choose another")
-    elif not os.access(nearest, os.W_OK | os.X_OK):
-        yield Fault(key, folder, f"cannot be written: no permission in {nearest}; choose another")
+        return
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".paretune-", dir=nearest))  # permissions alone do not tell, to root
+    except OSError as error:
+        yield Fault(key, folder, f"cannot be written: {error.strerror} in {nearest}; choose another")
 
 
 def sqlite_path(uri: str) -> Path | None:

@@ -1,0 +1,96 @@
+"""The command line: quick, light, and clear about faults."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, Program
+
+HEAVY = ("torch", "transformers", "mlflow", "optuna", "pandas", "peft", "matplotlib")
+
+
+def test_help_imports_nothing_heavy(program: Program):
+    code = (
+        "import runpy, sys\n"
+        "try:\n    runpy.run_module('sweep', run_name='__main__', alter_sys=True)\n"
+        "except SystemExit as e:\n    print('code', e.code)\n"
+        f"print([m for m in {HEAVY} if m in sys.modules])\n"
+    )
+    for arguments, exit_code in ((["--help"], 0), (["train.max_steps=x"], 2), (["-m", "variant=fft,nope"], 2)):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        *_, code_line, modules = done.stdout.splitlines()
+        assert (code_line, modules) == (f"code {exit_code}", "[]"), done.stderr
+
+
+def test_faults_of_overrides_and_values_are_told_together(program: Program):
+    done = program(
+        "sweep", "variant=nope", "train.max_stps=3", "train.max_steps=0", "task.score=bleu", "foo", "hydra.run.dir=/proc/x",
+        "tracking.uri=http://me:planted-secret@127.0.0.1:9",
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stdout == ""
+    for words in (
+        "7 faults in the config:",
+        "variant = nope",
+        "no such preset; there is: fft, lora_r16, lora_r8, qlora_r16",
+        "did you mean max_steps?",
+        "must be at least 1",
+        "is not among task.metrics; there is: exact_match, token_accuracy",
+        "is not an override",
+        "hydra.run.dir = /proc/x",
+        "cannot be reached at 127.0.0.1:9",
+    ):
+        assert words in done.stderr
+    assert "planted-secret" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_nothing_is_written_where_the_config_is_wrong(program: Program, tmp_path):
+    assert program("sweep", "train.max_steps=0").returncode == 2
+    assert program("sweep", "-m", "variant=fft,nope").returncode == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_value_of_a_sweep_is_checked(program: Program):
+    done = program("sweep", "-m", "variant=fft,lora_r8,lorra", "train.max_steps=5,-5")
+    assert done.returncode == 2
+    assert "did you mean lora_r8?" in done.stderr or "did you mean lora_r16?" in done.stderr
+    assert "train.max_steps = -5" in done.stderr
+
+
+def test_a_folder_of_one_s_own_configs(program: Program, tmp_path):
+    (tmp_path / "mine/variant").mkdir(parents=True)
+    (tmp_path / "mine/variant/lora_r4.yaml").write_text("defaults: [lora_r8]\nname: lora_r4\nr: 4\n")
+    done = program("sweep", "--config-dir", "mine", "variant=lora_r4", "--cfg", "job", "-p", "variant")
+    assert done.returncode == 0
+    assert "r: 4" in done.stdout
+    assert (
+        "no such preset; there is: fft, lora_r16, lora_r4, lora_r8"
+        in program("sweep", "--config-dir", "mine", "variant=x").stderr
+    )
+    assert "is not a folder" in program("sweep", "--config-dir", "nowhere").stderr
+
+
+def test_completion_answers(program: Program):
+    line = "paretune variant="
+    done = program("sweep", "-sc", "query=bash", env={"COMP_LINE": line, "COMP_POINT": str(len(line))})
+    assert done.stdout.split() == ["variant=fft", "variant=lora_r16", "variant=lora_r8", "variant=qlora_r16"]
+
+
+def test_analysis_tells_what_it_lacks(program: Program):
+    assert "name one: python -m analysis study=quickstart" in program("analysis").stderr
+    nowhere = program("analysis", "study=x")
+    assert nowhere.returncode == 1
+    assert "Run a study first" in nowhere.stderr
+    assert program("analysis", "study=x", "threshold=2").returncode == 2
+
+
+@pytest.mark.parametrize("flag", ["--help", "--hydra-help", "--version"])
+def test_help_works(program: Program, flag: str):
+    done = program("sweep", flag)
+    assert done.returncode == 0
+    assert done.stdout

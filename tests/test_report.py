@@ -1,0 +1,138 @@
+"""The report: what its charts show, that it stands alone, and that text from outside stays text."""
+
+from __future__ import annotations
+
+import json
+import math
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis import answer, comparable, report
+from analysis.charts import cost_curve
+from analysis.load import Study
+from sweep.errors import UserError
+
+SCRIPT = "<script>alert(1)</script>|`x`"
+
+
+def study(**changes: object) -> Study:
+    conditions = json.dumps({"train.max_steps": "3"})
+    rows = [
+        {"setting": s, "variant": s, "seed": seed, "outcome": "ok", "reason": "", "score": score + 0.01 * seed,
+         "max_memory_allocated": memory, "train_seconds": 10.0, "tokens_per_second": 5.0, "trainable_params": 7.0}
+        for s, score, memory in (("fft", 0.9, 60e6), ("lora", 0.895, 40e6), ("qlora", 0.7, 30e6)) for seed in (0, 1)
+    ]  # fmt: skip
+    rows.append({"setting": SCRIPT, "variant": "huge", "seed": 0, "outcome": "oom", "reason": SCRIPT})
+    runs = pd.DataFrame(rows).assign(
+        metric="exact_match", direction="maximize", conditions="aaa", running=False, memory_source="cuda_allocator"
+    )
+    runs["conditions.values"] = conditions
+    runs["run_id"] = [f"r{i}" for i in range(len(runs))]
+    return Study("a study", "p", {"train.max_steps": "3"}, "python -m sweep -m", runs.assign(**changes))
+
+
+@pytest.fixture
+def made() -> report.Report:
+    return answer.build(study(), 0.99, None, "max_memory_allocated")
+
+
+def test_the_answer_names_pick_score_and_saving(made: report.Report):
+    assert made.decision.pick == "lora"
+    assert "Use lora: exact_match 0.9000, 99.4% of the best (fft, 0.9050)" in made.answer
+    assert "(33% less)" in made.answer
+
+
+def test_the_chart_s_numbers(made: report.Report):
+    marks = cost_curve.data(made.decision, made.runs, "memory", "max_memory_allocated", True)
+    settings = marks[marks["kind"] == "setting"].set_index("setting")
+    assert settings["front"].to_dict() == {"fft": True, "lora": True, "qlora": True}
+    assert settings["pick"].to_dict() == {"fft": False, "lora": True, "qlora": False}
+    assert settings["cost"].to_dict() == {"fft": 60e6, "lora": 40e6, "qlora": 30e6}
+    assert len(marks[marks["kind"] == "run"]) == 6
+
+
+class Page(HTMLParser):
+    """Collects what a browser would fetch or run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for key, value in attrs if key in ("src", "href", "xlink:href", "data")]
+
+
+def test_the_page_stands_alone_and_escapes(made: report.Report, tmp_path: Path):
+    report.write(made, tmp_path / "out")
+    text = (tmp_path / "out/report.html").read_text()
+    page = Page()
+    page.feed(text)
+    assert page.tags.count("svg") == 2
+    assert "script" not in page.tags
+    assert [link for link in page.links if not link.startswith("#")] == []
+    assert "&lt;script&gt;" in text
+    assert made.answer in text
+
+
+def test_the_markdown_keeps_its_table(made: report.Report, tmp_path: Path):
+    report.write(made, tmp_path / "out")
+    lines = (tmp_path / "out/report.md").read_text().splitlines()
+    rows = [line for line in lines if line.startswith("| ")]
+    widths = {line.replace("\\|", "").count("|") for line in rows[:5]}
+    assert widths == {10}
+    assert made.answer in lines[2]
+
+
+def test_settings_without_a_result_are_listed_with_their_outcome(made: report.Report, tmp_path: Path):
+    report.write(made, tmp_path / "out")
+    settings = {s["setting"]: s for s in json.loads((tmp_path / "out/recommendation.json").read_text())["settings"]}
+    assert settings[SCRIPT]["outcomes"] == {"oom": 1}
+    assert settings[SCRIPT]["score"] is None
+    assert not settings[SCRIPT]["meets"]
+    assert (pd.read_csv(tmp_path / "out/settings.csv").set_index("setting").loc[SCRIPT, "outcomes"]) == "1 oom"
+
+
+def test_the_same_data_give_the_same_files(made: report.Report, tmp_path: Path):
+    for name in ("a", "b"):
+        report.write(made, tmp_path / name)
+    for file in (tmp_path / "a").iterdir():
+        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes(), file.name
+
+
+def test_a_report_that_fails_leaves_the_folder_as_it_was(
+    made: report.Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def broken(*args: object) -> None:
+        raise UserError("no")
+
+    monkeypatch.setattr(report, "_flat", broken)
+    with pytest.raises(UserError):
+        report.write(made, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_of_other_conditions_are_refused_by_key_and_name():
+    conditions = [
+        json.dumps({"train.max_steps": steps, "device": "x"}) for steps in ("3", "3", "3", "3", "3", "3", "9")
+    ]
+    mixed = study(**{"conditions.values": conditions, "conditions": list("aaaaaab")})
+    with pytest.raises(UserError, match="train.max_steps: 3 .*fft · seed 0.*; 9 ") as caught:
+        comparable.require_comparable(mixed.runs)
+    assert "device" not in str(caught.value)
+
+
+def test_one_seed_is_said_to_know_no_noise():
+    single = study().runs.query("seed == 0")
+    made = answer.build(study()._replace(runs=single), 0.99, None, "max_memory_allocated")
+    assert "one seed" in made.caveat
+    assert all(math.isnan(width) for width in made.settings["score_halfwidth"])
+
+
+def test_an_unknown_memory_metric_lists_those_measured():
+    with pytest.raises(UserError, match="max_memory_allocated"):
+        answer.build(study(), 0.99, None, "max_memory")
