@@ -24,6 +24,17 @@ from omegaconf.errors import OmegaConfBaseException
 from sweep import redact
 from sweep.errors import ConfigError, Fault, UserError, alternatives
 
+# What Hydra and OmegaConf raise while they compose: their own errors, and plain ones where an override is of a kind that
+# they did not expect (`model=0`).
+NOT_COMPOSED = (
+    HydraException,
+    OmegaConfBaseException,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+)
 FULL_ERROR = "HYDRA_FULL_ERROR"
 INTERRUPTED = 130  # the shell's code for Ctrl-C
 
@@ -69,7 +80,7 @@ def check(conf: Path, args: Any, config_name: str, examine: Examine) -> None:
         for cell in _cells(overrides, composer, multirun):
             try:
                 composed = composer.compose(cell, multirun)
-            except (HydraException, OmegaConfBaseException) as error:
+            except NOT_COMPOSED as error:
                 faults.append(_composition_fault(error, cell, None))
             else:
                 faults.extend(examine(composed, multirun))
@@ -119,12 +130,12 @@ class _Composer:
         for text in raw:
             try:
                 parsed.append(self._parser.parse_override(text))
-            except HydraException as error:
+            except NOT_COMPOSED as error:
                 faults.append(Fault(text, "", f"is not an override: {_first_line(error)}"))
         fixed = [o for o in parsed if not o.is_sweep_override()]
         try:
             self.compose([_text(o) for o in fixed], multirun=False)
-        except (HydraException, OmegaConfBaseException):
+        except NOT_COMPOSED:
             good, told = self._one_by_one(fixed)
             return [o for o in parsed if o.is_sweep_override() or o in good], [*faults, *told]
         return parsed, faults
@@ -138,14 +149,14 @@ class _Composer:
             try:
                 self.compose([_text(o) for o in [*good, override]], multirun=False)
                 good.append(override)
-            except (HydraException, OmegaConfBaseException) as error:
+            except NOT_COMPOSED as error:
                 faults.append(_composition_fault(error, [_text(override)], base))
         return good, faults
 
     def _base(self, faults: list[Fault]) -> DictConfig | None:
         try:
             return self.compose([], multirun=False)
-        except (HydraException, OmegaConfBaseException) as error:
+        except NOT_COMPOSED as error:
             faults.append(_composition_fault(error, [], None))
             return None
 

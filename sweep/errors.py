@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
+
+_LINE = 116  # characters
+_FEW = 8  # alternatives that are worth naming beside a near one
 
 
 class UserError(Exception):
@@ -40,14 +44,16 @@ class ConfigError(UserError):
         width = min(48, max((len(fault.subject) for fault in self.faults), default=0))
         lines = []
         for fault in self.faults:
-            first, *rest = fault.message.splitlines() or [""]
+            first, *rest = textwrap.wrap(fault.message, max(40, _LINE - width)) or [""]
             lines.append(f"  {fault.subject:<{width}}  {first}".rstrip())
-            lines.extend(f"  {'':<{width}}  {line}".rstrip() for line in rest)
+            lines.extend(f"  {'':<{width}}  {line}" for line in rest)
         return "\n".join([head, *lines])
 
 
 def alternatives(wrong: str, known: Sequence[str]) -> str:
     """ "did you mean …?" where something is near, and what there is otherwise."""
     near = difflib.get_close_matches(wrong, known, n=1, cutoff=0.6)
-    listed = ", ".join(known) or "nothing"
-    return f"did you mean {near[0]}? (there is: {listed})" if near else f"there is: {listed}"
+    listed = f"there is: {', '.join(known) or 'nothing'}"
+    if not near:
+        return listed
+    return f"did you mean {near[0]}?" + (f" ({listed})" if len(known) <= _FEW else "")

@@ -19,16 +19,16 @@ def test_help_imports_nothing_heavy(program: Program):
         f"print([m for m in {HEAVY} if m in sys.modules])\n"
     )
     for arguments, exit_code in ((["--help"], 0), (["train.max_steps=x"], 2), (["-m", "variant=fft,nope"], 2)):
-        done = subprocess.run(
-            [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=True
-        )
+        command = [sys.executable, "-c", code, *arguments]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
         *_, code_line, modules = done.stdout.splitlines()
         assert (code_line, modules) == (f"code {exit_code}", "[]"), done.stderr
 
 
 def test_faults_of_overrides_and_values_are_told_together(program: Program):
     done = program(
-        "sweep", "variant=nope", "train.max_stps=3", "train.max_steps=0", "task.score=bleu", "foo", "hydra.run.dir=/proc/x",
+        "sweep", "variant=nope", "train.max_stps=3", "train.max_steps=0", "task.score=bleu", "foo",
+        "hydra.run.dir=/proc/x",
         "tracking.uri=http://me:planted-secret@127.0.0.1:9",
     )  # fmt: skip
     assert done.returncode == 2

@@ -121,7 +121,7 @@ def test_runs_of_other_conditions_are_refused_by_key_and_name():
         json.dumps({"train.max_steps": steps, "device": "x"}) for steps in ("3", "3", "3", "3", "3", "3", "9")
     ]
     mixed = study(**{"conditions.values": conditions, "conditions": list("aaaaaab")})
-    with pytest.raises(UserError, match="train.max_steps: 3 .*fft · seed 0.*; 9 ") as caught:
+    with pytest.raises(UserError, match=r"train.max_steps: 3 .*fft · seed 0.*; 9 ") as caught:
         comparable.require_comparable(mixed.runs)
     assert "device" not in str(caught.value)
 

@@ -50,7 +50,9 @@ def _prepare(config: str) -> Mapping[str, str]:
                 log.info("%s, once: %d steps", label, total)
 
     try:
-        return isolation.call("sweep.trial:prepare", json.loads(config), log_file=Path(os.devnull), on_event=on_event)
+        return isolation.call(
+            "sweep.trial:prepare", json.loads(config), log_file=Path(os.devnull), env=_one_device(), on_event=on_event
+        )
     except isolation.ChildFailed as error:
         raise UserError(f"the base model cannot be prepared: {redact.text(str(error))}") from error
     except isolation.ChildKilled as error:
@@ -109,7 +111,8 @@ def _run(job: Job, row: RunLog) -> Record:
             progress.show(f"{job.record.name}: {label} {done}/{total}")
 
     try:
-        return isolation.call("sweep.trial:run", job, log_file=Path(job.folder, LOG_FILE), on_event=on_event)
+        log_file = Path(job.folder, LOG_FILE)
+        return isolation.call("sweep.trial:run", job, log_file=log_file, env=_one_device(), on_event=on_event)
     except isolation.ChildFailed as error:
         Path(job.folder, TRACEBACK_FILE).write_text(redact.text(error.traceback))
         return job.record.ended(Outcome.FAILED, str(error))
@@ -127,6 +130,13 @@ def _close(row: RunLog, record: Record, folder: Path) -> None:
     if record.outcome is not Outcome.OK:
         files += [folder / LOG_FILE, folder / TRACEBACK_FILE]
     row.close(record, files)
+
+
+def _one_device() -> dict[str, str]:
+    """A run sees one GPU, the first of those that this process may use: over several, the Trainer would split each
+    batch, and memory and throughput would be of another set-up."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
+    return {"CUDA_VISIBLE_DEVICES": visible.partition(",")[0]}
 
 
 def _for_child(config: Mapping[str, Any]) -> dict[str, Any]:
