@@ -24,17 +24,10 @@ from omegaconf.errors import OmegaConfBaseException
 from sweep import redact
 from sweep.errors import ConfigError, Fault, UserError, alternatives
 
-# What Hydra and OmegaConf raise while they compose: their own errors, and plain ones where an override is of a kind that
-# they did not expect (`model=0`).
-NOT_COMPOSED = (
-    HydraException,
-    OmegaConfBaseException,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    AssertionError,
-)
+# What Hydra and OmegaConf raise while they compose: their own errors, and plain ones where an override is of a kind
+# that they did not expect (`model=0`).
+_PLAIN = (ValueError, TypeError, LookupError, AttributeError, AssertionError)
+NOT_COMPOSED = (HydraException, OmegaConfBaseException, *_PLAIN)
 FULL_ERROR = "HYDRA_FULL_ERROR"
 INTERRUPTED = 130  # the shell's code for Ctrl-C
 
