@@ -11,6 +11,7 @@ from analysis.decide import decide
 from analysis.load import Store, Study
 from analysis.settings import settings
 from sweep.errors import UserError, alternatives
+from sweep.record import is_memory
 
 
 def answer(options: Mapping[str, Any]) -> str:
@@ -25,18 +26,19 @@ def answer(options: Mapping[str, Any]) -> str:
     comparable.require_comparable(study.runs)
     made = build(study, float(options["threshold"]), options["margin"], str(options["memory_metric"]))
     out = Path(str(options["out"]))
-    report.write(made, out)
-    store.log_report(study.parent_id, out, f"**{made.answer}**\n\n{made.caveat}", {"pick": made.decision.pick})
+    files = report.write(made, out)
+    store.log_report(study.parent_id, files, f"**{made.answer}**\n\n{made.caveat}", {"pick": made.decision.pick})
     return summary(made, out)
 
 
 def build(study: Study, threshold: float, margin: float | None, memory_metric: str) -> report.Report:
     """The report's content."""
     runs = study.runs
-    known = runs.select_dtypes("number").columns
+    known = [column for column in runs.select_dtypes("number").columns if is_memory(column)]
     if memory_metric not in known and (runs["outcome"] == "ok").any():
-        memory_like = [column for column in known if "memory" in column]
-        raise UserError(f"memory_metric = {memory_metric} was not measured; {alternatives(memory_metric, memory_like)}")
+        raise UserError(
+            f"memory_metric = {memory_metric} is no memory that was measured; {alternatives(memory_metric, known)}"
+        )
     higher = runs["direction"].iloc[0] != "minimize"
     decision = decide(settings(runs, memory_metric), threshold=threshold, margin=margin, higher_is_better=higher)
     return report.Report(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -37,7 +37,7 @@ class Study(NamedTuple):
 
 
 class Store:
-    """One experiment of a tracking store, read only."""
+    """One experiment of a tracking store. Only the answer is ever written to it."""
 
     def __init__(self, uri: str, experiment: str):
         """Raises UserError where there is no such store or experiment."""
@@ -83,10 +83,11 @@ class Store:
             runs=pd.DataFrame([_row(run) for run in children]),
         )
 
-    def log_report(self, parent_id: str, folder: Path, answer: str, tags: dict[str, str]) -> None:
+    def log_report(self, parent_id: str, files: Sequence[Path], answer: str, tags: dict[str, str]) -> None:
         """The report's files and the answer, on the study's parent run."""
         with self._told():
-            self.client.log_artifacts(parent_id, str(folder), "report")
+            for file in files:
+                self.client.log_artifact(parent_id, str(file), "report")
             self.client.set_tag(parent_id, "mlflow.note.content", answer)
             for key, value in tags.items():
                 self.client.set_tag(parent_id, key, value)
@@ -114,10 +115,13 @@ class Store:
 def _row(run: Run) -> dict[str, object]:
     """Tags as text, metrics as numbers, seed and trial as integers."""
     tags = {key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")}
+    running = run.info.status == "RUNNING"
     return {
         "run_id": run.info.run_id,
+        "conditions.values": "{}",
         **tags,
+        "outcome": "running" if running else tags["outcome"],
         "seed": int(tags["seed"]),
-        "running": run.info.status == "RUNNING",
+        "running": running,
         **run.data.metrics,
     }

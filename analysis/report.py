@@ -67,7 +67,8 @@ class Report:
                 rest = f"What needs less than its {memory} misses the bar"
             return f"Use {pick.setting}: it has the best {self.metric}, {pick.score:.4f}. {rest}."
         saved = 1 - pick.memory / best.memory
-        share = f", {pick.score / best.score:.1%} of the best" if best.score > 0 else ""
+        ratio = pick.score / best.score if self.higher_is_better else best.score / pick.score
+        share = f", {ratio:.1%} of the best" if best.score > 0 else ""
         return (
             f"Use {pick.setting}: {self.metric} {pick.score:.4f}{share} ({best.setting}, {best.score:.4f}), at "
             f"{memory} instead of {units.show_bytes(best.memory)} ({saved:.0%} less)."
@@ -76,6 +77,18 @@ class Report:
     @property
     def caveat(self) -> str:
         """How much the answer rests on: the literal rule knows no noise."""
+        return " ".join(filter(None, [self._unsteady(), self._noise()]))
+
+    def _unsteady(self) -> str:
+        """The mean of the survivors flatters a setting that does not always survive."""
+        for name in dict.fromkeys([self.decision.pick, self.decision.best]):
+            lost = {k: n for k, n in self.setting(name).outcomes.items() if k in ("oom", "diverged")}
+            if lost:
+                words = " and ".join(f"{count} {outcome}" for outcome, count in lost.items())
+                return f"Careful: of {name}'s replicates {words}, and its score is the mean of the others."
+        return ""
+
+    def _noise(self) -> str:
         fewest = int(self.settings.loc[self.settings["n_ok"] > 0, "n_ok"].min())
         if fewest < 2:
             return (
@@ -168,22 +181,21 @@ class Report:
 
     def failures(self) -> list[dict[str, str]]:
         """Runs that did not end well, with what they said."""
-        bad = self.runs[self.runs["outcome"] != "ok"]
+        bad = self.runs[(self.runs["outcome"] != "ok") & ~self.runs["running"]]
         return [
             {"run": f"{row.setting} · seed {row.seed}", "outcome": str(row.outcome), "reason": str(row.reason)}
             for row in bad.itertuples()
         ]
 
 
-def write(report: Report, out: Path) -> None:
-    """All files of a report into `out`, at once: a report that fails half-way leaves the folder as it was."""
+def write(report: Report, out: Path) -> list[Path]:
+    """All files of a report into `out`, at once: one that fails half-way leaves the folder as it was. Returns them."""
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         _write_into(report, scratch)
         out.mkdir(exist_ok=True)
-        for file in scratch.iterdir():
-            file.replace(out / file.name)
+        return [file.replace(out / file.name) for file in sorted(scratch.iterdir())]
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -69,8 +69,12 @@ def check(conf: Path, args: Any, config_name: str, examine: Examine) -> None:
     """
     with _Composer(conf, args.config_dir, args.config_name or config_name) as composer:
         overrides, faults = composer.usable(args.overrides)
-        multirun = args.multirun or composer.mode(overrides) == RunMode.MULTIRUN
-        for cell in _cells(overrides, composer, multirun):
+        multirun = args.multirun or composer.mode(overrides) == "MULTIRUN"
+        try:
+            cells = list(_cells(overrides, composer, multirun))
+        except NOT_COMPOSED as error:
+            cells, faults = [], [*faults, _composition_fault(error, [], None)]
+        for cell in cells:
             try:
                 composed = composer.compose(cell, multirun)
             except NOT_COMPOSED as error:
@@ -93,10 +97,10 @@ class _Composer:
                 raise ConfigError([Fault("--config-dir", extra, "is not a folder")])
             search_path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
         self._search_path = search_path
-        self._parser = OverridesParser.create()
 
     def __enter__(self) -> _Composer:
         self._hydra = Hydra.create_main_hydra2(task_name="sweep", config_search_path=self._search_path)
+        self._parser = OverridesParser.create(config_loader=self._hydra.config_loader)
         return self
 
     def __exit__(self, *exception: Any) -> None:
@@ -112,9 +116,9 @@ class _Composer:
         HydraConfig.instance().set_config(composed)
         return composed
 
-    def mode(self, overrides: Sequence[Override]) -> RunMode | None:
+    def mode(self, overrides: Sequence[Override]) -> str | None:
         asked = [o for o in overrides if o.key_or_group == "hydra.mode"]
-        return RunMode[str(asked[-1].value())] if asked else None
+        return str(asked[-1].value()) if asked else None
 
     def usable(self, raw: Sequence[str]) -> tuple[list[Override], list[Fault]]:
         """The overrides that parse and compose, and a fault for each of the others."""
@@ -191,7 +195,10 @@ def _cells(overrides: Sequence[Override], composer: _Composer, multirun: bool) -
 def _values(override: Override) -> list[str]:
     key = override.get_key_element()
     if override.is_discrete_sweep():
-        return [f"{key}={value}" for value in override.sweep_string_iterator()]
+        values = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        if not values:
+            raise ValueError(f"{override.input_line} stands for no value; name at least one")
+        return values
     interval = override.value()
     return [f"{key}={bound}" for bound in (interval.start, interval.end)]
 

@@ -15,12 +15,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
 from sweep.errors import ConfigError, Fault, alternatives
 from sweep.models import Model
+from sweep.record import is_memory
 from sweep.tasks import Task
 from sweep.variants import Variant
 
@@ -56,7 +57,7 @@ class Tracking:
 
     uri: str
     artifacts: str
-    experiment: Annotated[str, Ge("!")]
+    experiment: Annotated[str, MinLen(1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +68,12 @@ class Study:
     trial: int | None = None
     swept: list[str] | None = None
     memory_metric: str = "max_memory_allocated"
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        if not is_memory(self.memory_metric):
+            yield "memory_metric", "is no memory measurement: max_memory_allocated, or memory/<phase>_…_bytes"
+        if self.name is not None and not self.name.strip():
+            yield "name", "is empty; a study needs a name"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +197,7 @@ def _target(base: type, target: Any, path: str, faults: list[Fault]) -> type | N
     module, _, name = target.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         faults.append(Fault(key, target, f"cannot be imported: {error}"))
         return None
     if not (inspect.isclass(found) and issubclass(found, base) and is_dataclass(found)):
@@ -214,6 +221,7 @@ _RULES = {
     "list_type": "must be a list",
     "none_required": "must be null",
     "literal_error": "must be {expected}",
+    "string_too_short": "must not be empty",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,3 +29,20 @@ def resolve(precision: str, device_type: str) -> str:
     if device_type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     return "fp32"
+
+
+def autocast(precision: str, device_type: str) -> AbstractContextManager[None]:
+    """The precision that training computes in, for evaluation: the same for every variant."""
+    import torch
+
+    resolved = resolve(precision, device_type)
+    return nullcontext() if resolved == "fp32" else torch.autocast(device_type, dtype=dtype_of(resolved))
+
+
+def hold_fp16_trainables_in_fp32(model: torch.nn.Module) -> None:
+    """Loss scaling needs gradients in fp32: weights of an fp16 checkpoint that are to be trained are cast."""
+    import torch
+
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.dtype == torch.float16:
+            parameter.data = parameter.data.float()

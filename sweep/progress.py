@@ -42,8 +42,12 @@ class Progress:
         )
         _Bar.current = None if self._bar.disable else self._bar
 
-    def now(self, what: str) -> None:
-        self._bar.set_description_str(what, refresh=True)
+    def start(self, done: int) -> None:
+        """The clock starts here, with the runs that are there already: they say nothing of the time that is left."""
+        self._bar.initial = done
+        self._bar.reset()
+        self._bar.n = done
+        self._bar.refresh()
 
     def finished(self) -> None:
         self._bar.update(1)

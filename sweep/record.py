@@ -66,3 +66,9 @@ class Record:
             "measurements": dict(self.measurements),
             "facts": dict(self.facts),
         }
+
+
+def is_memory(measurement: str) -> bool:
+    """Whether a measurement of this name is a memory figure in bytes, so that it may stand on the memory axis."""
+    phase_figure = measurement.startswith("memory/") and measurement.endswith("_bytes")
+    return phase_figure or measurement == "max_memory_allocated"

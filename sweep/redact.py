@@ -16,23 +16,24 @@ from typing import Any
 from omegaconf import OmegaConf
 
 MASK = "***"
-# Whole words of a name, so that `max_new_tokens` and `token_accuracy` stay readable.
+# Whole words at the end of a name. `tokens` counts something (`max_new_tokens`), unless it says whose they are.
+_WORDS = r"(?:secret|password|passphrase|credential|api_?key|access_?key|private_?key)s?|token|passwd|pwd|auth"
 _SECRET_NAME = re.compile(
-    r"(?:^|[_\-.])(?:token|secret|password|passwd|pwd|passphrase|credentials?|api_?key|access_?key|private_?key|auth)(?:$|[_\-.])"
-    r"|(?:token|secret|password|passwd|apikey)$",
+    rf"(?:^|[_\-.])(?:{_WORDS}|(?:hub|api|auth|access)_?tokens)$|(?:token|secret|password|passwd|apikey)$",
     re.IGNORECASE,
 )
-_URI_CREDENTIALS = re.compile(r"(?P<scheme>[A-Za-z][\w+.\-]*://)(?P<credentials>[^/\s@'\"]+)@")
-_QUERY_SECRET = re.compile(
-    r"(?P<key>[?&;](?:[\w\-]*(?:token|secret|password|passwd|key|sig))=)[^&\s'\"]+", re.IGNORECASE
-)
-_HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}\b")
+_NOT_SECRET = frozenset({"PWD", "OLDPWD"})  # folders, in every shell
+# Up to the last @ before the end of the word: a password may hold @ and /, though it should not.
+_URI_CREDENTIALS = re.compile(r"(?P<scheme>[A-Za-z][\w+.\-]*://)[^\s'\"<>]+@(?=[\w.\-\[\]]+(?:[:/?#\s'\",)]|$))")
+_QUERY_SECRET = re.compile(r"(?P<key>[?&;][\w\-]*(?:token|secret|password|passwd|key|sig)=)[^&\s'\"]+", re.IGNORECASE)
+_ASSIGNED = re.compile(r"(?P<name>[\w.\-/+]+)(?P<sign>\s*=\s*)(?P<value>'[^']*'|\"[^\"]*\"|[^\s'\",&]+)")
+_HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}\b")
 _SHORTEST = 8  # a shorter value stands in too many innocent places
 
 
 def is_secret_name(name: str) -> bool:
     """Whether a key or variable of this name holds a secret by the look of it."""
-    return bool(_SECRET_NAME.search(name))
+    return name not in _NOT_SECRET and bool(_SECRET_NAME.search(name))
 
 
 def text(value: str) -> str:
@@ -40,6 +41,7 @@ def text(value: str) -> str:
     value = _URI_CREDENTIALS.sub(lambda match: f"{match['scheme']}{MASK}@", value)
     value = _QUERY_SECRET.sub(lambda match: match["key"] + MASK, value)
     value = _HUB_TOKEN.sub(MASK, value)
+    value = _ASSIGNED.sub(_mask_assigned, value)
     for secret in _environment_secrets(tuple(sorted(os.environ.items()))):
         value = value.replace(secret, MASK)
     return value
@@ -48,10 +50,22 @@ def text(value: str) -> str:
 def tree(value: Any) -> Any:
     """A nested container with secret keys masked and every text redacted. Keys stay as they are."""
     if isinstance(value, Mapping):
-        return {k: MASK if v and isinstance(v, str) and is_secret_name(str(k)) else tree(v) for k, v in value.items()}
+        return {key: _below(str(key), item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [tree(item) for item in value]
     return text(value) if isinstance(value, str) else value
+
+
+def _below(key: str, value: Any) -> Any:
+    """Under a secret's name everything is masked, but for groups of further keys and what is not set."""
+    if is_secret_name(key) and value is not None and not isinstance(value, Mapping):
+        return MASK
+    return tree(value)
+
+
+def _mask_assigned(match: re.Match[str]) -> str:
+    last = re.split(r"[./]", match["name"])[-1]
+    return f"{match['name']}{match['sign']}{MASK}" if is_secret_name(last) else match[0]
 
 
 def yaml(content: Any) -> str:
@@ -70,7 +84,11 @@ def file(path: Path) -> None:
 
 @cache
 def _environment_secrets(environment: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
-    secrets = {value for name, value in environment if is_secret_name(name) and len(value) >= _SHORTEST}
+    secrets = {
+        value
+        for name, value in environment
+        if is_secret_name(name) and len(value) >= _SHORTEST and not os.path.exists(value)  # a socket is no secret
+    }
     return tuple(sorted(secrets, key=len, reverse=True))
 
 

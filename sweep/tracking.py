@@ -27,6 +27,8 @@ from sweep.errors import UserError
 from sweep.preflight import sqlite_path
 from sweep.record import Outcome, Record
 
+log = logging.getLogger(__name__)
+
 PARENT = "mlflow.parentRunId"
 STUDY = "study"
 FLUSH_SECONDS = 5.0
@@ -73,17 +75,20 @@ class Store:
     def create_study(self, name: str, conditions: Mapping[str, str], tags: Mapping[str, str]) -> Run:
         """A parent run for a study that has none."""
         with _told(self.uri):
+            clean = redact.tree(dict(conditions))
             run = self.client.create_run(
                 self.experiment_id,
                 run_name=name,
-                tags=_clean({"kind": "study", STUDY: name, "conditions.values": json.dumps(dict(conditions)), **tags}),
+                tags=_clean({"kind": "study", STUDY: name, "conditions.values": json.dumps(clean), **tags}),
             )
-            self.client.log_dict(run.info.run_id, dict(conditions), "conditions.json")
+            self.client.log_dict(run.info.run_id, clean, "conditions.json")
             return run
 
     def study_conditions(self, parent: Run) -> dict[str, str]:
-        """The conditions that the study was begun with."""
-        return dict(json.loads(parent.data.tags["conditions.values"]))
+        """The conditions that the study was begun with, credentials masked."""
+        with _told(self.uri):
+            path = self.client.download_artifacts(parent.info.run_id, "conditions.json")
+        return dict(json.loads(Path(path).read_text()))
 
     def records(self, parent_id: str) -> list[tuple[str, Record]]:
         """(run id, Record) of every child of a study, in order of their start."""
@@ -151,14 +156,18 @@ class RunLog:
         now = int(time.time() * 1000)
         self._pending.extend(Metric(key, float(value), now, step) for key, value in values.items())
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
-            self.flush()
+            self._flushed = time.monotonic()
+            try:
+                self.flush()
+            except UserError as error:  # a store that is away for a while must not end a training
+                log.warning("%s: kept, and tried again later", str(error).splitlines()[0])
 
     def flush(self) -> None:
+        """Write what is pending. What could not be written stays pending."""
         with _told(self._store.uri):
             while self._pending:
-                batch, self._pending = self._pending[:_BATCH], self._pending[_BATCH:]
-                self._store.client.log_batch(self.run_id, metrics=batch)
-        self._flushed = time.monotonic()
+                self._store.client.log_batch(self.run_id, metrics=self._pending[:_BATCH])
+                del self._pending[:_BATCH]
 
     def close(self, record: Record, artifacts: Sequence[Path]) -> None:
         """Final values (once each, since MLflow shows the last), tags, files, and the end."""
@@ -203,8 +212,10 @@ SERIES = frozenset({"train/loss"})
 
 
 def _clean(tags: Mapping[str, str]) -> dict[str, str]:
-    """Redacted, and short enough to be kept whole."""
-    return {key: redact.text(str(value))[:_TAG_LIMIT] for key, value in tags.items()}
+    """Redacted, and cut to what MLflow keeps. Structured values are left out where they are too long: half of one says
+    nothing."""
+    clean = {key: redact.text(str(value)) for key, value in tags.items()}
+    return {k: v[:_TAG_LIMIT] for k, v in clean.items() if k != "conditions.values" or len(v) <= _TAG_LIMIT}
 
 
 def _quoted(value: str) -> str:

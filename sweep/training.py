@@ -120,6 +120,9 @@ def fit(
             trainer.train()
         finally:
             watcher.close()
+        # accelerate leaves its autocast on the outermost model's forward, which is what FFT generates with and what an
+        # adapter's base does not have: the variants would be evaluated in different precision.
+        trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
     return watcher.result()
 
 

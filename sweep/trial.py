@@ -56,11 +56,14 @@ def _measure(job: Job, meter: MemoryMeter, measured: dict[str, float], report: R
         compute = precision.dtype_of(precision.resolve(train.precision, device))
         base = config.model.load(config.task.auto_class(), config.variant.quantization(compute), device)
         model = config.variant.wrap(base, config.task.task_type, train.activation_checkpointing)
+        precision.hold_fp16_trainables_in_fp32(model)
         meter.watch(model)
     measured["total_params"], measured["trainable_params"] = count_parameters(model)
 
     data = config.task.data.load()
     examples = config.task.encode(tokenizer, data.train, train.max_length)
+    measured["data/train_examples"] = len(examples)
+    measured["data/dropped_examples"] = len(data.train) - len(examples)
 
     with meter.phase("train"):
         fit = training.fit(
@@ -80,7 +83,7 @@ def _measure(job: Job, meter: MemoryMeter, measured: dict[str, float], report: R
     if fit.tokens_per_second is not None:
         measured["tokens_per_second"] = fit.tokens_per_second
 
-    with meter.phase("eval"):
+    with meter.phase("eval"), precision.autocast(train.precision, device):
         model.eval()
         report.progress("evaluating", 0, 1)
         evaluation = config.task.evaluate(

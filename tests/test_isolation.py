@@ -87,6 +87,17 @@ def test_a_death_without_an_answer_is_told(target: str, words: str):
     assert not caught.value.host_oom
 
 
+def test_a_context_in_the_server_is_noticed_in_the_child(monkeypatch: pytest.MonkeyPatch):
+    """In the child of a process that used CUDA, `torch.cuda.is_initialized()` says no: PyTorch calls it a bad fork."""
+    import torch
+
+    from sweep.launch import preload
+
+    assert preload.cuda_is_untouched()
+    monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: True)
+    assert not preload.cuda_is_untouched()
+
+
 def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

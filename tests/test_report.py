@@ -126,6 +126,22 @@ def test_runs_of_other_conditions_are_refused_by_key_and_name():
     assert "device" not in str(caught.value)
 
 
+def test_a_setting_that_does_not_always_survive_is_said_to(made: report.Report):
+    runs = study().runs
+    runs.loc[(runs["setting"] == "lora") & (runs["seed"] == 1), ["outcome", "score"]] = ["diverged", math.nan]
+    shaky = answer.build(study()._replace(runs=runs), 0.98, None, "max_memory_allocated")
+    assert shaky.decision.pick == "lora"
+    assert "Careful: of lora's replicates 1 diverged" in shaky.caveat
+    assert "Careful" not in made.caveat
+
+
+def test_where_lower_is_better_the_share_is_of_the_best():
+    runs = study(direction="minimize").runs
+    made = answer.build(study()._replace(runs=runs.assign(score=[1.0, 1.0, 1.005, 1.005, 2, 2, math.nan])), 0.99, None,
+                        "max_memory_allocated")  # fmt: skip
+    assert "lora: exact_match 1.0050, 99.5% of the best (fft, 1.0000)" in made.answer
+
+
 def test_one_seed_is_said_to_know_no_noise():
     single = study().runs.query("seed == 0")
     made = answer.build(study()._replace(runs=single), 0.99, None, "max_memory_allocated")

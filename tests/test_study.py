@@ -160,6 +160,8 @@ def test_a_study_that_scored_nothing_says_what_to_do(folder: Path):
 def test_no_secret_is_written_anywhere(folder: Path, toy: list[str]):
     planted = f"+hydra.job.env_set.SOME_TOKEN={IN_OVERRIDE}"
     assert run(folder, "sweep", *toy, "variant=fft", planted, "train.max_steps=2").returncode == 0
+    swept = run(folder, "sweep", "-m", "study.name=secret", *toy, "variant=fft", planted, "train.max_steps=2")
+    assert swept.returncode == 0, swept.stderr
     artifacts = f'tracking.artifacts="{folder}/mlartifacts?password={IN_OVERRIDE}"'
     assert run(folder, "sweep", *toy, "variant=fft", artifacts, "train.max_steps=2").returncode == 0
     unreachable = run(folder, "sweep", *toy, f"tracking.uri=http://someone:{IN_OVERRIDE}@127.0.0.1:9/x")
@@ -173,6 +175,14 @@ def test_no_secret_is_written_anywhere(folder: Path, toy: list[str]):
     assert found == []
 
 
+def test_two_settings_under_one_name_are_refused(tmp_path: Path, toy: list[str]):
+    (tmp_path / "mine/variant").mkdir(parents=True)
+    (tmp_path / "mine/variant/lora_r2.yaml").write_text("defaults: [lora_r8]\nr: 2\n")
+    done = run(tmp_path, "sweep", "-m", "--config-dir", "mine", *toy, "variant=lora_r8,lora_r2")
+    assert done.returncode == 2
+    assert "stands for two settings (variant=lora_r8 and variant=lora_r2)" in done.stderr
+
+
 def test_divergence_is_an_outcome(tmp_path: Path, toy: list[str]):
     done = run(tmp_path, "sweep", *toy, "variant.learning_rate=1e6", "train.max_steps=100")
     assert done.returncode == 1
@@ -184,16 +194,23 @@ def test_divergence_is_an_outcome(tmp_path: Path, toy: list[str]):
     assert "max_memory_allocated" in row.data.metrics  # what was known by then is kept
 
 
-def test_a_wrong_target_module_is_told_with_the_right_ones(tmp_path: Path, toy: list[str]):
-    done = run(tmp_path, "sweep", "-m", "study.name=x", *toy, "variant.target_modules=[q_prj]", "variant=lora_r8")
+def test_a_failed_run_is_told_kept_and_repeated_once_its_cause_is_mended(tmp_path: Path, toy: list[str]):
+    preset = tmp_path / "mine/variant/mine.yaml"
+    preset.parent.mkdir(parents=True)
+    preset.write_text("defaults: [lora_r8]\nname: mine\ntarget_modules: [q_prj]\n")
+    study = ["-m", "--config-dir", "mine", "study.name=x", *toy, "variant=mine"]
+    done = run(tmp_path, "sweep", *study)
     assert done.returncode == 1
-    assert "q_prj" in done.stderr
-    assert "q_proj, k_proj, v_proj" in done.stderr
+    assert "'q_prj' matches no linear module of LlamaForCausalLM; it has: q_proj, k_proj, v_proj" in done.stderr
     assert "Traceback" not in done.stderr
     report = run(tmp_path, "analysis", "study=x")
     assert report.returncode == 1
     assert "1 failed" in report.stderr
     assert not (tmp_path / "reports").exists()
+    preset.write_text(preset.read_text().replace("q_prj", "q_proj"))
+    mended = run(tmp_path, "sweep", *study)
+    assert mended.returncode == 0, mended.stderr
+    assert [row.data.tags["outcome"] for row in rows(tmp_path)] == ["failed", "ok"]
 
 
 def children(pid: int) -> list[int]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mlflow.exceptions import MlflowException
 
 from sweep.errors import UserError
 from sweep.record import Outcome, Record
@@ -66,6 +67,24 @@ def test_a_row_says_killed_until_its_run_says_otherwise(store: Store):
     assert back.outcome is Outcome.KILLED
     store.adopt(parent.info.run_id)
     assert store.client.get_run(run_id).info.status == "KILLED"
+
+
+def test_a_store_that_is_away_for_a_while_ends_no_training(store: Store, monkeypatch: pytest.MonkeyPatch):
+    parent = store.create_study("interrupted", {}, {})
+    record = Record(variant="v", setting="v", seed=0, outcome=Outcome.OK)
+    row = store.open_run(record, parent.info.run_id, {}, {})
+    monkeypatch.setattr("sweep.tracking.FLUSH_SECONDS", -1)
+
+    def away(*args: object, **kwargs: object) -> None:
+        raise MlflowException("503")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(store.client, "log_batch", away)
+        row.metrics(1, {"train/loss": 2.0})
+    row.metrics(2, {"train/loss": 1.0})
+    row.close(record, [])
+    kept = store.client.get_metric_history(row.run_id, "train/loss")
+    assert [(metric.step, metric.value) for metric in kept] == [(1, 2.0), (2, 1.0)]
 
 
 @pytest.mark.parametrize("name", ["it's", 'a "b"', "ünïcödé 모델"])

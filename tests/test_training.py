@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
-from sweep import training
+from sweep import precision, training
 from sweep.config import Train
 from sweep.datasets import scan
 from sweep.errors import UserError
@@ -155,6 +155,27 @@ def test_labels_cover_the_response_and_the_end_and_nothing_else(tiny_checkpoint:
     assert row["labels"] == [IGNORED] * 3 + row["input_ids"][3:]
     with pytest.raises(UserError, match="cuts every response off"):
         encode_pairs(tokenizer, [{"prompt": "walk =>", "response": "I_WALK"}], 3)
+
+
+def test_examples_without_anything_left_to_learn_are_dropped(tiny_checkpoint: Path):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
+    pairs = [{"prompt": "walk =>", "response": "I_WALK"}, {"prompt": "walk left twice =>", "response": "I_WALK"}]
+    assert len(encode_pairs(tokenizer, pairs, 5)) == 1
+
+
+@pytest.mark.parametrize("variant", ["fft", "lora"])
+def test_every_variant_is_evaluated_in_the_same_precision(tiny_checkpoint: Path, data, variant: str):
+    model = model_of(tiny_checkpoint)
+    model = lora().wrap(model, "CAUSAL_LM", False) if variant == "lora" else model
+    fit(model, *data, train(max_steps=1, precision="bf16"), learning_rate=1e-3, seed=0)
+    seen = []
+    projection = next(m for n, m in model.named_modules() if n.endswith("q_proj"))
+    projection.register_forward_hook(lambda module, args, output: seen.append(output.dtype))
+    arguments = {"input_ids": torch.tensor([[1, 5, 3]]), "max_new_tokens": 2, "do_sample": False}
+    model.generate(**arguments)
+    with precision.autocast("bf16", "cpu"):
+        model.generate(**arguments)
+    assert seen == [torch.float32] * 2 + [torch.bfloat16] * 2
 
 
 def test_padding_is_masked_by_attention_where_pad_is_also_the_end(tiny_checkpoint: Path):

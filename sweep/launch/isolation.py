@@ -14,10 +14,13 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from multiprocessing import connection, forkserver
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from sweep.errors import UserError
 
 log = logging.getLogger(__name__)
 _PRELOAD = "sweep.launch.preload"
@@ -25,11 +28,12 @@ _method = "forkserver"
 
 
 class ChildFailed(Exception):
-    """The function raised. `traceback` is the child's, as text."""
+    """The function raised. `traceback` is the child's, as text; `user_error` its message where it was a UserError."""
 
-    def __init__(self, summary: str, traceback_text: str):
+    def __init__(self, summary: str, traceback_text: str, user_error: str | None = None):
         super().__init__(summary)
         self.traceback = traceback_text
+        self.user_error = user_error
 
 
 class ChildKilled(Exception):
@@ -54,7 +58,21 @@ def warm_up() -> None:
     """Start the fork server, without waiting for its imports."""
     if _method == "forkserver":
         multiprocessing.get_context("forkserver").set_forkserver_preload([_PRELOAD])
-        forkserver.ensure_running()
+        with _interrupts_held():
+            forkserver.ensure_running()
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """What is started here inherits that Ctrl-C is not for it. Elsewhere than in the main thread nothing is changed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def call(
@@ -84,7 +102,12 @@ def call(
             args=(sender, target, args, str(log_file) if log_file else None, dict(env or {})),
             daemon=False,
         )
-        process.start()
+        try:
+            process.start()
+        except (EOFError, ConnectionError) as error:
+            raise ChildFailed(
+                f"the fork server died while it imported {_PRELOAD}; try: python -c 'import {_PRELOAD}'", ""
+            ) from error
         sender.close()
         try:
             answer = _listen(process, receiver, on_event)
@@ -95,7 +118,8 @@ def call(
             _end(process)
             receiver.close()
         if answer is None:
-            raise ChildKilled(process.exitcode or 0, host_oom=_host_oom_kills() > kills_before)
+            struck = process.exitcode == -signal.SIGKILL and _host_oom_kills() > kills_before
+            raise ChildKilled(process.exitcode or 0, host_oom=struck)
         kind, value = answer
         if kind == "returned":
             return value
@@ -156,14 +180,15 @@ def _child(
     if _method == "forkserver" and preloaded is not None and not preloaded.cuda_is_untouched():
         sender.send(("cuda touched", None))
         return
-    importlib.import_module(_PRELOAD)
     module, _, name = target.partition(":")
     try:
+        importlib.import_module(_PRELOAD)
         function = getattr(importlib.import_module(module), name)
         answer = ("returned", function(*args, _Sender(sender)))
     except Exception as error:  # noqa: BLE001  whatever it is, it belongs to the parent
         traceback.print_exc()
-        answer = ("raised", (f"{type(error).__name__}: {error}", traceback.format_exc()))
+        told = str(error) if isinstance(error, UserError) else None
+        answer = ("raised", (f"{type(error).__name__}: {error}", traceback.format_exc(), told))
     sender.send(answer)
 
 
@@ -186,12 +211,12 @@ def _die_with_parent() -> None:
 
 
 def _host_oom_kills() -> int:
-    """How many processes the kernel's out-of-memory killer has ended, on this host and in this control group."""
-    kills = 0
-    for file in (Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events")):
+    """How many processes the kernel's out-of-memory killer has ended: in this control group where there is one, else on
+    the whole host."""
+    for file in (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat")):
         try:
             lines = file.read_text().splitlines()
         except OSError:
             continue
-        kills += sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
-    return kills
+        return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+    return 0

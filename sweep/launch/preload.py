@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its thread pool does not survive a fork
@@ -17,10 +21,37 @@ os.environ.setdefault("HF_DEACTIVATE_ASYNC_LOAD", "1")
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it looks for optional kernels on the Hub, and says so
 warnings.filterwarnings("ignore", message=".*requires_grad=True to a scalar.*")
 
-import bitsandbytes  # noqa: E402, F401
-import peft  # noqa: E402, F401
-import pyarrow.parquet  # noqa: E402, F401
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C while this imports is the coordinator's to answer
+
 import torch  # noqa: E402
+
+
+def _capability_by_nvml(device: Any = None) -> tuple[int, int]:
+    """`torch.cuda.get_device_capability` without a CUDA context."""
+    import pynvml
+
+    pynvml.nvmlInit()
+    index = getattr(device, "idx", device)
+    return tuple(pynvml.nvmlDeviceGetCudaComputeCapability(pynvml.nvmlDeviceGetHandleByIndex(index or 0)))
+
+
+@contextmanager
+def _without_a_context() -> Iterator[None]:
+    """bitsandbytes asks every GPU for its capability as it is imported, and peft imports it: through torch, that makes
+    a CUDA context in this process."""
+    asked = torch.cuda.get_device_capability
+    torch.cuda.get_device_capability = _capability_by_nvml
+    try:
+        yield
+    finally:
+        torch.cuda.get_device_capability = asked
+
+
+with _without_a_context():
+    import bitsandbytes  # noqa: F401
+    import peft  # noqa: F401
+
+import pyarrow.parquet  # noqa: E402, F401
 import transformers  # noqa: E402
 from transformers import (  # noqa: E402, F401  transformers imports lazily: name what runs use
     AutoModelForCausalLM,
@@ -42,5 +73,8 @@ transformers.logging.disable_progress_bar()
 
 
 def cuda_is_untouched() -> bool:
-    """Whether a child may still choose its device and make a CUDA context of its own."""
-    return not torch.cuda.is_initialized()
+    """Whether a child may still choose its device and make a CUDA context of its own.
+
+    Asked in a child: PyTorch marks the child of a process that had a context as a bad fork.
+    """
+    return not (torch.cuda._initialized or torch.cuda._is_in_bad_fork())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import tempfile
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -29,6 +30,9 @@ def store(tracking: Tracking) -> Store:
     return Store(tracking.uri, tracking.experiment, tracking.artifacts)
 
 
+_prepared: dict[str, dict[str, str]] = {}
+
+
 def prepare(config: Mapping[str, Any]) -> dict[str, str]:
     """Facts of machine and base model (device, resolved precision, digest), the model built or downloaded where it is
     missing. Asked once per process and model.
@@ -36,12 +40,14 @@ def prepare(config: Mapping[str, Any]) -> dict[str, str]:
     Raises:
         UserError: where the model cannot be had.
     """
-    same_for_all = {**_for_child(config), "seed": 0, "study": {}}  # so that a study asks once
-    return dict(_prepare(json.dumps(same_for_all, sort_keys=True)))
+    key = json.dumps([config["model"], config["train"]["precision"]], sort_keys=True)
+    if key not in _prepared:
+        with tempfile.TemporaryDirectory(prefix="paretune-prepare-") as folder:
+            _prepared[key] = _prepare(config, Path(folder, LOG_FILE))
+    return _prepared[key]
 
 
-@cache
-def _prepare(config: str) -> Mapping[str, str]:
+def _prepare(config: Mapping[str, Any], log_file: Path) -> dict[str, str]:
     def on_event(event: isolation.Event) -> None:
         if event.name == "progress":
             label, done, total = event.arguments
@@ -49,14 +55,18 @@ def _prepare(config: str) -> Mapping[str, str]:
             if done == 1:
                 log.info("%s, once: %d steps", label, total)
 
+    env = _one_device()
     try:
-        return isolation.call(
-            "sweep.trial:prepare", json.loads(config), log_file=Path(os.devnull), env=_one_device(), on_event=on_event
-        )
-    except isolation.ChildFailed as error:
-        raise UserError(f"the base model cannot be prepared: {redact.text(str(error))}") from error
-    except isolation.ChildKilled as error:
-        raise UserError(f"the base model cannot be prepared: {error}") from error
+        facts = isolation.call("sweep.trial:prepare", _for_child(config), log_file=log_file, env=env, on_event=on_event)
+    except (isolation.ChildFailed, isolation.ChildKilled) as error:
+        said = log_file.read_text(errors="replace").strip().splitlines()[-20:] if log_file.exists() else []
+        told = getattr(error, "user_error", None)
+        detail = told or "\n".join([f"the base model cannot be prepared: {error}", *said])
+        raise UserError(redact.text(detail)) from error
+    for line in log_file.read_text(errors="replace").splitlines():
+        if "[WARNING]" in line:
+            log.warning(line.partition("[WARNING]")[2].strip())
+    return facts
 
 
 def conditions_of(config: RunConfig, plain: Mapping[str, Any], swept: list[str]) -> dict[str, str]:
@@ -93,8 +103,9 @@ def supervise(config: RunConfig, plain: Mapping[str, Any], folder: Path, parent_
     )
     clean = redact.tree(plain)
     row = store(config.tracking).open_run(record, parent_id, _params(plain), clean)
+    pinned = {**_for_child(plain), "model": config.model.pinned(plain["model"], facts)}
     try:
-        record = _run(Job(config=_for_child(plain), record=record, folder=str(folder)), row)
+        record = _run(Job(config=pinned, record=record, folder=str(folder)), row)
     except KeyboardInterrupt:
         _close(row, record.ended(Outcome.KILLED, "interrupted by Ctrl-C"), folder)
         raise

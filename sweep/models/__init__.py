@@ -38,6 +38,10 @@ class Model(ABC):
     def location(self) -> tuple[str, str | None]:
         """Folder or Hub id, and the revision, for `from_pretrained`."""
 
+    def pinned(self, config: Mapping[str, Any], facts: Mapping[str, str]) -> Mapping[str, Any]:
+        """This model's config, so that it loads exactly what `prepare` told of."""
+        return config
+
     @property
     def max_positions(self) -> int | None:
         """The longest sequence in tokens, where it is known before loading."""

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sweep.errors import UserError
 from sweep.models import Model
 from sweep.report import Report
+
+# Weights as safetensors only: what pickle would run is nobody's choice here.
+_NEEDED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,22 +36,39 @@ class Pretrained(Model):
         folder = Path(self.path).expanduser()
         return (str(folder), None) if folder.is_dir() else (self.path, self.revision)
 
+    @property
+    def max_positions(self) -> int | None:
+        """From a folder's config.json; None for a model of the Hub, whose config is not here yet."""
+        file = Path(self.path).expanduser() / "config.json"
+        try:
+            config = json.loads(file.read_text())
+        except (OSError, ValueError):
+            return None
+        found = next((config[key] for key in ("max_position_embeddings", "n_positions") if key in config), None)
+        return found if isinstance(found, int) else None
+
     def prepare(self, report: Report) -> Mapping[str, str]:
         """Download what is missing, and tell the commit (Hub) or a digest of config and weights (folder)."""
-        from transformers import AutoConfig
-
         path, revision = self.location()
+        if os.path.isdir(path):
+            return {"model_revision": f"sha256:{folder_digest(Path(path))}"}
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
         try:
-            config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=self.trust_remote_code)
-        except (OSError, ValueError) as error:
+            folder = snapshot_download(path, revision=revision, allow_patterns=_NEEDED)
+        except (OSError, ValueError, HfHubHTTPError, LocalEntryNotFoundError) as error:
             raise UserError(
-                f"model.path = {self.path} cannot be loaded: {str(error).splitlines()[0]}\n"
+                f"model.path = {self.path} cannot be had: {str(error).strip().splitlines()[0]}\n"
                 "Check the name and the network; a gated model needs its terms accepted on the Hub and a token "
                 "(`hf auth login`, or HF_TOKEN); offline, give the folder of a downloaded checkpoint."
             ) from error
-        if os.path.isdir(path):
-            return {"model_revision": f"sha256:{folder_digest(Path(path))}"}
-        return {"model_revision": getattr(config, "_commit_hash", None) or str(revision)}
+        return {"model_revision": Path(folder).name}
+
+    def pinned(self, config: Mapping[str, Any], facts: Mapping[str, str]) -> Mapping[str, Any]:
+        """A branch may move while a study runs: its runs load the commit that was seen first."""
+        commit = facts["model_revision"]
+        return config if commit.startswith("sha256:") else {**config, "revision": commit}
 
 
 def folder_digest(folder: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,7 @@ class Engine:
                     plain=plain,
                 )
             )
+        faults.extend(_name_clashes(settings))
         if faults:
             raise ConfigError(faults)
         if not settings:
@@ -119,11 +120,14 @@ class Engine:
         from sweep.study.oracle import Oracle
 
         first = settings[0]
-        name = str(first.config.study.name)
+        if first.config.study.name is None:
+            raise ConfigError([Fault("study.name", "null", "a study needs a name")])
+        name = first.config.study.name
         runs = store(first.config.tracking)
         bar = progress.Progress(sum(len(setting.seeds) for setting in settings))
         try:
-            conditions = [conditions_of(s.config, s.plain, space.swept) for s in settings]
+            # Masked as they are kept, or a masked value would never equal itself.
+            conditions = [redact.tree(conditions_of(s.config, s.plain, space.swept)) for s in settings]
             _same(conditions, settings)
             parent = runs.find_study(name)
             if parent is None:
@@ -131,12 +135,10 @@ class Engine:
                 parent = runs.create_study(name, conditions[0], tags)
             else:
                 _same_study(name, runs.study_conditions(parent), conditions[0])
-                runs.reopen_study(parent.info.run_id)
-            self._take_done(settings, runs.adopt(parent.info.run_id))
-            for setting in settings:
-                for _ in setting.done:
-                    bar.finished()
             oracle = Oracle(self._options, first.config, name, space.choices)
+            self._take_done(settings, runs.adopt(parent.info.run_id))
+            bar.start(sum(len(setting.done) for setting in settings))
+            runs.reopen_study(parent.info.run_id)
             try:
                 self._launch(space, settings, folder, oracle, bar)
             except BaseException:
@@ -154,12 +156,14 @@ class Engine:
             setting = by_name.get(record.setting)
             if setting is None:
                 continue
+            if not record.outcome.final:
+                continue
             if record.facts.get("setting_digest") != setting.digest:
                 raise UserError(
                     f"setting {setting.name} was run with other values of its variant in this study; a study keeps one "
                     "meaning per name. Choose another study.name, or another variant.name"
                 )
-            if record.outcome.final and record.seed in setting.seeds:
+            if record.seed in setting.seeds:
                 setting.done[record.seed] = record
 
     def _launch(self, space: Space, settings: list[Setting], folder: Path, oracle: Any, bar: progress.Progress) -> None:
@@ -205,6 +209,16 @@ class Engine:
         (folder / "multirun.yaml").write_text(redact.yaml(content))
 
 
+def _name_clashes(settings: Sequence[Setting]) -> Iterator[Fault]:
+    """Two settings under one name would be taken for one."""
+    by_name: dict[str, Setting] = {}
+    for setting in settings:
+        other = by_name.setdefault(setting.name, setting)
+        if other is not setting:
+            values = " and ".join(", ".join(f"{k}={v}" for k, v in s.choices.items()) for s in (other, setting))
+            yield Fault("variant.name", setting.name, f"stands for two settings ({values}); give each variant its own")
+
+
 def _same(conditions: Sequence[Mapping[str, str]], settings: Sequence[Setting]) -> None:
     """A swept preset may drag other keys along; settings then compare under different conditions."""
     for other, setting in zip(conditions[1:], settings[1:], strict=True):
@@ -247,9 +261,12 @@ def _record_of(returned: JobReturn) -> Record:
     """The run's Record. An exception here is not the run's, which has an outcome: it is the store's, or ours."""
     if returned.status == JobStatus.COMPLETED and isinstance(returned.return_value, Record):
         return returned.return_value
-    value = returned.return_value  # raises what the task raised
+    value = returned._return_value  # the property would print all overrides, credentials among them
+    if isinstance(value, BaseException):
+        raise value
     raise UserError(
-        f"a run returned {type(value).__name__} instead of a Record; is hydra.sweeper meant for this program?"
+        f"a run returned {type(value).__name__} instead of a Record: this sweeper runs `python -m sweep`, not other "
+        "applications"
     )
 
 

@@ -97,10 +97,11 @@ class Generation(Task):
 def encode_pairs(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int) -> list[Encoded]:
     """Prompt (with the tokenizer's opening tokens), response, end token; labels on the last two.
 
-    Tokens beyond `max_length` are cut off at the right.
+    Tokens beyond `max_length` are cut off at the right. An example of whose response nothing is left is dropped: a
+    batch of such ones alone has no loss.
 
     Raises:
-        UserError: where that leaves no response at all.
+        UserError: where that leaves no example at all.
     """
     prompts = tokenizer([example["prompt"] for example in examples])["input_ids"]
     responses = tokenizer([example["response"] for example in examples], add_special_tokens=False)["input_ids"]
@@ -109,8 +110,9 @@ def encode_pairs(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]
         answer = [*response, tokenizer.eos_token_id]
         ids = [*prompt, *answer][:max_length]
         labels = [*([IGNORED] * len(prompt)), *answer][:max_length]
-        encoded.append({"input_ids": ids, "labels": labels})
-    if all(label == IGNORED for row in encoded for label in row["labels"]):
+        if len(ids) > len(prompt):
+            encoded.append({"input_ids": ids, "labels": labels})
+    if not encoded:
         raise UserError(
             f"train.max_length = {max_length} cuts every response off (the shortest prompt has "
             f"{min(map(len, prompts))} tokens): nothing is left to learn from; raise it"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from annotated_types import Gt, Lt
+from annotated_types import Gt, Lt, MinLen
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,7 @@ class Variant(ABC):
     2024, arXiv 2405.09673), so that one rate for all would be unfair to some.
     """
 
-    name: str
+    name: Annotated[str, MinLen(1)]
     learning_rate: Annotated[float, Gt(0), Lt(1e9)]
 
     def quantization(self, compute_dtype: torch.dtype) -> Any | None:

@@ -25,7 +25,7 @@ class LoRA(Variant):
     """
 
     r: Annotated[int, Ge(1)]
-    alpha: Annotated[float, Gt(0)]
+    alpha: Annotated[float, Gt(0), Lt(1e9)]
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
     target_modules: str | list[str] = "all-linear"
     rslora: bool = False
