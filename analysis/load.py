@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from sweep import redact
-from sweep.errors import UserError, alternatives
+from sweep.errors import UserError, alternatives, first_line
 from sweep.preflight import sqlite_path
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -108,7 +108,7 @@ class Store:
         try:
             yield
         except (MlflowException, SQLAlchemyError, OSError) as error:
-            first = str(getattr(error, "message", None) or error).strip().splitlines()[0]
+            first = first_line(getattr(error, "message", None) or error)
             raise UserError(redact.text(f"the tracking store {self._shown} cannot be read: {first}")) from error
 
 

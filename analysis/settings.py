@@ -7,6 +7,8 @@ import math
 import pandas as pd
 from scipy import stats
 
+from sweep.errors import first_line
+
 # Measurements that are averaged over the replicates of a setting, where the runs have them.
 AVERAGED = ("train_seconds", "tokens_per_second", "trainable_params", "total_params", "energy_joules")
 
@@ -34,7 +36,7 @@ def _setting(name: str, group: pd.DataFrame, memory_metric: str) -> dict[str, ob
         "variant": group["variant"].iloc[0],
         "n_ok": len(ok),
         "outcomes": {str(k): int(v) for k, v in group["outcome"].value_counts(sort=False).items()},
-        "reason": str(bad["reason"].iloc[0]).splitlines()[0] if len(bad) else "",
+        "reason": first_line(bad["reason"].iloc[0]) if len(bad) else "",
         "score": _mean(ok, "score"),
         "score_sd": deviation,
         "score_halfwidth": t_halfwidth(deviation, len(scores)),

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sweep import cli, preflight
 from sweep.config import parse, plain_config
-from sweep.errors import ConfigError, Fault, UserError
+from sweep.errors import ConfigError, Fault, UserError, first_line
 from sweep.study.setting import select
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -38,7 +38,7 @@ def examine(composed: DictConfig, multirun: bool) -> Iterator[Fault]:
     try:
         plain = plain_config(composed)
     except OmegaConfBaseException as error:
-        yield Fault(str(getattr(error, "full_key", None) or "config"), "", str(error).splitlines()[0])
+        yield Fault(str(getattr(error, "full_key", None) or "config"), "", first_line(error))
         return
     try:
         parse(plain)

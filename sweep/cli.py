@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sweep import redact
-from sweep.errors import ConfigError, Fault, UserError, alternatives
+from sweep.errors import ConfigError, Fault, UserError, alternatives, first_line
 
 # What Hydra and OmegaConf raise while they compose: their own errors, and plain ones where an override is of a kind
 # that they did not expect (`model=0`).
@@ -128,7 +128,7 @@ class _Composer:
             try:
                 parsed.append(self._parser.parse_override(text))
             except NOT_COMPOSED as error:
-                faults.append(Fault(text, "", f"is not an override: {_first_line(error)}"))
+                faults.append(Fault(text, "", f"is not an override: {first_line(error)}"))
         fixed = [o for o in parsed if not o.is_sweep_override()]
         try:
             self.compose([_text(o) for o in fixed], multirun=False)
@@ -211,7 +211,7 @@ def _composition_fault(error: Exception, overrides: Sequence[str], base: DictCon
     if wrong and base is not None:
         parent = key.lstrip("+~").rpartition(".")[0]
         node = OmegaConf.select(base, parent, throw_on_resolution_failure=False) if parent else base
-        known = [str(k) for k in node if k not in ("hydra", "_target_")] if node else []
+        known = [str(k) for k in node if k not in ("hydra", "_target_")] if isinstance(node, DictConfig) else []
         return Fault(key, value, f"unknown key; {alternatives(wrong[1], known)}")
     missing = re.search(r"Could not find '([^']+)'", message)
     if missing:
@@ -221,13 +221,8 @@ def _composition_fault(error: Exception, overrides: Sequence[str], base: DictCon
             option for option in dict.fromkeys(options) if option and ":" not in option and "provider" not in option
         ]
         return Fault(group or key, name, f"no such preset; {alternatives(name, known)}")
-    return Fault(key, value, _first_line(error))
+    return Fault(key, value, first_line(error))
 
 
 def _text(override: Override) -> str:
     return str(override.input_line)
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

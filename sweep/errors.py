@@ -57,3 +57,8 @@ def alternatives(wrong: str, known: Sequence[str]) -> str:
     if not near:
         return listed
     return f"did you mean {near[0]}?" + (f" ({listed})" if len(known) <= _FEW else "")
+
+
+def first_line(text: object) -> str:
+    """The first line that says anything, for places that have room for one."""
+    return next((line.strip() for line in str(text).splitlines() if line.strip()), "")

@@ -7,6 +7,7 @@ import sys
 
 from tqdm import tqdm
 
+from sweep.errors import first_line
 from sweep.record import Outcome, Record
 
 
@@ -84,5 +85,5 @@ def line(record: Record) -> str:
     if "train_seconds" in measured:
         parts.append(f"{measured['train_seconds']:.1f} s")
     if record.reason:
-        parts.append(record.reason.splitlines()[0])
+        parts.append(first_line(record.reason))
     return "  ".join(parts)

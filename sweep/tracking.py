@@ -23,7 +23,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from sweep import redact
-from sweep.errors import UserError
+from sweep.errors import UserError, first_line
 from sweep.preflight import sqlite_path
 from sweep.record import Outcome, Record
 
@@ -160,7 +160,7 @@ class RunLog:
             try:
                 self.flush()
             except UserError as error:  # a store that is away for a while must not end a training
-                log.warning("%s: kept, and tried again later", str(error).splitlines()[0])
+                log.warning("%s: kept, and tried again later", first_line(error))
 
     def flush(self) -> None:
         """Write what is pending. What could not be written stays pending."""
@@ -248,7 +248,7 @@ def _told(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        first = str(getattr(error, "message", None) or error).strip().splitlines()[0]
+        first = first_line(getattr(error, "message", None) or error)
         raise UserError(
             redact.text(
                 f"the tracking store {uri} does not do its work: {first}\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from sweep import cli
@@ -130,7 +130,12 @@ OVERRIDES = st.one_of(
 pytestmark = pytest.mark.slow
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to shrink would take minutes
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(overrides=st.lists(OVERRIDES, min_size=1, max_size=4), multirun=st.booleans())
 def test_the_check_accepts_or_explains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], multirun: bool

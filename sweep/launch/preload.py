@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,8 +19,6 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its thread pool does
 os.environ.setdefault("HF_DEACTIVATE_ASYNC_LOAD", "1")
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it looks for optional kernels on the Hub, and says so
 warnings.filterwarnings("ignore", message=".*requires_grad=True to a scalar.*")
-
-signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C while this imports is the coordinator's to answer
 
 import torch  # noqa: E402
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweep.errors import UserError
+from sweep.errors import UserError, first_line
 from sweep.models import Model
 from sweep.report import Report
 
@@ -59,7 +59,7 @@ class Pretrained(Model):
             folder = snapshot_download(path, revision=revision, allow_patterns=_NEEDED)
         except (OSError, ValueError, HfHubHTTPError, LocalEntryNotFoundError) as error:
             raise UserError(
-                f"model.path = {self.path} cannot be had: {str(error).strip().splitlines()[0]}\n"
+                f"model.path = {self.path} cannot be had: {first_line(error)}\n"
                 "Check the name and the network; a gated model needs its terms accepted on the Hub and a token "
                 "(`hf auth login`, or HF_TOKEN); offline, give the folder of a downloaded checkpoint."
             ) from error

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sweep import progress, provenance, redact
 from sweep.config import RunConfig, parse, plain_config
-from sweep.errors import ConfigError, Fault, UserError
+from sweep.errors import ConfigError, Fault, UserError, first_line
 from sweep.launch import isolation
 from sweep.record import Record
 from sweep.study.setting import setting_digest, setting_name
@@ -245,7 +245,7 @@ def _require_complete(settings: Sequence[Setting]) -> None:
     results."""
     lost = [record for setting in settings for record in setting.done.values() if not record.outcome.final]
     if lost:
-        lines = "\n".join(f"  {record.name}: {record.outcome}: {record.reason.splitlines()[0]}" for record in lost)
+        lines = "\n".join(f"  {record.name}: {record.outcome}: {first_line(record.reason)}" for record in lost)
         raise UserError(
             f"{len(lost)} of the study's runs ended without a result:\n{lines}\n"
             "Mend the cause and give the same command again: it repeats these and no others."

@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sweep import redact
 from sweep.config import RunConfig
-from sweep.errors import UserError
+from sweep.errors import UserError, first_line
 from sweep.record import Outcome, Record
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -42,7 +42,7 @@ class Oracle:
             self._study = optuna.create_study(**self._arguments, load_if_exists=True)
             self._space = self._widened(space)
         except (SQLAlchemyError, ValueError, ImportError) as error:
-            first = str(error).splitlines()[0]
+            first = first_line(error)
             raise UserError(
                 redact.text(f"hydra.sweeper.storage = {options.get('storage')} does not work: {first}")
             ) from error
