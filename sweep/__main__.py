@@ -9,7 +9,7 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sweep import cli, preflight
@@ -44,12 +44,21 @@ def examine(composed: DictConfig, multirun: bool) -> Iterator[Fault]:
         parse(plain)
     except ConfigError as error:
         yield from error.faults
+    verbose = OmegaConf.select(composed, "hydra.verbose")
+    if not isinstance(verbose, bool | str | ListConfig):
+        yield Fault("hydra.verbose", str(verbose), "must be true, false, or names of loggers")
     folder_key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
-    yield from preflight.output_fault(folder_key, str(OmegaConf.select(composed, folder_key)))
-    stores = {"tracking.uri": select(plain, "tracking.uri")}
-    if multirun:
-        stores["hydra.sweeper.storage"] = OmegaConf.select(composed, "hydra.sweeper.storage")
-    for key, uri in stores.items():
+    try:
+        folder = OmegaConf.select(composed, folder_key)
+        storage = OmegaConf.select(composed, "hydra.sweeper.storage") if multirun else None
+    except OmegaConfBaseException as error:
+        yield Fault(str(getattr(error, "full_key", None) or folder_key), "", first_line(error))
+        return
+    if not isinstance(folder, str) or not folder.strip():
+        yield Fault(folder_key, str(folder), "must name a folder")
+    else:
+        yield from preflight.output_fault(folder_key, folder)
+    for key, uri in {"tracking.uri": select(plain, "tracking.uri"), "hydra.sweeper.storage": storage}.items():
         if isinstance(uri, str):
             yield from preflight.store_fault(key, uri)
 

@@ -55,6 +55,24 @@ def test_nothing_is_written_where_the_config_is_wrong(program: Program, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("~seed", "seed  is missing"),
+        ("~study.name", "'study.name' not found"),
+        ("model.cache=/proc/x", "model.cache = /proc/x"),
+        ("hydra.verbose=3", "hydra.verbose = 3"),
+        ("~hydra.sweep.dir", "hydra.sweep.dir"),
+    ],
+)
+def test_what_hydra_would_trip_over_is_told(program: Program, tmp_path, override: str, words: str):
+    done = program("sweep", "-m", override)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_every_value_of_a_sweep_is_checked(program: Program):
     done = program("sweep", "-m", "variant=fft,lora_r8,lorra", "train.max_steps=5,-5")
     assert done.returncode == 2

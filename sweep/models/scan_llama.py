@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from annotated_types import Ge, Gt
 
 from sweep.models import Model
+from sweep.preflight import output_fault
 from sweep.report import Report
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class ScanLlama(Model):
     pretrain_seed: Annotated[int, Ge(0)] = 0
 
     def faults(self) -> Iterator[tuple[str, str]]:
+        for fault in output_fault("cache", str(Path(self.cache).expanduser())):
+            yield fault.key, fault.message
         if self.hidden_size % self.num_attention_heads:
             yield "hidden_size", f"is not divisible by num_attention_heads = {self.num_attention_heads}"
         elif self.hidden_size // self.num_attention_heads % 2:
