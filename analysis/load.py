@@ -107,7 +107,7 @@ class Store:
     def _told(self) -> Iterator[None]:
         try:
             yield
-        except (MlflowException, SQLAlchemyError, OSError) as error:
+        except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
             first = first_line(getattr(error, "message", None) or error)
             raise UserError(redact.text(f"the tracking store {self._shown} cannot be read: {first}")) from error
 
@@ -121,6 +121,7 @@ def _row(run: Run) -> dict[str, object]:
         "conditions.values": "{}",
         **tags,
         "outcome": "running" if running else tags["outcome"],
+        "reason": "not ended yet" if running else tags.get("reason", ""),
         "seed": int(tags["seed"]),
         "running": running,
         **run.data.metrics,

@@ -12,7 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sweep import cli, preflight
+from sweep import cli, preflight, redact
 from sweep.config import parse, plain_config
 from sweep.errors import ConfigError, Fault, UserError, first_line
 from sweep.study.setting import select
@@ -58,6 +58,10 @@ def examine(composed: DictConfig, multirun: bool) -> Iterator[Fault]:
         yield Fault(folder_key, str(folder), "must name a folder")
     else:
         yield from preflight.output_fault(folder_key, folder)
+    if multirun and storage and storage == select(plain, "tracking.uri"):
+        yield Fault(
+            "hydra.sweeper.storage", redact.text(str(storage)), "is MLflow's too; Optuna needs a database of its own"
+        )
     for key, uri in {"tracking.uri": select(plain, "tracking.uri"), "hydra.sweeper.storage": storage}.items():
         if isinstance(uri, str):
             yield from preflight.store_fault(key, uri)

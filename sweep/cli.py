@@ -20,6 +20,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from sweep import redact
 from sweep.errors import ConfigError, Fault, UserError, alternatives, first_line
@@ -27,7 +28,7 @@ from sweep.errors import ConfigError, Fault, UserError, alternatives, first_line
 # What Hydra and OmegaConf raise while they compose: their own errors, and plain ones where an override is of a kind
 # that they did not expect (`model=0`).
 _PLAIN = (ValueError, TypeError, LookupError, AttributeError, AssertionError)
-NOT_COMPOSED = (HydraException, OmegaConfBaseException, *_PLAIN)
+NOT_COMPOSED = (HydraException, OmegaConfBaseException, YAMLError, *_PLAIN)
 FULL_ERROR = "HYDRA_FULL_ERROR"
 INTERRUPTED = 130  # the shell's code for Ctrl-C
 
@@ -79,8 +80,11 @@ def check(conf: Path, args: Any, config_name: str, examine: Examine) -> None:
                 composed = composer.compose(cell, multirun)
             except NOT_COMPOSED as error:
                 faults.append(_composition_fault(error, cell, None))
-            else:
+                continue
+            try:
                 faults.extend(examine(composed, multirun))
+            except NOT_COMPOSED as error:  # a key that is asked for was deleted
+                faults.append(Fault(str(getattr(error, "full_key", None) or "config"), "", first_line(error)))
     if faults:
         raise ConfigError(faults)
 
@@ -126,7 +130,7 @@ class _Composer:
         faults: list[Fault] = []
         for text in raw:
             try:
-                parsed.append(self._parser.parse_override(text))
+                parsed.append(self.parse(text))
             except NOT_COMPOSED as error:
                 faults.append(Fault(text, "", f"is not an override: {first_line(error)}"))
         fixed = [o for o in parsed if not o.is_sweep_override()]
@@ -164,7 +168,7 @@ class _Composer:
         return {} if params is None else {str(k): str(v) for k, v in OmegaConf.to_container(params).items()}
 
     def parse(self, text: str) -> Override:
-        return self._parser.parse_override(text)
+        return self._parser.parse_overrides([text])[0]  # unlike parse_override, it lets glob look at the presets
 
 
 def _cells(overrides: Sequence[Override], composer: _Composer, multirun: bool) -> Iterator[list[str]]:

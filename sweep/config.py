@@ -72,8 +72,14 @@ class Study:
     def faults(self) -> Iterator[tuple[str, str]]:
         if not is_memory(self.memory_metric):
             yield "memory_metric", "is no memory measurement: max_memory_allocated, or memory/<phase>_…_bytes"
-        if self.name is not None and not self.name.strip():
+        if self.name is None:
+            return
+        if not self.name.strip():
             yield "name", "is empty; a study needs a name"
+        elif len(self.name.encode()) > 200 or set(self.name.split("/")) & {"", ".", ".."}:
+            yield "name", "names the study's folders too: at most 200 bytes, and no empty part, . or .. between slashes"
+        elif "'" in self.name and '"' in self.name:
+            yield "name", "holds both kinds of quotation mark, which MLflow cannot search for"
 
 
 @dataclass(frozen=True, kw_only=True)

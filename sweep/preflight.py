@@ -20,8 +20,12 @@ def output_fault(key: str, folder: str) -> Iterator[Fault]:
     """Whether a folder can be made and written to."""
     path = Path(folder).absolute()
     nearest = path
-    while not nearest.exists() and nearest != nearest.parent:
-        nearest = nearest.parent
+    try:
+        while not nearest.exists() and nearest != nearest.parent:
+            nearest = nearest.parent
+    except OSError as error:
+        yield Fault(key, folder, f"cannot be made: {error.strerror}")
+        return
     if not nearest.is_dir():
         yield Fault(key, folder, f"cannot be made: {nearest} is not a folder; choose another")
         return

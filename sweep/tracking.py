@@ -247,7 +247,7 @@ def _told(uri: str) -> Iterator[None]:
     """A store's failure as one sentence, without credentials."""
     try:
         yield
-    except (MlflowException, SQLAlchemyError, OSError) as error:
+    except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
         first = first_line(getattr(error, "message", None) or error)
         raise UserError(
             redact.text(
@@ -262,6 +262,7 @@ def _set_up_mlflow() -> None:
     """Quiet about database migrations, and fail soon where a server is gone, instead of trying for minutes."""
     for logger in ("mlflow", "alembic"):
         logging.getLogger(logger).setLevel(logging.WARNING)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it tells of each retry
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")

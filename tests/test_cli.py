@@ -62,6 +62,10 @@ def test_nothing_is_written_where_the_config_is_wrong(program: Program, tmp_path
         ("~study.name", "'study.name' not found"),
         ("model.cache=/proc/x", "model.cache = /proc/x"),
         ("hydra.verbose=3", "hydra.verbose = 3"),
+        ("study.name=../up", "between slashes"),
+        (f"study.name={'x' * 300}", "at most 200 bytes"),
+        ("variant=glob(nope*)", "stands for no value"),
+        ("hydra.sweeper.storage=${tracking.uri}", "database of its own"),
         ("~hydra.sweep.dir", "hydra.sweep.dir"),
     ],
 )

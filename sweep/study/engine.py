@@ -20,7 +20,7 @@ from sweep import progress, provenance, redact
 from sweep.config import RunConfig, parse, plain_config
 from sweep.errors import ConfigError, Fault, UserError, first_line
 from sweep.launch import isolation
-from sweep.record import Record
+from sweep.record import Outcome, Record
 from sweep.study.setting import setting_digest, setting_name
 from sweep.study.space import Space
 
@@ -129,13 +129,13 @@ class Engine:
             # Masked as they are kept, or a masked value would never equal itself.
             conditions = [redact.tree(conditions_of(s.config, s.plain, space.swept)) for s in settings]
             _same(conditions, settings)
+            oracle = Oracle(self._options, first.config, name, space.choices)
             parent = runs.find_study(name)
             if parent is None:
                 tags = {"fingerprint": provenance.fingerprint(conditions[0]), "command": provenance.command()}
                 parent = runs.create_study(name, conditions[0], tags)
             else:
                 _same_study(name, runs.study_conditions(parent), conditions[0])
-            oracle = Oracle(self._options, first.config, name, space.choices)
             self._take_done(settings, runs.adopt(parent.info.run_id))
             bar.start(sum(len(setting.done) for setting in settings))
             runs.reopen_study(parent.info.run_id)
@@ -249,6 +249,11 @@ def _require_complete(settings: Sequence[Setting]) -> None:
         raise UserError(
             f"{len(lost)} of the study's runs ended without a result:\n{lines}\n"
             "Mend the cause and give the same command again: it repeats these and no others."
+        )
+    if not any(record.outcome is Outcome.OK for setting in settings for record in setting.done.values()):
+        raise UserError(
+            "no run of this study was ok, so that it has no answer. Out of memory: smaller micro-batches, shorter "
+            "sequences, activation checkpointing or QLoRA. Diverged: a lower learning rate."
         )
 
 

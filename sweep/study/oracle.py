@@ -41,7 +41,7 @@ class Oracle:
         try:
             self._study = optuna.create_study(**self._arguments, load_if_exists=True)
             self._space = self._widened(space)
-        except (SQLAlchemyError, ValueError, ImportError) as error:
+        except (SQLAlchemyError, ValueError, ImportError, RuntimeError) as error:
             first = first_line(error)
             raise UserError(
                 redact.text(f"hydra.sweeper.storage = {options.get('storage')} does not work: {first}")
