@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Tests reach no network, and tell nobody of their runs.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # as in runs: two test workers share the cores
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # two test workers share the cores, and would spin
 os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 

@@ -14,9 +14,6 @@ from contextlib import contextmanager
 from typing import Any
 
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
-# OpenMP's threads wait for each other by spinning. Where another process wants the same cores, a training was ten times
-# slower for it.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its thread pool does not survive a fork
 # One thread loads weights, so that the memory meter, which watches a thread, sees them arrive.
 os.environ.setdefault("HF_DEACTIVATE_ASYNC_LOAD", "1")
