@@ -53,9 +53,7 @@ def run(job: Job, report: Report) -> Record:
     return record.ended(outcome, reason, **meter.readings, **measured)
 
 
-def _measure(
-    job: Job, meter: MemoryMeter, energy: EnergyMeter, measured: dict[str, float], report: Report
-) -> None:
+def _measure(job: Job, meter: MemoryMeter, energy: EnergyMeter, measured: dict[str, float], report: Report) -> None:
     """Load ▸ wrap ▸ data ▸ train ▸ evaluate. A failure keeps what was measured before it."""
     config = parse(job.config)
     train = config.train

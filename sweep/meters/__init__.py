@@ -101,9 +101,7 @@ class MemoryMeter(ABC):
         """Bytes of tensors that are alive now."""
 
 
-def _alive(
-    model: torch.nn.Module | None, optimizer: torch.optim.Optimizer | None, live_bytes: int
-) -> dict[str, float]:
+def _alive(model: torch.nn.Module | None, optimizer: torch.optim.Optimizer | None, live_bytes: int) -> dict[str, float]:
     from sweep.meters.alive import by_category
 
     return {f"memory/oom_alive_{name}_bytes": size for name, size in by_category(model, optimizer, live_bytes).items()}

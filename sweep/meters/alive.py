@@ -1,4 +1,4 @@
-"""What live memory is for: weights, gradients and optimizer state are known by who holds them, the rest is the step's."""
+"""What live memory is for: weights, gradients and optimizer state are known by who holds them, the rest is a step's."""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ class CudaMemory(MemoryMeter):
     device; requested is allocated before the allocator rounds, and is what the CPU meter counts.
 
     Left out of all three: the CUDA context (some hundred MiB), which the device-level figure has, with whatever other
-    processes hold; and managed memory, which is where paged optimizers keep their state. Decide by allocated: it repeats
-    to the bit, while reserved depends on the allocator's history. Several GPUs: the figures are those of the current one.
+    processes hold; and managed memory, which is where paged optimizers keep their state. Decide by allocated: it
+    repeats to the bit, while reserved depends on the allocator's history. Of several GPUs, the current one.
     """
 
     source = "cuda_allocator"
@@ -67,7 +67,7 @@ class CudaMemory(MemoryMeter):
         return self._at_oom or super().out_of_memory()
 
     def _memory_ran_out(self, device: int, requested: int, total: int, free: int) -> None:
-        """Called by the allocator, which allocates nothing meanwhile. An error here must not hide the one it is about."""
+        """Called by the allocator as it gives up. An error here must not hide the one that it is about."""
         try:
             live = torch.cuda.memory_allocated(device)
             self._at_oom = {

@@ -6,6 +6,7 @@ nothing was measured there is no figure, and a reason: an estimate by a device's
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Sequence
@@ -85,8 +86,7 @@ def integrated_joules(samples: Sequence[tuple[float, float]]) -> float | None:
     """The integral of (seconds, watts) by trapezoids; None for fewer than two samples."""
     if len(samples) < 2:
         return None
-    pairs = zip(samples, samples[1:], strict=False)
-    return sum((t1 - t0) * (w0 + w1) / 2 for (t0, w0), (t1, w1) in pairs)
+    return sum((t1 - t0) * (w0 + w1) / 2 for (t0, w0), (t1, w1) in itertools.pairwise(samples))
 
 
 class _PowerSampler(threading.Thread):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-# The first step makes the optimizer's state, and the second may still settle: growth is looked for after them.
-_SETTLED_AFTER = 2
+# The first step makes the optimizer's state, which stays: growth is looked for after it.
+_SETTLED_AFTER = 1
 
 
 class Moment(NamedTuple):
@@ -30,13 +31,14 @@ def write(timeline: Sequence[Moment], file: Path) -> None:
 
 
 def growth_bytes_per_step(timeline: Sequence[Moment]) -> float | None:
-    """By how many bytes a step leaves more alive than it found, at the least, once training has settled.
+    """By how many bytes a step leaves more behind than it found, at the least, once training has settled.
 
     A step that keeps nothing leaves none behind, so that a leak is seen from one step to the next, long before memory
-    runs out. The least over the steps, because a batch longer than the one before may be alive at the end of its step.
-    None where no settled step was seen; a shrinking one counts as no growth.
+    runs out. Told by what is alive when steps begin, since at their end the batch still is, and batches differ in
+    length. The least over the steps, because one of them may have had a reason. None for fewer than two settled steps.
     """
-    changes = [moment.allocated_bytes - moment.begin_bytes for moment in timeline if moment.step > _SETTLED_AFTER]
+    settled = [moment.begin_bytes for moment in timeline if moment.step > _SETTLED_AFTER]
+    changes = [after - before for before, after in itertools.pairwise(settled)]
     return max(0, min(changes)) if changes else None
 
 
