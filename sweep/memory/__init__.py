@@ -20,4 +20,9 @@ def predict(configs: Sequence[Mapping[str, Any]], machine: Machine) -> list[Pred
     settings (those that differ by seed or learning rate only) are executed once. Takes seconds; a fault in a config
     does not raise, it makes that answer Unpredictable.
     """
-    raise NotImplementedError
+    from sweep.launch import isolation
+
+    try:
+        return isolation.call("sweep.memory.worker:predict_all", list(configs), machine)
+    except (isolation.ChildFailed, isolation.ChildKilled) as error:
+        return [Unpredictable(reason=f"the predictor itself failed: {error}") for _ in configs]
