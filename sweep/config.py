@@ -62,12 +62,25 @@ class Tracking:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """Which study a run belongs to. `trial` and `swept` are filled in by the sweeper."""
+    """Which study a run belongs to, and the study's own rules. `trial` and `swept` are filled in by the sweeper.
+
+    `rate_factor` multiplies the variant's own learning rate: sweep it, and each variant gets the same number of rates
+    around its own.
+    """
 
     name: str | None = None
     trial: int | None = None
     swept: list[str] | None = None
     memory_metric: str = "max_memory_allocated"
+    memory_budget_gib: Annotated[float, Gt(0)] | None = None
+    threshold: Annotated[float, Gt(0), Le(1)] = 0.99
+    replicates: Literal["all", "adaptive"] = "all"
+    max_attempts: Annotated[int, Ge(1)] = 3
+    rate_factor: Annotated[float, Gt(0)] = 1.0
+
+    @property
+    def memory_budget_bytes(self) -> float | None:
+        return None if self.memory_budget_gib is None else self.memory_budget_gib * 2**30
 
     def faults(self) -> Iterator[tuple[str, str]]:
         if not is_memory(self.memory_metric):

@@ -71,7 +71,7 @@ def _measure(job: Job, meter: MemoryMeter, measured: dict[str, float], report: R
             examples,
             config.task.collator(tokenizer),
             train,
-            learning_rate=config.variant.learning_rate,
+            learning_rate=config.variant.learning_rate * config.study.rate_factor,
             seed=config.seed,
             optimizer=config.variant.optimizer(device),
             meter=meter,

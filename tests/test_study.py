@@ -227,12 +227,13 @@ def children(pid: int) -> list[int]:
 
 
 def running_child(coordinator: subprocess.Popen, folder: Path) -> int:
-    """The process of the first run, once it trains."""
+    """The process of the next run, once it trains."""
+    before = len(list(folder.glob("outputs/**/run.log")))
     end = time.monotonic() + 90
     while time.monotonic() < end and coordinator.poll() is None:
-        logged = [log for log in folder.glob("outputs/**/run.log") if log.exists()]
+        logged = len(list(folder.glob("outputs/**/run.log")))
         grandchildren = [g for child in children(coordinator.pid) for g in children(child)]
-        if logged and grandchildren:
+        if logged > before and grandchildren:
             time.sleep(2)
             return grandchildren[0]
         time.sleep(0.1)
