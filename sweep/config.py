@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
 from sweep.errors import ConfigError, Fault, alternatives
+from sweep.meters import Meters
 from sweep.models import Model
 from sweep.record import is_memory
 from sweep.tasks import Task
@@ -105,6 +106,7 @@ class RunConfig:
     train: Train
     tracking: Tracking
     study: Study
+    meters: Meters
     seed: Annotated[int, Ge(0), Le(2**32 - 1)]
 
     def faults(self) -> Iterator[Fault]:

@@ -15,8 +15,9 @@ from transformers import set_seed
 from sweep import precision, training
 from sweep.config import parse
 from sweep.errors import UserError
-from sweep.job import EXAMPLES_FILE, TRACEBACK_FILE, Job
-from sweep.meters import MemoryMeter, memory_meter
+from sweep.job import EXAMPLES_FILE, TIMELINE_FILE, TRACEBACK_FILE, Job
+from sweep.meters import MemoryMeter, Meters, memory_meter, timeline
+from sweep.meters.energy import EnergyMeter
 from sweep.oom import is_out_of_memory
 from sweep.record import Outcome, Record
 from sweep.report import Report
@@ -24,27 +25,35 @@ from sweep.report import Report
 
 def run(job: Job, report: Report) -> Record:
     """One training run. It always yields a Record: what goes wrong is an outcome with a reason."""
-    meter = memory_meter(device_type())
-    record = replace(job.record, facts={**job.record.facts, "memory_source": meter.source})
+    folder = Path(job.folder)
+    meter = memory_meter(device_type(), Meters(**job.config.get("meters", {})), folder)
+    energy = EnergyMeter()
     measured: dict[str, float] = {}
     outcome, reason = Outcome.OK, ""
     try:
-        _measure(job, meter, measured, report)
+        _measure(job, meter, energy, measured, report)
     except training.Diverged as error:
         outcome, reason = Outcome.DIVERGED, str(error)
     except UserError as error:
         outcome, reason = Outcome.FAILED, str(error)
     except Exception as error:  # noqa: BLE001  an outcome, never the end of a study
         outcome = Outcome.OOM if is_out_of_memory(error) else Outcome.FAILED
+        if outcome is Outcome.OOM:
+            measured.update(meter.out_of_memory())
         reason = f"{type(error).__name__}: {str(error).strip() or 'no message'}"
-        Path(job.folder, TRACEBACK_FILE).write_text(traceback.format_exc())
+        Path(folder, TRACEBACK_FILE).write_text(traceback.format_exc())
     train_peak = meter.readings.get("memory/train_max_allocated_bytes")
     if train_peak is not None:
         measured["max_memory_allocated"] = train_peak
+    if energy.joules is not None:
+        measured["energy_joules"] = energy.joules
+    timeline.write(meter.timeline, folder / TIMELINE_FILE)
+    facts = {**job.record.facts, **meter.facts, "energy_source": energy.source}
+    record = replace(job.record, facts=facts)
     return record.ended(outcome, reason, **meter.readings, **measured)
 
 
-def _measure(job: Job, meter: MemoryMeter, measured: dict[str, float], report: Report) -> None:
+def _measure(job: Job, meter: MemoryMeter, energy: EnergyMeter, measured: dict[str, float], report: Report) -> None:
     """Load ▸ wrap ▸ data ▸ train ▸ evaluate. A failure keeps what was measured before it."""
     config = parse(job.config)
     train = config.train
@@ -65,7 +74,7 @@ def _measure(job: Job, meter: MemoryMeter, measured: dict[str, float], report: R
     measured["data/train_examples"] = len(examples)
     measured["data/dropped_examples"] = len(data.train) - len(examples)
 
-    with meter.phase("train"):
+    with meter.phase("train"), energy:
         fit = training.fit(
             model,
             examples,

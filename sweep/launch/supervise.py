@@ -14,7 +14,7 @@ from typing import Any
 from sweep import progress, provenance, redact
 from sweep.config import RunConfig, Tracking
 from sweep.errors import UserError
-from sweep.job import EXAMPLES_FILE, LOG_FILE, TRACEBACK_FILE, Job
+from sweep.job import EXAMPLES_FILE, LOG_FILE, SNAPSHOT_FILE, TIMELINE_FILE, TRACEBACK_FILE, Job
 from sweep.launch import devices, isolation
 from sweep.launch.devices import Lease
 from sweep.record import Outcome, Record
@@ -164,7 +164,7 @@ def _close(row: RunLog, record: Record, folder: Path) -> None:
         redact.file(folder / name)
     clean = redact.tree({**record.as_dict(), "run_id": row.run_id})
     (folder / "record.json").write_text(json.dumps(clean, indent=1))
-    files = [folder / EXAMPLES_FILE]
+    files = [folder / EXAMPLES_FILE, folder / TIMELINE_FILE, folder / SNAPSHOT_FILE]
     if record.outcome is not Outcome.OK:
         files += [folder / LOG_FILE, folder / TRACEBACK_FILE]
     row.close(record, files)
