@@ -82,6 +82,12 @@ class Store:
         shown = sorted(latest.values(), key=lambda run: -run.info.start_time)[:_LISTED]
         return [self._state(run) for run in shown], len(latest)
 
+    def latest(self) -> tuple[str, str] | None:
+        """Name and run of the study that was begun last, or None."""
+        parents = self._search("tags.kind = 'study'")
+        newest = max(parents, key=lambda run: run.info.start_time, default=None)
+        return None if newest is None else (newest.data.tags["study"], newest.info.run_id)
+
     def study(self, name: str) -> Study:
         """A study with its runs, in order of their start.
 

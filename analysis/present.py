@@ -24,7 +24,7 @@ def present(store: Store, made: Report, files: Sequence[Path]) -> None:
     if parent is None:
         return
     try:
-        view = mlflow_view.tags(made, store.client_version(), store.experiment_id)
+        view = mlflow_view.tags(made.study.name, parent, made.metric, made.memory_metric, store.client_version())
         store.log_report(parent, files, note(made), _tags(made), view)
         store.tag_runs(_run_tags(made))
     except UserError as error:
