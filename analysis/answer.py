@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import comparable, csv_source, examples, present, write
+from analysis import comparable, compare, csv_source, examples, present, write
 from analysis.decide import decide
 from analysis.evidence import gather
 from analysis.load import Store
@@ -35,9 +35,7 @@ def answer(options: Mapping[str, Any]) -> str:
         return _of_file(options)
     store = Store(str(options["tracking"]["uri"]), str(options["tracking"]["experiment"]))
     if options["compare"] is not None:
-        from analysis import compare
-
-        return compare.compare(store, options)
+        return _two(store, options)
     if options["study"] is None:
         return present.listing(*store.states())
     study = store.study(str(options["study"]))
@@ -57,6 +55,14 @@ def _of_file(options: Mapping[str, Any]) -> str:
     made = of_study(study, options)
     write.write(made, out, suffixes(options))
     return summary(made, out)
+
+
+def _two(store: Store, options: Mapping[str, Any]) -> str:
+    first, second = (store.study(str(name)) for name in options["compare"])
+    made = compare.Comparison(of_study(first, options), of_study(second, options))
+    out = compare.default_folder(options, first.name, second.name)
+    compare.write_comparison(made, out, suffixes(options))
+    return compare.summary(made, out)
 
 
 def of_study(study: Study, options: Mapping[str, Any]) -> Report:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -57,18 +58,26 @@ def read(path: Path, memory_metric: str, direction: str | None = None) -> Study:
 
 
 def _table(path: Path) -> pd.DataFrame:
-    """All cells as text, indexed by the line of the file (the header is line 1)."""
+    """All cells as text, indexed by the line of the file. Lines without any value are left out."""
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True, encoding="utf-8-sig")
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, strict=True)
+            rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
     except FileNotFoundError:
         raise UserError(f"there is no file {path}") from None
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not a CSV file that can be read: {error}") from error
-    table.columns = [str(name).strip() for name in table.columns]
-    if twice := sorted(set(table.columns[table.columns.duplicated()])):
-        raise UserError(f"{path} has more than one column {', '.join(twice)}")
-    table.index = pd.RangeIndex(2, len(table) + 2)
-    return table
+    rows = [(line, row) for line, row in rows if any(row)]
+    if not rows:
+        raise UserError(f"{path} is empty: it needs a header ({', '.join(REQUIRED)}, …) and rows")
+    (_, header), *body = rows
+    if twice := sorted({name for name in header if header.count(name) > 1}):
+        raise UserError(f"{path} has more than one column {', '.join(map(repr, twice))}")
+    if wrong := [
+        f"line {line} has {len(row)} cells, the header {len(header)}" for line, row in body if len(row) != len(header)
+    ]:
+        raise UserError(f"{path} has rows that cannot be read:\n" + "\n".join(f"  {fault}" for fault in wrong[:_SHOWN]))
+    return pd.DataFrame([row for _, row in body], columns=header, index=[line for line, _ in body], dtype=object)
 
 
 def _numbers(text: pd.Series, faults: list[str]) -> pd.Series:
@@ -99,7 +108,9 @@ def _require(made: pd.DataFrame, memory_metric: str, faults: list[str]) -> None:
 
 def _faults(column: pd.Series, wrong: pd.Series, words: str) -> list[str]:
     """A line for each of the first wrong cells, and how many more there are."""
-    shown = [f"line {line}: {column.name} = {column[line]!r} {words}" for line in column.index[wrong][:_SHOWN]]
+    cells = {line: column[line] for line in column.index[wrong][:_SHOWN]}
+    told = {line: repr(cell) if isinstance(cell, str) else f"{cell:g}" for line, cell in cells.items()}
+    shown = [f"line {line}: {column.name} = {cell} {words}" for line, cell in told.items()]
     rest = int(wrong.sum()) - _SHOWN
     return [*shown, f"and {rest} more in {column.name}"] if rest > 0 else shown
 

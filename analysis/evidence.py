@@ -11,6 +11,7 @@ from analysis.examples import Absent, Examples
 
 MOST_RIVALS = 200  # so that the work grows with the number of settings, not with its square
 _RESAMPLES = 1000
+_PART = 0.25
 _BLOCK = 100  # resamples at a time: a block of weights, not all of them, is in memory
 
 
@@ -19,9 +20,9 @@ class Evidence(NamedTuple):
 
     `rivals` are the indices of the settings that may be the best: the MOST_RIVALS best by score. `own_variance` is the
     variance of the settings' mean scores when the validation examples are drawn anew, and `covariance` (settings ×
-    rivals) goes with it; both are None where nothing is known of single examples (`why_not` says why). `unit` is what
-    one example can change in the sum of scores, at most. `answer_variance` is the part of a run's variance that comes
-    from single answers: what differs between seeds on one example, beyond what differs on all.
+    rivals) goes with it; both are None where nothing is known of single examples (`why_not` says why). `unit` is by
+    how much two settings differ on an example on which they differ. `answer_variance` is the part of a run's variance
+    that comes from single answers: what differs between seeds on one example, beyond what differs on all.
     """
 
     settings: list[str]
@@ -81,9 +82,17 @@ def from_examples(
         own_variance=own / n,
         covariance=covariance / n,
         n_examples=n,
-        unit=float(np.ptp(values)) or 1.0,
+        unit=_unit(values),
         answer_variance=answers,
     )
+
+
+def _unit(values: np.ndarray) -> float:
+    """What two settings differ by on an example on which they differ: all of the range for right or wrong, a part of it
+    for scores in between."""
+    reach = float(np.ptp(values)) or 1.0
+    binary = np.isin(values, (values.min(), values.max())).all()
+    return reach if binary else _PART * reach
 
 
 def spread(means: np.ndarray, run_of: np.ndarray, count: int) -> np.ndarray:

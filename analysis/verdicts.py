@@ -135,10 +135,5 @@ def _satterthwaite(made: Contrasts, n_examples: int | None) -> np.ndarray:
 
 def _benjamini_hochberg(p: np.ndarray, level: float) -> tuple[np.ndarray, float]:
     """Which are rejected, and the p-value that the next one would have to reach."""
-    order = np.argsort(p)
-    steps = level * np.arange(1, len(p) + 1) / len(p)
-    passed = np.flatnonzero(p[order] <= steps)
-    count = passed[-1] + 1 if len(passed) else 0
-    rejected = np.zeros(len(p), bool)
-    rejected[order[:count]] = True
-    return rejected, level * min(count + 1, len(p)) / len(p)
+    rejected = stats.false_discovery_control(p) <= level
+    return rejected, level * min(int(rejected.sum()) + 1, len(p)) / len(p)

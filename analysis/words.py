@@ -10,7 +10,7 @@ import pandas as pd
 from analysis import units
 from analysis.decide import Decision, cannot_tell
 from analysis.evidence import Evidence
-from analysis.settle import CHANCE, Settlement
+from analysis.settle import CHANCE, MOST_EXAMPLES, MOST_SEEDS, Settlement
 from analysis.stability import Stability
 from analysis.verdicts import ASSUMED_SD, FAILS, MEETS
 
@@ -130,7 +130,10 @@ class Words:
             sentences.append(f"The runner-up that also reaches the bar is {self._against(up.iloc[0])}.")
         if len(down):
             sentences.append(f"The best of those that need less is {self._against(down.iloc[0])}; it misses the bar.")
-        return " ".join(sentences) or "There is no runner-up: no other setting has both a score and a memory figure."
+        if not sentences and len(others):
+            nearest = others.sort_values("score", ascending=not self._decision.rule.higher_is_better).iloc[0]
+            sentences.append(f"No other setting reaches the bar. The nearest is {self._against(nearest)}.")
+        return " ".join(sentences) or "There is no other setting with both a score and a memory figure."
 
     def _against(self, other: pd.Series) -> str:
         pick = self.pick
@@ -153,9 +156,10 @@ class Words:
         if not self._decision.rule.higher_is_better:
             distance = -distance
         side = "above" if distance >= 0 else "below"
-        rival = "" if settlement.rival == row.setting else f", compared with {settlement.rival}"
-        seen = f"{self._metric} {units.show_score(row.score, row.score_halfwidth)}: {abs(distance):.4f} {side} the bar"
-        return Row(str(row.setting), f"{seen}{rival}; the noise is larger than that.", self._next_step(settlement))
+        rival = "" if settlement.rival == row.setting else f", the hardest to tell it from being {settlement.rival}"
+        score = f"{self._metric} {units.show_score(row.score, row.score_halfwidth)}"
+        seen = f"{score}, {abs(distance):.4f} {side} the bar: that is within the noise{rival}."
+        return Row(str(row.setting), seen, self._next_step(settlement))
 
     def _next_step(self, settlement: Settlement) -> str:
         if settlement.first_look:
@@ -163,8 +167,8 @@ class Words:
             return f"Run more seeds, {settlement.seeds} in all, for a first estimate of the noise: {flag}"
         if settlement.hopeless:
             return (
-                "So near to the bar that no reasonable number of seeds or examples settles it: take it as reaching the "
-                "bar about as well as not, and let memory decide."
+                f"So near to the bar, for this noise, that neither {MOST_SEEDS} seeds nor {MOST_EXAMPLES:,} examples "
+                "would settle it. Let memory decide, or ask for less: a lower threshold."
             )
         parts = []
         if settlement.seeds:
@@ -182,6 +186,8 @@ class Words:
         while len(numbers) < (seeds or 0):
             numbers.append(following)
             following += 1
+        if len(numbers) > _FEW and numbers == list(range(numbers[0], numbers[-1] + 1)):
+            return f"seed=range({numbers[0]},{numbers[-1] + 1})"
         return "seed=" + ",".join(map(str, numbers))
 
 

@@ -8,7 +8,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -28,16 +28,22 @@ _THEMED = {style.INK: "--ink", style.FAINT: "--faint", style.GRID: "--grid", sty
 
 
 def write(report: Report, out: Path, suffixes: Sequence[str] = (".svg", ".png")) -> list[Path]:
-    """All files of a report into `out`, at once: one that fails half-way leaves the folder as it was. Returns them.
+    """All files of a report into `out`; returns them. See `replace_all`."""
+    return replace_all(out, report.study.name, lambda folder: _write_into(report, folder, list(suffixes)))
+
+
+def replace_all(out: Path, study: str, write_into: Callable[[Path], None]) -> list[Path]:
+    """Files into `out` at once: what fails half-way leaves the folder as it was, and what an older report of the same
+    study had besides goes.
 
     Raises:
-        UserError: where `out` holds files of these names that are no report of this study.
+        UserError: where `out` holds something else than a report of this study.
     """
-    require_own(out, report.study.name)
+    require_own(out, study)
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        _write_into(report, scratch, list(suffixes))
+        write_into(scratch)
         out.mkdir(exist_ok=True)
         for stale in _files_of(out):
             if not (scratch / stale).exists():
@@ -78,10 +84,10 @@ def _write_into(report: Report, folder: Path, suffixes: list[str]) -> None:
     drawn = drawings.draw_all(report, folder, suffixes)
     report.runs.drop(columns=["conditions.values"], errors="ignore").to_csv(folder / "runs.csv", index=False)
     _flat(report).to_csv(folder / "settings.csv", index=False)
-    svgs = {name: Markup(_inline((folder / f"{name}.svg").read_text())) for name in drawn.names}
-    environment = _environment()
+    svgs = {name: Markup(inline((folder / f"{name}.svg").read_text())) for name in drawn.names}
+    templates = environment()
     for template in _TEMPLATES:
-        text = environment.get_template(f"{template}.j2").render(
+        text = templates.get_template(f"{template}.j2").render(
             report=report, charts=svgs, left_out=drawn.left_out, main=drawings.MAIN, **page_script()
         )
         (folder / template).write_text(text)
@@ -97,17 +103,18 @@ def page_script() -> dict[str, str]:
     return {"script": Markup(text), "script_hash": f"sha256-{digest}"}
 
 
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """The templates: HTML escapes all text from outside by itself, the others by their filters."""
+    made = Environment(
         loader=PackageLoader("analysis"),
         autoescape=lambda name: name is not None and ".html" in name,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["cell"] = markdown_cell
-    environment.filters["tex"] = latex
-    return environment
+    made.filters["cell"] = markdown_cell
+    made.filters["tex"] = latex
+    return made
 
 
 def markdown_cell(text: object) -> str:
@@ -138,7 +145,7 @@ def _flat(report: Report) -> pd.DataFrame:
     )
 
 
-def _inline(svg: str) -> str:
+def inline(svg: str) -> str:
     """An SVG file as part of a page: without the prologue, as wide as its column, in the page's colours."""
     svg = svg[svg.index("<svg") :]
     for colour, variable in _THEMED.items():

@@ -55,6 +55,18 @@ def test_the_chart_s_numbers(made: report.Report):
     assert len(marks[marks["kind"] == "run"]) == 6
 
 
+def test_a_setting_that_ran_out_of_memory_is_drawn_at_the_capacity_it_exceeded():
+    runs = study().runs
+    runs.loc[runs["outcome"] == "oom", "memory/capacity_bytes"] = 80e6
+    pruned = runs.iloc[[0]].assign(setting="stopped", outcome="pruned", score=0.3)
+    made = answer.build(study()._replace(runs=pd.concat([runs, pruned])), 0.99, None, "max_memory_allocated")
+    marks = cost_curve.data(made.decision, made.runs, Axis("memory", "max_memory_allocated", "memory [bytes]"))
+    assert marks.loc[marks["kind"] == "oom", ["setting", "cost"]].values.tolist() == [[SCRIPT, 80e6]]
+    assert marks.loc[marks["kind"] == "pruned", ["setting", "score"]].values.tolist() == [["stopped", 0.3]]
+    time = cost_curve.data(made.decision, made.runs, Axis("train_seconds", "train_seconds", "time [s]"))
+    assert "oom" not in set(time["kind"])
+
+
 class Page(HTMLParser):
     """Collects what a browser would fetch or run."""
 

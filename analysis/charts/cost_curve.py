@@ -193,7 +193,7 @@ def _names(axes: Axes, settings: pd.DataFrame, looks: style.Looks) -> list[label
 def _oom_names(axes: Axes, oom: pd.DataFrame, looks: style.Looks) -> list[labels.Label]:
     low, _ = axes.get_ylim()
     return [
-        labels.Label(row.cost, low, f"{row.setting}: out of memory", looks[row.variant][0], 5.0, needed=len(oom) <= 6)
+        labels.Label(row.cost, low, f"out of memory: {row.setting}", looks[row.variant][0], 5.0, needed=len(oom) <= 6)
         for row in oom.itertuples()
     ]
 

@@ -58,7 +58,7 @@ def draw(points: pd.DataFrame, *, title: str, value_label: str, looks: style.Loo
             axes.plot(line["step"], line["value"], dashes[number % len(dashes)], color=colour, linewidth=1.4)
             last = line.iloc[-1]
             names.append(labels.Label(last["step"], last["value"], str(setting), colour, 2.0))
-        if log and points["value"].min() > 0:
+        if log and 0 < 10 * points["value"].min() < points["value"].max():
             axes.set_yscale("log")
         axes.margins(x=0.02)
         axes.set_xlim(0, axes.get_xlim()[1] * 1.22)
