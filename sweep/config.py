@@ -105,8 +105,12 @@ class RunConfig:
                 f"{self.train.batch_size}, larger than the {size} training examples; lower one of them",
             )
         positions = self.model.max_positions
-        if positions is not None and self.train.max_length > positions:
-            yield Fault("train.max_length", str(self.train.max_length), f"exceeds the model's {positions} positions")
+        extra = self.variant.extra_positions
+        if positions is not None and self.train.max_length + extra > positions:
+            with_extra = f"with the variant's {extra} virtual tokens " if extra else ""
+            yield Fault(
+                "train.max_length", str(self.train.max_length), f"{with_extra}exceeds the model's {positions} positions"
+            )
         if self.train.warmup_ratio and self.train.lr_scheduler_type == "constant":
             yield Fault(
                 "train.lr_scheduler_type", "constant", "ignores train.warmup_ratio; use constant_with_warmup, or 0"

@@ -54,7 +54,8 @@ def _measure(job: Job, meter: MemoryMeter, measured: dict[str, float], report: R
     with meter.phase("load"), meter.window():
         tokenizer = config.model.load_tokenizer()
         compute = precision.dtype_of(precision.resolve(train.precision, device))
-        base = config.model.load(config.task.auto_class(), config.variant.quantization(compute), device)
+        quantization = config.variant.quantization(compute, config.task.task_type)
+        base = config.model.load(config.task.auto_class(), quantization, device)
         model = config.variant.wrap(base, config.task.task_type, train.activation_checkpointing)
         precision.hold_fp16_trainables_in_fp32(model)
         meter.watch(model)
