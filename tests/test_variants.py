@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from transformers import (
 
 from sweep.config import parse
 from sweep.errors import ConfigError, UserError
+from sweep.models.scan_llama import build_tokenizer
 from sweep.trial import count_parameters
 from sweep.variants import Variant
 
@@ -44,6 +47,7 @@ def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         attention_bias=True,
         mlp_bias=True,
         pad_token_id=0,
+        initializer_range=0.2,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
@@ -213,3 +217,26 @@ def test_virtual_tokens_take_positions(tiny_checkpoint: Path):
     with pytest.raises(ConfigError, match="with the variant's 20 virtual tokens exceeds the model's 128 positions"):
         parse(compose("variant=prompt_tuning", *model))
     parse(compose("variant=prompt_tuning", *model, "train.max_length=108"))
+
+
+@pytest.mark.parametrize("name", ["lora_r8", "prompt_tuning", "prefix_tuning"])
+def test_what_is_generated_does_not_depend_on_the_batch(name: str, decoder: Path):
+    """Left padding between virtual tokens and prompt changed answers, without a word but a warning."""
+    model = wrapped(name, decoder).eval()
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.5)
+    task = parse(compose("task.max_new_tokens=6")).task
+    commands = ["walk =>", "walk left twice =>", "look =>", "walk left twice and look around left thrice =>"]
+    examples = [{"prompt": command, "response": ""} for command in commands]
+
+    def answers(batch_size: int) -> list[str]:
+        rows = task.evaluate(model, build_tokenizer(), examples, batch_size, lambda batch: nullcontext()).rows
+        return [row["prediction"] for row in rows]
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Position ids are not supported")
+        together, alone = answers(4), answers(1)
+    assert together == alone
+    assert len(set(alone)) > 1

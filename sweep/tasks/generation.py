@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -49,10 +49,9 @@ class Generation(Task):
     ) -> Evaluation:
         """Batches of similar length, longest prompts first, padded on the left, greedy, with the KV cache."""
         prompts = tokenizer([example["prompt"] for example in examples])["input_ids"]
-        order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
         generated = [""] * len(prompts)
-        for number, start in enumerate(range(0, len(order), batch_size)):
-            indices = order[start : start + batch_size]
+        unpadded = puts_tokens_before(model)
+        for number, indices in enumerate(prompt_batches([len(prompt) for prompt in prompts], batch_size, unpadded)):
             with metered(number):
                 texts = self._generate(model, tokenizer, [prompts[i] for i in indices])
             for index, text in zip(indices, texts, strict=True):
@@ -92,6 +91,27 @@ class Generation(Task):
                 eos_token_id=tokenizer.eos_token_id,
             )
         return tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True)
+
+
+def prompt_batches(lengths: Sequence[int], size: int, equal: bool) -> Iterator[list[int]]:
+    """Indices in batches of at most `size`, longest first; with `equal`, all of a batch have the same length."""
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if len(batch) == size or (equal and batch and lengths[batch[0]] != lengths[index]):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def puts_tokens_before(model: torch.nn.Module) -> bool:
+    """Whether virtual tokens go before what the model is given, as prompt and prefix tuning have it.
+
+    Padding on the left would then stand between them and the prompt, at another distance than in training (PEFT 0.21
+    ignores position ids), and an answer would depend on what else is in the batch.
+    """
+    return bool(getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False))
 
 
 def encode_pairs(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int) -> list[Encoded]:
