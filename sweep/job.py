@@ -11,6 +11,7 @@ from sweep.record import Record
 EXAMPLES_FILE = "validation_examples.parquet"
 TRACEBACK_FILE = "traceback.txt"
 LOG_FILE = "run.log"
+WEIGHTS_FOLDER = "trained"  # what was trained: an adapter, or the parameters themselves
 
 
 @dataclass(frozen=True, kw_only=True)

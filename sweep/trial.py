@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from transformers import set_seed
 
-from sweep import precision, training
+from sweep import precision, training, weights
 from sweep.config import parse
 from sweep.errors import UserError
-from sweep.job import EXAMPLES_FILE, TRACEBACK_FILE, Job
+from sweep.job import EXAMPLES_FILE, TRACEBACK_FILE, WEIGHTS_FOLDER, Job
 from sweep.meters import MemoryMeter, memory_meter
 from sweep.oom import is_out_of_memory
 from sweep.record import Outcome, Record
@@ -83,6 +83,7 @@ def _measure(job: Job, meter: MemoryMeter, measured: dict[str, float], report: R
     measured["train/tokens"] = fit.tokens
     if fit.tokens_per_second is not None:
         measured["tokens_per_second"] = fit.tokens_per_second
+    measured.update(weights.keep(config.variant, model, Path(job.folder, WEIGHTS_FOLDER), config.tracking))
 
     with meter.phase("eval"), precision.autocast(train.precision, device):
         model.eval()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from functools import cache
@@ -14,7 +15,7 @@ from typing import Any
 from sweep import progress, provenance, redact
 from sweep.config import RunConfig, Tracking
 from sweep.errors import UserError
-from sweep.job import EXAMPLES_FILE, LOG_FILE, TRACEBACK_FILE, Job
+from sweep.job import EXAMPLES_FILE, LOG_FILE, TRACEBACK_FILE, WEIGHTS_FOLDER, Job
 from sweep.launch import isolation
 from sweep.record import Outcome, Record
 from sweep.study.setting import setting_digest, setting_name
@@ -137,10 +138,9 @@ def _close(row: RunLog, record: Record, folder: Path) -> None:
         redact.file(folder / name)
     clean = redact.tree({**record.as_dict(), "run_id": row.run_id})
     (folder / "record.json").write_text(json.dumps(clean, indent=1))
-    files = [folder / EXAMPLES_FILE]
-    if record.outcome is not Outcome.OK:
-        files += [folder / LOG_FILE, folder / TRACEBACK_FILE]
-    row.close(record, files)
+    names = (WEIGHTS_FOLDER,) if record.outcome is Outcome.OK else (LOG_FILE, TRACEBACK_FILE)
+    row.close(record, [folder / name for name in (EXAMPLES_FILE, *names)])
+    shutil.rmtree(folder / WEIGHTS_FOLDER, ignore_errors=True)  # kept by the store: not on the disk twice
 
 
 def _one_device() -> dict[str, str]:

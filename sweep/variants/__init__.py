@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from annotated_types import Gt, Lt, MinLen
 
@@ -29,6 +29,8 @@ class Variant(ABC):
     The rate belongs to the variant and not to the conditions: LoRA's best is about ten times FFT's (Biderman et al.
     2024, arXiv 2405.09673), so that one rate for all would be unfair to some.
     """
+
+    separate: ClassVar[bool] = False  # whether what was trained is carried beside the base, and loaded onto it
 
     name: Annotated[str, MinLen(1)]
     learning_rate: Annotated[float, Gt(0), Lt(1e9)]

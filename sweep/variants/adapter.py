@@ -23,6 +23,7 @@ AUTO, ALL_LINEAR = "auto", "all-linear"
 class Adapter(Variant):
     """A family of PEFT's. Beside its own parameters, a new classification head trains and is saved."""
 
+    separate: ClassVar[bool] = True
     mergeable: ClassVar[bool] = True
 
     @abstractmethod
@@ -49,6 +50,7 @@ class Adapter(Variant):
     def save(self, model: PeftModel, folder: Path) -> None:
         # Without the embeddings, PEFT need not ask the Hub whether the vocabulary was changed: it was not.
         model.save_pretrained(str(folder), save_embedding_layers=False)
+        (folder / "README.md").unlink(missing_ok=True)  # a form that nobody has filled in
 
     def restore(self, base: PreTrainedModel, folder: Path) -> PeftModel:
         from peft import PeftModel
