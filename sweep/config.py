@@ -121,8 +121,12 @@ class RunConfig:
                 f"{self.train.batch_size}, larger than the {size} training examples; lower one of them",
             )
         positions = self.model.max_positions
-        if positions is not None and self.train.max_length > positions:
-            yield Fault("train.max_length", str(self.train.max_length), f"exceeds the model's {positions} positions")
+        extra = self.variant.extra_positions
+        if positions is not None and self.train.max_length + extra > positions:
+            with_extra = f"with the variant's {extra} virtual tokens " if extra else ""
+            yield Fault(
+                "train.max_length", str(self.train.max_length), f"{with_extra}exceeds the model's {positions} positions"
+            )
         packing = getattr(self.task, "packing", False)
         if packing and self.model.attention == "flash_attention_2" and self.train.micro_batch_size > 1:
             yield Fault("task.packing", "true", "with flash_attention_2 needs micro_batch_size = 1; accumulate instead")

@@ -122,8 +122,8 @@ def fit(
         )
         trainer.remove_callback(PrinterCallback)
         if not token_loss:
-            # transformers takes any labels for tokens to be foretold, drops the first, and relies on the model to divide
-            # by their count: accumulated gradients would be too large by their number.
+            # transformers takes any labels for tokens to be foretold, drops the first, and relies on the model to
+            # divide by their count: accumulated gradients would be too large by their number.
             trainer.model_accepts_loss_kwargs = False
         try:
             trainer.train()

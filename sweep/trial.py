@@ -58,7 +58,7 @@ def _measure(job: Job, meter: MemoryMeter, measured: dict[str, float], facts: di
     with meter.phase("load"), meter.window():
         tokenizer = config.model.load_tokenizer()
         compute = precision.dtype_of(precision.resolve(config.train.precision, device))
-        quantization = config.variant.quantization(compute)
+        quantization = config.variant.quantization(compute, task.task_type)
         base = config.model.load(task.auto_class(), quantization, device, task.model_arguments(tokenizer))
         model = config.variant.wrap(base, task.task_type, config.train.activation_checkpointing)
         precision.hold_fp16_trainables_in_fp32(model)

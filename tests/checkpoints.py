@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-WORDS = "the film was good bad dull fine story actor end a and very not plot review i liked hated it".split()
+WORDS = ["the", "film", "was", "good", "bad", "dull", "fine", "story", "actor", "end", "a", "and", "very", "not", "plot",
+         "review", "i", "liked", "hated", "it"]  # fmt: skip
 
 
 def words_tokenizer(words: Sequence[str] = WORDS) -> Any:

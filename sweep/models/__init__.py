@@ -87,20 +87,15 @@ class Model(ABC):
         """The base with its weights on `device`, quantised while it is loaded where `quantization` is given.
         `arguments` are the task's: number and names of labels, for example.
 
-        Modules that the checkpoint has no weights for (a classification head) are named in the model's `new_modules`.
-        They begin at random, so a variant that freezes the base has to train them.
-
         Raises:
             UserError: where the checkpoint is damaged, or of another architecture than its config says.
         """
         from safetensors import SafetensorError
 
-        from sweep.models.checks import check_loaded, head_modules
+        from sweep.models.checks import check_loaded
         from sweep.precision import dtype_of
 
         path, revision = self.location()
-        if quantization is not None and getattr(quantization, "llm_int8_skip_modules", 0) is None:
-            quantization.llm_int8_skip_modules = head_modules(self, auto_class)
         try:
             model, found = auto_class.from_pretrained(
                 path,
@@ -117,6 +112,6 @@ class Model(ABC):
             )
         except (OSError, ValueError, SafetensorError) as error:
             raise UserError(f"model {path} cannot be loaded: {first_line(error)}") from error
-        model.new_modules = check_loaded(path, model, found)
+        check_loaded(path, model, found)
         model.config.use_cache = False
         return model

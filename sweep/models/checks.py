@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
     from sweep.models import Model
 
+log = logging.getLogger(__name__)
 _HEADS = {
     "AutoModelForCausalLM": "task: generation",
     "AutoModelForSeq2SeqLM": "task: seq2seq",
@@ -44,42 +46,26 @@ def check_architecture(model: Model, auto_class: type) -> None:
         )
 
 
-def head_modules(model: Model, auto_class: type) -> list[str] | None:
-    """What stands beside the base in a classification model: a new head must train, and 4-bit weights do not. None for
-    other models, whose heads transformers leaves as they are by itself."""
-    import torch
-    from transformers import AutoModelForSequenceClassification
-
-    if auto_class is not AutoModelForSequenceClassification:
-        return None
-    with torch.device("meta"):
-        empty = auto_class.from_config(_config(model), trust_remote_code=model.trust_remote_code)
-    return [name for name, _ in empty.named_children() if name != empty.base_model_prefix]
-
-
-def check_loaded(path: str, model: PreTrainedModel, found: Mapping[str, Any]) -> tuple[str, ...]:
-    """The modules whose weights the checkpoint does not have, by their names at the top of the model.
+def check_loaded(path: str, model: PreTrainedModel, found: Mapping[str, Any]) -> None:
+    """A new head for classification begins at random; anything else may not.
 
     Raises:
-        UserError: where these are more than a new head: what is trained would begin at random.
+        UserError: where the checkpoint lacks weights of the base, or of a language model's head.
     """
     base = f"{model.base_model_prefix}."
-    without = set(found["missing_keys"]) | {key[0] for key in found["mismatched_keys"]}
-    headless = type(model).__name__.endswith("ForSequenceClassification")
-    new, lost = set(), []
-    for key in sorted(without):
-        inside = key.startswith(base)
-        if not headless or (inside and key.removeprefix(base).split(".")[0] not in _POOLERS):
-            lost.append(key)
-        else:
-            new.add(".".join(key.split(".")[: 2 if inside else 1]))
+    classifies = type(model).__name__.endswith("ForSequenceClassification")
+    without = sorted(set(found["missing_keys"]) | {key[0] for key in found["mismatched_keys"]})
+    inside = [key for key in without if key.startswith(base)]
+    poolers = [key for key in inside if classifies and key.removeprefix(base).split(".")[0] in _POOLERS]
+    lost = [key for key in (inside if classifies else without) if key not in poolers]
     if lost:
         shown = ", ".join(lost[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
         raise UserError(
             f"the checkpoint {path} has no weights for {shown} of {type(model).__name__}, so that they would begin at "
             "random: it is damaged, or of another architecture than its config.json says"
         )
-    return tuple(sorted(new))
+    if poolers:
+        log.warning("%s has no weights for %s: it begins at random, and adapters do not train it", path, poolers[0])
 
 
 def _config(model: Model) -> Any:

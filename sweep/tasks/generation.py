@@ -15,7 +15,7 @@ from sweep.datasets.reading import read_text
 from sweep.errors import UserError, alternatives
 from sweep.metrics import Answers
 from sweep.tasks import IGNORED, Encoded, Encodings, Evaluation, Task, packing
-from sweep.tasks.batching import by_length, mask, padded, positions_of
+from sweep.tasks.batching import by_length, mask, padded, positions_of, virtual_tokens
 from sweep.tasks.likelihood import nll
 from sweep.tasks.prompts import Dialogue, Format, check_roles, within
 
@@ -95,7 +95,8 @@ class Generation(Task):
             prompts = self._fitting(whole, model, max_length)
             truncated = sum(len(prompt) < len(original) for prompt, original in zip(prompts, whole, strict=True))
             generated = [""] * len(prompts)
-            for number, indices in enumerate(by_length([len(prompt) for prompt in prompts], batch_size)):
+            alike = virtual_tokens(model) > 0
+            for number, indices in enumerate(by_length([len(prompt) for prompt in prompts], batch_size, equal=alike)):
                 with metered(number):
                     texts = self._generate(model, tokenizer, [prompts[i] for i in indices])
                 for index, text in zip(indices, texts, strict=True):
@@ -157,6 +158,7 @@ class Generation(Task):
         positions = positions_of(model)
         if positions is None:
             return list(prompts)
+        positions -= virtual_tokens(model)
         if positions <= self.max_new_tokens:
             raise UserError(
                 f"task.max_new_tokens = {self.max_new_tokens} leaves no room for a prompt in the model's {positions} "
