@@ -55,6 +55,7 @@ def fit(
     learning_rate: float,
     seed: int,
     optimizer: str | None = None,
+    token_loss: bool = True,
     meter: MemoryMeter | None = None,
     report: Report = silent,
     label: str = "training",
@@ -62,6 +63,8 @@ def fit(
     """Train `model` in place for `train.max_steps` steps.
 
     The order of the examples follows from `seed` and their lengths alone, so that all variants see the same batches.
+    With `token_loss` the model's loss is over the tokens of the whole batch, however it is cut into micro-batches;
+    without, it is the mean over micro-batches.
 
     Raises:
         Diverged: as soon as the loss is NaN or infinite, or stays far above what guessing would score.
@@ -73,7 +76,7 @@ def fit(
             f"{train.gradient_accumulation_steps} needs {train.batch_size} examples for one batch; the data has "
             f"{len(examples)}. Lower one of them"
         )
-    order = training_order([len(example["input_ids"]) for example in examples], train, seed)
+    order = training_order([_length(example) for example in examples], train, seed)
     device_type = next(model.parameters()).device.type
     resolved = precision.resolve(train.precision, device_type)
     with tempfile.TemporaryDirectory(prefix="paretune-trainer-") as scratch:
@@ -96,6 +99,8 @@ def fit(
             use_cpu=device_type == "cpu",
             seed=seed,
             data_seed=seed,
+            torch_compile=train.compile,
+            use_liger_kernel=train.liger,
             dataloader_drop_last=True,
             dataloader_pin_memory=device_type == "cuda",
             remove_unused_columns=False,
@@ -116,6 +121,10 @@ def fit(
             callbacks=[watcher],
         )
         trainer.remove_callback(PrinterCallback)
+        if not token_loss:
+            # transformers takes any labels for tokens to be foretold, drops the first, and relies on the model to
+            # divide by their count: accumulated gradients would be too large by their number.
+            trainer.model_accepts_loss_kwargs = False
         try:
             trainer.train()
         finally:
@@ -124,6 +133,12 @@ def fit(
         # adapter's base does not have: the variants would be evaluated in different precision.
         trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
     return watcher.result()
+
+
+def _length(example: Encoded) -> int:
+    """Tokens of an example; of an encoder's and its decoder's, both."""
+    labels, ids = example["labels"], example["input_ids"]
+    return len(ids) + (len(labels) if isinstance(labels, list) and len(labels) != len(ids) else 0)
 
 
 def training_order(lengths: Sequence[int], train: Train, seed: int) -> list[int]:
@@ -173,7 +188,7 @@ class _OrderedTrainer(Trainer):
         return self._order
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        tokens = inputs["attention_mask"].sum()
+        tokens = inputs.pop("tokens") if "tokens" in inputs else inputs["attention_mask"].sum()
         loss = super().training_step(model, inputs, num_items_in_batch)
         self._watcher.saw_micro_batch(loss, tokens)
         return loss

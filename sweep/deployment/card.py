@@ -9,12 +9,10 @@ from sweep import progress, provenance, redact
 from sweep.deployment.difference import Difference
 from sweep.deployment.kept import Kept
 
-_AUTO_CLASS = {"CAUSAL_LM": "AutoModelForCausalLM", "SEQ_CLS": "AutoModelForSequenceClassification"}
-
 
 class Made(NamedTuple):
     """What was exported: `separate` is an adapter, to be loaded onto its base; else a whole model. `dtype` is what its
-    weights are held in; `note` says how it was merged, where it was."""
+    weights are held in; `note` says how it was merged, where it was; `labels` is how many a classifier has."""
 
     kept: Kept
     folder: Path
@@ -23,6 +21,7 @@ class Made(NamedTuple):
     note: str
     difference: Difference
     exported_bytes: int
+    labels: int | None
 
 
 def text(made: Made) -> str:
@@ -54,10 +53,10 @@ def text(made: Made) -> str:
 
 
 def _loading(made: Made, base: str) -> list[str]:
-    auto = _AUTO_CLASS.get(made.kept.config.task.task_type, "AutoModel")
+    auto = made.kept.config.task.auto_class().__name__
     if not made.separate:
         return [f"from transformers import {auto}", "", f'model = {auto}.from_pretrained("{made.folder}")']
-    labels = ", num_labels=…" if made.kept.config.task.task_type == "SEQ_CLS" else ""
+    labels = f", num_labels={made.labels}" if made.labels else ""
     return [
         "from peft import PeftModel",
         f"from transformers import {auto}",

@@ -6,28 +6,22 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from sweep import precision
-from sweep.config import RunConfig, Tracking
+from sweep.config import Tracking
 from sweep.deployment import card
 from sweep.deployment.difference import difference
+from sweep.deployment.ground import Ground
 from sweep.deployment.kept import Kept, find, open_store
 from sweep.errors import UserError
 from sweep.models.pretrained import Pretrained
 from sweep.progress import gib
 from sweep.report import silent
-from sweep.tasks import Evaluation
-from sweep.trial import device_type
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 MANIFEST = "export.json"
 
@@ -59,6 +53,7 @@ def export(options: Mapping[str, Any], tracking: Tracking) -> card.Made:
             (building / MANIFEST).write_text(json.dumps(_manifest(made), indent=1))
             if out.exists():
                 shutil.rmtree(out)
+            building.chmod(0o755)  # it was made as a temporary folder
             building.rename(out)
         finally:
             shutil.rmtree(building, ignore_errors=True)
@@ -87,22 +82,20 @@ def default_folder(kept: Kept) -> Path:
 
 def _write(kept: Kept, building: Path, out: Path, options: Mapping[str, Any]) -> card.Made:
     """Write into `building`, load again what was written, and score that."""
-    variant, device = kept.config.variant, device_type()
+    variant, source, ground = kept.config.variant, kept.config.model, Ground.of(kept.config)
     separate = variant.separate and not options["merge"]
-    tokenizer = kept.config.model.load_tokenizer()
     if separate:
         shutil.copytree(kept.weights, building, dirs_exist_ok=True)
-        base = load_base(kept.config, device)
-        model, dtype, note = variant.restore(base, building), "", ""
+        model, dtype, note = variant.restore(ground.base(), building), "", ""
     else:
-        dtype, note = _write_whole(kept, building, str(options["dtype"]), device)
-        source = kept.config.model
+        dtype, note = _write_whole(kept, ground, building, str(options["dtype"]))
         written = Pretrained(path=str(building), attention=source.attention, trust_remote_code=source.trust_remote_code)
-        model = written.load(kept.config.task.auto_class(), None, device)
-    tokenizer.save_pretrained(building)
+        model = ground.base(written, quantized=False)
+    ground.tokenizer.save_pretrained(building)
+    task = ground.task
     before = (kept.record.measurements["score"], kept.rows)
-    evaluation = score(model, kept.config, tokenizer, device)
-    task = kept.config.task
+    evaluation = ground.score(model)
+    _require_same_examples(kept.rows, evaluation.rows)
     after = (evaluation.scores[task.score], evaluation.rows)
     return card.Made(
         kept=kept,
@@ -112,18 +105,26 @@ def _write(kept: Kept, building: Path, out: Path, options: Mapping[str, Any]) ->
         note=note,
         difference=difference(task.score, task.higher_is_better, before, after),
         exported_bytes=sum(file.stat().st_size for file in building.iterdir()),
+        labels=ground.arguments.get("num_labels"),
     )
 
 
-def _write_whole(kept: Kept, building: Path, asked: str, device: str) -> tuple[str, str]:
+def _require_same_examples(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> None:
+    if [row.get("reference") for row in before] != [row.get("reference") for row in after]:
+        raise UserError(
+            f"the validation examples are not those that the run was scored on ({len(before)} then, {len(after)} now, "
+            "or others): its data has changed, and the scores would not compare. Bring the data back to export"
+        )
+
+
+def _write_whole(kept: Kept, ground: Ground, building: Path, asked: str) -> tuple[str, str]:
     """A plain model with what was trained inside. Returns its precision, and how it was merged.
 
     Merging into 4-bit or 8-bit weights would round what was learned to their grid, so a quantised variant is merged
     into a reload of the base in 16 bits: the checkpoint's own where it has 16, else bf16.
     """
     variant, model = kept.config.variant, kept.config.model
-    loaded = kept.config if asked == "auto" else replace(kept.config, model=replace(model, dtype=asked))
-    base = load_base(loaded, device, quantized=False)
+    base = ground.base(model if asked == "auto" else replace(model, dtype=asked), quantized=False)
     if variant.quantized and asked == "auto" and base.dtype.itemsize > 2:
         base = base.to(torch.bfloat16)
     dtype = base.dtype
@@ -135,26 +136,6 @@ def _write_whole(kept: Kept, building: Path, asked: str, device: str) -> tuple[s
         held = f"a {name} reload of the base, not into the quantised weights that it was trained on"
         return name, f"The adapter was merged into {held}; they are not the same to the bit, so it was scored again."
     return name, f"The adapter was merged into the base in {name}." if variant.separate else ""
-
-
-def load_base(config: RunConfig, device: str, quantized: bool = True) -> PreTrainedModel:
-    """The base as a run of this config loads it, or without its quantisation."""
-    compute = precision.dtype_of(precision.resolve(config.train.precision, device))
-    quantization = config.variant.quantization(compute, config.task.task_type) if quantized else None
-    return config.model.load(config.task.auto_class(), quantization, device)
-
-
-def score(model: torch.nn.Module, config: RunConfig, tokenizer: Any, device: str) -> Evaluation:
-    """The validation of a run, on a model that is loaded."""
-    model.eval()
-    with precision.autocast(config.train.precision, device):
-        return config.task.evaluate(
-            model,
-            tokenizer,
-            config.task.data.load().validation,
-            config.train.eval_batch_size,
-            metered=lambda batch: nullcontext(),
-        )
 
 
 def _weights_dtype(folder: Path) -> str:

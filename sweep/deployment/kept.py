@@ -125,7 +125,8 @@ def _in_study(store: Store, study: str, run: str | None) -> tuple[str, Record, s
         raise UserError(f"run = {run} is no run and no setting of study {study}; {alternatives(str(run), known)}")
     run_id, record = best(replicates)
     by = "the study's pick" if run is None else "the setting asked for"
-    return run_id, record, f"{by}, the best of its {len(replicates)} replicates"
+    among = f"the best of its {len(replicates)} replicates" if len(replicates) > 1 else "its only replicate"
+    return run_id, record, f"{by}, {among}"
 
 
 def best(replicates: Sequence[tuple[str, Record]]) -> tuple[str, Record]:

@@ -41,7 +41,7 @@ def prepare(config: Mapping[str, Any]) -> dict[str, str]:
     Raises:
         UserError: where the model cannot be had.
     """
-    key = json.dumps([config["model"], config["train"]["precision"]], sort_keys=True)
+    key = json.dumps([config["model"], config["task"], config["train"]["precision"]], sort_keys=True)
     if key not in _prepared:
         with tempfile.TemporaryDirectory(prefix="paretune-prepare-") as folder:
             _prepared[key] = _prepare(config, Path(folder, LOG_FILE))
@@ -104,7 +104,9 @@ def supervise(config: RunConfig, plain: Mapping[str, Any], folder: Path, parent_
     )
     clean = redact.tree(plain)
     row = store(config.tracking).open_run(record, parent_id, _params(plain), clean)
-    pinned = {**_for_child(plain), "model": config.model.pinned(plain["model"], facts)}
+    data = config.task.data.pinned(plain["task"]["data"], facts)
+    model = config.model.pinned(plain["model"], facts)
+    pinned = {**_for_child(plain), "model": model, "task": {**plain["task"], "data": data}}
     try:
         record = _run(Job(config=pinned, record=record, folder=str(folder)), row)
     except KeyboardInterrupt:
