@@ -152,14 +152,22 @@ def plain_config(composed: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
+Configured = typing.TypeVar("Configured")
+
+
 def parse(config: Mapping[str, Any]) -> RunConfig:
     """A resolved config as plain containers → RunConfig.
 
     Raises:
         ConfigError: with every fault found: unknown keys, wrong types, values out of range, rules between keys.
     """
+    return parse_as(RunConfig, config)
+
+
+def parse_as(cls: type[Configured], config: Mapping[str, Any]) -> Configured:
+    """The same for another dataclass than a run's."""
     faults: list[Fault] = []
-    parsed = _build(RunConfig, config, "", faults)
+    parsed = _build(cls, config, "", faults)
     if isinstance(parsed, RunConfig):
         faults.extend(parsed.faults())
     if faults:

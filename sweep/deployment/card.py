@@ -22,6 +22,7 @@ class Made(NamedTuple):
     difference: Difference
     exported_bytes: int
     labels: int | None
+    registered: str | None = None
 
 
 def text(made: Made) -> str:

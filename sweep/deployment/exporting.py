@@ -63,6 +63,10 @@ def export(options: Mapping[str, Any], tracking: Tracking) -> card.Made:
             [out / "README.md", out / MANIFEST],
             "export",
         )
+    if options["register"] is not None:
+        from sweep.deployment.registry import register
+
+        return made._replace(registered=register(store, made, str(options["register"])))
     return made
 
 
@@ -172,4 +176,8 @@ def summary(made: card.Made) -> str:
         f"{record.name} ({made.kept.why}) → {made.folder}: {kind}, {gib(made.exported_bytes)}, {made.dtype}",
         f"{record.facts.get('metric', 'score')}: {made.difference}",
     ]
-    return "\n".join([*lines, made.note] if made.note else lines)
+    if made.note:
+        lines.append(made.note)
+    if made.registered:
+        lines.append(f"registered as {made.registered}")
+    return "\n".join(lines)

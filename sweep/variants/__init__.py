@@ -39,6 +39,10 @@ class Variant(ABC):
         """The transformers quantisation config that the base is loaded with, or None."""
         return None
 
+    def prepare(self, model: PreTrainedModel, activation_checkpointing: bool) -> PreTrainedModel:
+        """The base as this variant needs it, once loaded: quantised ones have parts cast to fp32."""
+        return model
+
     @abstractmethod
     def wrap(self, model: PreTrainedModel, task_type: str, activation_checkpointing: bool) -> torch.nn.Module:
         """The model with the parameters that train. `task_type` is PEFT's name for the task ("CAUSAL_LM", …)."""

@@ -34,10 +34,6 @@ class Adapter(Variant):
             UserError: where names match nothing of it, with the names that exist.
         """
 
-    def prepare(self, model: PreTrainedModel, activation_checkpointing: bool) -> PreTrainedModel:
-        """The base as this family needs it: quantised ones have parts cast to fp32."""
-        return model
-
     def wrap(self, model: PreTrainedModel, task_type: str, activation_checkpointing: bool) -> PeftModel:
         from peft import get_peft_model
 
