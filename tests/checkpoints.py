@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-WORDS = ["the", "film", "was", "good", "bad", "dull", "fine", "story", "actor", "end", "a", "and", "very", "not", "plot",
-         "review", "i", "liked", "hated", "it"]  # fmt: skip
+WORDS = "the film was good bad dull fine story actor end a and very not plot review i liked hated it"
 
 
-def words_tokenizer(words: Sequence[str] = WORDS) -> Any:
-    """Words are tokens, as BERT closes texts and pairs: [CLS] … [SEP] … [SEP]."""
+def words_tokenizer(types: bool = False) -> Any:
+    """Words are tokens, as BERT closes texts and pairs: [CLS] … [SEP] … [SEP], with `types` of first and second."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS.split()]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -24,7 +22,8 @@ def words_tokenizer(words: Sequence[str] = WORDS) -> Any:
         special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=512, **names)
+    inputs = ["input_ids", "token_type_ids", "attention_mask"] if types else ["input_ids", "attention_mask"]
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=512, model_input_names=inputs, **names)
 
 
 def bytes_tokenizer(closed: bool = False, **names: str) -> Any:
@@ -69,7 +68,7 @@ def distilbert(folder: Path, model_class: str = "DistilBertForMaskedLM", **chang
 def bert(folder: Path, **changes: Any) -> Path:
     from transformers import BertConfig
 
-    tokenizer = words_tokenizer()
+    tokenizer = words_tokenizer(types=True)
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, **changes}
     return save(folder, "BertModel", BertConfig(vocab_size=len(tokenizer), **sizes), tokenizer)
 

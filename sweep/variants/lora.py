@@ -71,11 +71,8 @@ class _OnQuantizedBase(LoRA):
 
         if not getattr(model, "is_quantized", False):  # a 16-bit reload, to merge into
             return model
-        return prepare_model_for_kbit_training(
-            model,
-            use_gradient_checkpointing=activation_checkpointing,
-            gradient_checkpointing_kwargs={"use_reentrant": False},
-        )
+        # The Trainer turns activation checkpointing on, as for every variant; PEFT would by a deprecated name.
+        return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
 
 
 @dataclass(frozen=True, kw_only=True)
