@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from transformers import set_seed
 
-from sweep import precision, training, weights
+from sweep import doubts, precision, training, weights
 from sweep.config import Train, parse
+from sweep.divergence import Diverged
 from sweep.errors import UserError
 from sweep.job import EXAMPLES_FILE, TRACEBACK_FILE, WEIGHTS_FOLDER, Job
 from sweep.meters import MemoryMeter, memory_meter
@@ -32,7 +33,7 @@ def run(job: Job, report: Report) -> Record:
     outcome, reason = Outcome.OK, ""
     try:
         _measure(job, meter, measured, facts, report)
-    except training.Diverged as error:
+    except Diverged as error:
         outcome, reason = Outcome.DIVERGED, str(error)
     except UserError as error:
         outcome, reason = Outcome.FAILED, str(error)
@@ -91,6 +92,7 @@ def _measure(job: Job, meter: MemoryMeter, measured: dict[str, float], facts: di
     measured["train_seconds"] = fit.train_seconds
     measured["train/final_loss"] = fit.loss
     measured["train/tokens"] = fit.tokens
+    measured.update(doubts.moved(fit.losses))
     if fit.tokens_per_second is not None:
         measured["tokens_per_second"] = fit.tokens_per_second
     measured.update(weights.keep(config.variant, model, Path(job.folder, WEIGHTS_FOLDER), config.tracking))
@@ -109,6 +111,8 @@ def _measure(job: Job, meter: MemoryMeter, measured: dict[str, float], facts: di
     measured.update({f"eval/{name}": value for name, value in evaluation.scores.items() if math.isfinite(value)})
     measured["data/validation_truncated_examples"] = evaluation.truncated
     measured["score"] = evaluation.scores[task.score]
+    measured["eval/examples"] = len(evaluation.rows)
+    measured.update(doubts.chance(task.metrics[task.score], evaluation.rows))
     facts.update(evaluation.facts)
     for name, after in _beside(task, model, tokenizer, train, device).items():
         measured[f"eval/{name}"] = after

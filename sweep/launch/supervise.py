@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sweep import progress, provenance, redact
+from sweep import progress, provenance, redact, remarks
 from sweep.config import RunConfig, Tracking
 from sweep.errors import UserError
 from sweep.job import EXAMPLES_FILE, LOG_FILE, TRACEBACK_FILE, WEIGHTS_FOLDER, Job
@@ -112,6 +112,7 @@ def supervise(config: RunConfig, plain: Mapping[str, Any], folder: Path, parent_
     except KeyboardInterrupt:
         _close(row, record.ended(Outcome.KILLED, "interrupted by Ctrl-C"), folder)
         raise
+    record = remarks.remarked(record, config, facts["precision"])
     _close(row, record, folder)
     return record
 

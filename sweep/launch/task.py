@@ -9,7 +9,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from sweep import progress, redact
+from sweep import progress, redact, remarks
 from sweep.config import parse, plain_config
 from sweep.errors import UserError
 from sweep.launch import isolation
@@ -43,7 +43,7 @@ def run_task(composed: DictConfig) -> Record:
             raise UserError(f"study {config.study.name} has no parent run in {redact.text(config.tracking.uri)}")
         parent_id = parent.info.run_id
     record = supervise(config, plain, folder, parent_id)
-    log.info(progress.line(record))
+    log.info("\n".join([progress.line(record), *remarks.lines(record)]))
     return record
 
 
