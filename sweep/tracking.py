@@ -136,6 +136,24 @@ class Store:
             self.client.log_text(run_id, redact.yaml(config), "config.yaml")
         return RunLog(self, run_id)
 
+    def run(self, run_id: str) -> Run:
+        """Raises UserError where there is no run of this id."""
+        with _told(self.uri):
+            return self.client.get_run(run_id)
+
+    def fetch(self, run_id: str, artifact: str, folder: Path) -> Path:
+        """An artifact, or a folder of them, copied below `folder`."""
+        with _told(self.uri):
+            return Path(self.client.download_artifacts(run_id, artifact, str(folder)))
+
+    def add(self, run_id: str, measurements: Mapping[str, float], files: Sequence[Path], folder: str) -> None:
+        """Later findings about a run that has ended."""
+        with _told(self.uri):
+            for key, value in measurements.items():
+                self.client.log_metric(run_id, key, value)
+            for file in files:
+                self.client.log_artifact(run_id, str(file), folder)
+
     def close_study(self, parent_id: str, status: str) -> None:
         with _told(self.uri):
             self.client.set_terminated(parent_id, status)
@@ -179,7 +197,9 @@ class RunLog:
         with _told(self._store.uri):
             client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in _clean(_tags(record)).items()])
             for path in artifacts:
-                if path.exists():
+                if path.is_dir():
+                    client.log_artifacts(self.run_id, str(path), path.name)
+                elif path.exists():
                     client.log_artifact(self.run_id, str(path))
             client.set_terminated(self.run_id, _STATUS.get(record.outcome, "FAILED"))
 

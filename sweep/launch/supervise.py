@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -11,10 +12,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sweep import progress, provenance, redact
+from sweep import progress, provenance, redact, remarks
 from sweep.config import RunConfig, Tracking
 from sweep.errors import UserError
-from sweep.job import EXAMPLES_FILE, LOG_FILE, SNAPSHOT_FILE, TIMELINE_FILE, TRACEBACK_FILE, Job
+from sweep.job import (
+    EXAMPLES_FILE,
+    LOG_FILE,
+    SNAPSHOT_FILE,
+    TIMELINE_FILE,
+    TRACEBACK_FILE,
+    WEIGHTS_FOLDER,
+    Job,
+)
 from sweep.launch import devices, isolation
 from sweep.launch.devices import Lease
 from sweep.record import Outcome, Record
@@ -44,7 +53,7 @@ def prepare(config: Mapping[str, Any]) -> dict[str, str]:
     Raises:
         UserError: where the model cannot be had.
     """
-    key = json.dumps([config["model"], config["train"]["precision"]], sort_keys=True)
+    key = json.dumps([config["model"], config["task"], config["train"]["precision"]], sort_keys=True)
     if key not in _prepared:
         with tempfile.TemporaryDirectory(prefix="paretune-prepare-") as folder:
             _prepared[key] = _prepare(config, Path(folder, LOG_FILE))
@@ -118,7 +127,9 @@ def supervise(
     )
     clean = redact.tree(plain)
     row = store(config.tracking).open_run(record, parent_id, _params(plain), clean)
-    pinned = {**_for_child(plain), "model": config.model.pinned(plain["model"], facts)}
+    data = config.task.data.pinned(plain["task"]["data"], facts)
+    model = config.model.pinned(plain["model"], facts)
+    pinned = {**_for_child(plain), "model": model, "task": {**plain["task"], "data": data}}
     others = devices.bytes_in_use(lease.devices)
     if others:
         log.warning("%s: others already hold %s on %s", record.name, progress.gib(others), lease)
@@ -128,6 +139,7 @@ def supervise(
     except KeyboardInterrupt:
         _close(row, record.ended(Outcome.KILLED, "interrupted by Ctrl-C"), folder)
         raise
+    record = remarks.remarked(record, config, facts["precision"])
     _close(row, record, folder)
     return record
 
@@ -164,10 +176,9 @@ def _close(row: RunLog, record: Record, folder: Path) -> None:
         redact.file(folder / name)
     clean = redact.tree({**record.as_dict(), "run_id": row.run_id})
     (folder / "record.json").write_text(json.dumps(clean, indent=1))
-    files = [folder / EXAMPLES_FILE, folder / TIMELINE_FILE, folder / SNAPSHOT_FILE]
-    if record.outcome is not Outcome.OK:
-        files += [folder / LOG_FILE, folder / TRACEBACK_FILE]
-    row.close(record, files)
+    names = (WEIGHTS_FOLDER,) if record.outcome is Outcome.OK else (LOG_FILE, TRACEBACK_FILE)
+    row.close(record, [folder / name for name in (EXAMPLES_FILE, TIMELINE_FILE, SNAPSHOT_FILE, *names)])
+    shutil.rmtree(folder / WEIGHTS_FOLDER, ignore_errors=True)  # kept by the store: not on the disk twice
 
 
 def one_device() -> Lease:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from sweep import progress, redact
+from sweep import progress, redact, remarks
 from sweep.config import RunConfig, parse, plain_config
 from sweep.errors import UserError
 from sweep.launch import isolation
@@ -78,7 +78,7 @@ def run_task(composed: DictConfig) -> Record:
     ready = supervised.ready(composed)
     record = supervised.run(ready, None)
     if ready.config.study.trial is None:
-        log.info(progress.line(record))
+        log.info("\n".join([progress.line(record), *remarks.lines(record)]))
     return record
 
 
