@@ -2,10 +2,12 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.note_scripts
 
-The plain script: DistilBERT for sentiment, LoRA r=16 on q/k/v/out, 2e-4, 16 × 2 examples a step, everything padded to
-256 tokens, the Trainer as it is. The same model (small, random weights), examples, steps, seeds and precision on every
-side, in turns in one process. Two kinds of text, since padding is all the difference: lengths as in IMDB (a median of
-174 words; most of 256 tokens are real), and as in single sentences of reviews (19 words).
+The plain script: DistilBERT for sentiment, LoRA r=16 on q/k/v/out, 16 × 2 examples a step, everything padded to 256
+tokens, the Trainer as it is. The same model (small, random weights, which need a rate of 2e-3), examples, steps, seeds
+and precision on every side, in turns in one process. Two kinds of text, since padding is most of the difference:
+lengths as in IMDB (a median of 174 words, 226 tokens: most of 256 are real, and no way of padding can be faster than by
+the inverse of that share), and as in single sentences of reviews (19 tokens). Seconds are of one thread's processor
+time, so that other programs on the machine do not count.
 
 To reach: at least 1.5 times the real tokens per second, no more memory, the same score within noise; and at least 0.97
 of the bare loop's speed over the same batches.
@@ -40,8 +42,8 @@ from sweep.meters.cpu import LiveStorages, model_tensors
 from sweep.metrics.accuracy import Accuracy
 from sweep.tasks.classification import Classification
 
-MAX_LENGTH, MICRO, ACCUMULATION, STEPS, RATE = 256, 16, 2, 6, 2e-4
-LENGTHS = {"imdb_like": (174, 0.77), "sentences": (19, 0.5)}  # median in words, sigma of its logarithm
+MAX_LENGTH, MICRO, ACCUMULATION, STEPS, RATE = 256, 16, 2, 4, 2e-3
+LENGTHS = {"imdb_like": (226, 0.77), "sentences": (19, 0.5)}  # median in tokens, sigma of its logarithm
 WORDS = 2000
 
 
@@ -62,7 +64,7 @@ def tokenizer() -> Any:
 
 
 def examples(kind: str, count: int, seed: int) -> list[Example]:
-    """Words at random; a tenth of them is of the label's own half of the vocabulary's first hundred."""
+    """Words at random; a quarter of them is of the label's own half of the vocabulary's first hundred."""
     source = random.Random(seed)
     median, sigma = LENGTHS[kind]
     rows: list[Example] = []
@@ -70,7 +72,7 @@ def examples(kind: str, count: int, seed: int) -> list[Example]:
         length = max(4, round(source.lognormvariate(0, sigma) * median))
         label = index % 2
         words = [
-            source.randrange(50) + 50 * label if source.random() < 0.1 else source.randrange(100, WORDS)
+            source.randrange(50) + 50 * label if source.random() < 0.25 else source.randrange(100, WORDS)
             for _ in range(length)
         ]
         rows.append({"text": " ".join(map(str, words)), "label": str(label)})
@@ -137,24 +139,24 @@ class Timed:
             )
             trainer = Trainer(model=trained, args=arguments, train_dataset=self.padded)
             order = [int(i) for i in trainer._get_train_sampler(self.padded)]
-            started = time.perf_counter()
+            started = time.process_time()
             trainer.train()
-            seconds = time.perf_counter() - started
+            seconds = time.process_time() - started
         met = order[: steps * MICRO * ACCUMULATION]
         return seconds, sum(sum(self.padded[i]["attention_mask"]) for i in met)
 
     def ours(self, trained: Any, steps: int, seed: int) -> tuple[float, int]:
-        started = time.perf_counter()
+        started = time.process_time()
         collate = self.task.collator(self.tokenizer)
         train = settings(steps)
         fit = training.fit(
             trained, self.encoded, collate, train, learning_rate=RATE, seed=seed, token_loss=self.task.token_loss
         )
-        return time.perf_counter() - started, fit.tokens
+        return time.process_time() - started, fit.tokens
 
     def bare(self, trained: Any, steps: int, seed: int) -> tuple[float, int]:
         train = settings(steps)
-        started = time.perf_counter()
+        started = time.process_time()
         order = training.training_order([len(row["input_ids"]) for row in self.encoded], train, seed)
         collate = self.task.collator(self.tokenizer)
         weights = [parameter for parameter in trained.parameters() if parameter.requires_grad]
@@ -172,7 +174,7 @@ class Timed:
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
-        return time.perf_counter() - started, tokens
+        return time.process_time() - started, tokens
 
     def peak_bytes(self, way: str) -> int:
         """Of live tensors over three steps, the longest batch among them."""
@@ -197,7 +199,7 @@ def accuracy(timed: Timed, validation: list[Example], way: str, steps: int, seed
     return evaluation.scores["accuracy"]
 
 
-def main(rounds: int = 5, score_steps: int = 40, seeds: int = 3) -> None:
+def main(rounds: int = 3, score_steps: int = 40, seeds: int = 3) -> None:
     torch.set_num_threads(1)
     figures: dict[str, Any] = {"rounds": rounds, "steps": STEPS, "score_steps": score_steps, "seeds": seeds}
     for kind in LENGTHS:
