@@ -199,7 +199,7 @@ def _build(cls: type, node: Any, path: str, faults: list[Fault]) -> Any:
         faults.append(Fault(path, _show(node), "must be a group of keys; choose one of its presets"))
         return _INVALID
     values = dict(node)
-    if _is_open(cls):
+    if _is_component(cls):
         cls = _target(cls, values.pop("_target_", None), path, faults)
         if cls is None:
             return _INVALID
@@ -228,12 +228,12 @@ def _build(cls: type, node: Any, path: str, faults: list[Fault]) -> Any:
 
 def _value(hint: Any, value: Any, path: str, faults: list[Fault]) -> Any:
     """One field: a nested dataclass, a mapping of components, or a plain value checked by pydantic, strictly."""
-    if is_dataclass(hint) or _is_open(hint):
+    if is_dataclass(hint) or _is_component(hint):
         return _build(hint, value, path, faults)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if args and _is_open(args[0]) and args[1:] == (type(None),):
+    if args and _is_component(args[0]) and args[1:] == (type(None),):
         return None if value is None else _build(args[0], value, path, faults)
-    if origin is dict and _is_open(args[1]):
+    if origin is dict and _is_component(args[1]):
         if not isinstance(value, Mapping):
             faults.append(Fault(path, _show(value), "must map names to components"))
             return _INVALID
@@ -248,9 +248,9 @@ def _value(hint: Any, value: Any, path: str, faults: list[Fault]) -> Any:
         return _INVALID
 
 
-def _is_open(hint: Any) -> bool:
-    """Whether a preset names the class. By inheritance, for `issubclass(int, ABC)` is true where any library has
-    registered int with an abstract class of its own, which MLflow's imports do."""
+def _is_component(hint: Any) -> bool:
+    """Whether a preset's `_target_` names the class. By ancestry: some libraries register `int` with an abstract class
+    of theirs, and from then on it counts as a subclass of ABC."""
     return inspect.isclass(hint) and ABC in hint.__mro__
 
 
