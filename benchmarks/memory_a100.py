@@ -121,7 +121,8 @@ def main() -> None:
         }
         print(
             f"{variant:10} {size} × {LENGTH}  measured {measured:.2f} GB, predicted "
-            f"{found['allocated_bytes'] / GB:.2f} GB, {100 * error:+.3f}%, at {found['peak_at']}; {found['seconds']:.1f} s of CPU",
+            f"{found['allocated_bytes'] / GB:.2f} GB, {100 * error:+.3f}%, at {found['peak_at']}; "
+            f"{found['seconds']:.1f} s of CPU",
             flush=True,
         )
     save("memory_a100", {"rows": rows})

@@ -103,11 +103,15 @@ def _managed(*shape: int, dtype: torch.dtype = torch.float32, device: Any = None
 
 
 def _tensor(original: Any) -> Any:
-    """`torch.tensor` cannot write values to a device that is not there."""
+    """`torch.tensor` cannot write values to a device that is not there, and nothing that is made of a known value can
+    be computed there."""
 
     def tensor(data: Any, *args: Any, device: Any = None, **kwargs: Any) -> torch.Tensor:
         if device is None or torch.device(device).type != accelerator.DEVICE:
-            return original(data, *args, device=device, **kwargs)
+            made = original(data, *args, device=device, **kwargs)
+            if isinstance(made, FakeTensor):
+                made.constant = None
+            return made
         like = original(data, *args, **kwargs)
         return torch.empty(like.shape, dtype=like.dtype, device=device)
 
