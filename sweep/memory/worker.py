@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import warnings
@@ -54,7 +53,7 @@ def predict_all(
 def _key(plain: Mapping[str, Any], found: Facts) -> str:
     variant = {key: value for key, value in plain["variant"].items() if key not in _IDLE_VARIANT}
     train = {key: value for key, value in plain["train"].items() if key not in _IDLE_TRAIN}
-    return _text([plain["model"], plain["task"], variant, train, dataclasses.asdict(found)])
+    return _text([plain["model"], plain["task"], variant, train, repr(found)])
 
 
 def _text(value: Any) -> str:
