@@ -30,9 +30,9 @@ class Facts:
     prompt_batch_size: int
     prompt_length: int
     from_data: bool
-    rows: Sequence[Encoded] = field(compare=False, repr=False)
-    task: Task = field(compare=False, repr=False)
-    tokenizer: Any = field(compare=False, repr=False)
+    rows: Sequence[Encoded] = field(default=(), compare=False, repr=False)
+    task: Task | None = field(default=None, compare=False, repr=False)
+    tokenizer: Any = field(default=None, compare=False, repr=False)
 
     def as_text(self) -> str:
         padding = "with padding" if self.padded else "without padding"
