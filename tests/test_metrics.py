@@ -51,7 +51,7 @@ def test_binary_f1_takes_the_last_of_two_labels_and_needs_two():
 
 def test_labels_are_in_order_of_value_where_they_are_numbers():
     columns = F1(average="macro").statistics(["10", "9"], ["9", "9"])
-    assert columns["true_0"] == [1.0, 1.0]  # 9 before 10
+    assert columns["fn_0"] == [1.0, 0.0]  # 9 before 10
 
 
 def test_accuracy_is_about_whole_labels():
@@ -87,7 +87,7 @@ def test_resampled_rows_give_the_score_of_the_resampled_examples(metric: CorpusM
 def test_signatures_are_sacrebleu_s_own():
     assert Bleu().facts()["signature"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
     assert ChrF(word_order=2).facts()["signature"].startswith("nrefs:1|case:mixed|eff:yes|nc:6|nw:2|space:no|version:")
-    assert Bleu().facts()["corpus"] == "bleu"
+    assert Bleu().facts()["corpus"] == "sacrebleu.bleu"
 
 
 @pytest.mark.parametrize(
