@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
 from sweep.errors import ConfigError, Fault, alternatives
+from sweep.meters import Meters
 from sweep.models import Model
 from sweep.record import is_memory
 from sweep.tasks import Task
@@ -69,21 +70,39 @@ class Train:
 
 @dataclass(frozen=True, kw_only=True)
 class Tracking:
-    """Where runs are kept. The folder of artifacts counts for a new SQLite store only; a server has its own."""
+    """Where runs are kept. The folder of artifacts counts for a new SQLite store only; a server has its own.
+
+    What a run trained is kept with it where it takes at most `keep_weights_bytes`: an adapter does, the whole of a
+    large model does not. 0 keeps nothing, and then nothing can be exported.
+    """
 
     uri: str
     artifacts: str
     experiment: Annotated[str, MinLen(1)]
+    keep_weights_bytes: Annotated[int, Ge(0)] = 2**29
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """Which study a run belongs to. `trial` and `swept` are filled in by the sweeper."""
+    """Which study a run belongs to, and the study's own rules. `trial` and `swept` are filled in by the sweeper.
+
+    `rate_factor` multiplies the variant's own learning rate: sweep it, and each variant gets the same number of rates
+    around its own.
+    """
 
     name: str | None = None
     trial: int | None = None
     swept: list[str] | None = None
     memory_metric: str = "max_memory_allocated"
+    memory_budget_gib: Annotated[float, Gt(0)] | None = None
+    threshold: Annotated[float, Gt(0), Le(1)] = 0.99
+    replicates: Literal["all", "adaptive"] = "all"
+    max_attempts: Annotated[int, Ge(1)] = 3
+    rate_factor: Annotated[float, Gt(0)] = 1.0
+
+    @property
+    def memory_budget_bytes(self) -> float | None:
+        return None if self.memory_budget_gib is None else self.memory_budget_gib * 2**30
 
     def faults(self) -> Iterator[tuple[str, str]]:
         if not is_memory(self.memory_metric):
@@ -108,6 +127,7 @@ class RunConfig:
     train: Train
     tracking: Tracking
     study: Study
+    meters: Meters
     seed: Annotated[int, Ge(0), Le(2**32 - 1)]
 
     def faults(self) -> Iterator[Fault]:
@@ -147,14 +167,22 @@ def plain_config(composed: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
+Configured = typing.TypeVar("Configured")
+
+
 def parse(config: Mapping[str, Any]) -> RunConfig:
     """A resolved config as plain containers → RunConfig.
 
     Raises:
         ConfigError: with every fault found: unknown keys, wrong types, values out of range, rules between keys.
     """
+    return parse_as(RunConfig, config)
+
+
+def parse_as(cls: type[Configured], config: Mapping[str, Any]) -> Configured:
+    """The same for another dataclass than a run's."""
     faults: list[Fault] = []
-    parsed = _build(RunConfig, config, "", faults)
+    parsed = _build(cls, config, "", faults)
     if isinstance(parsed, RunConfig):
         faults.extend(parsed.faults())
     if faults:

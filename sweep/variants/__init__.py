@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from annotated_types import Gt, Lt, MinLen
 
@@ -30,12 +30,18 @@ class Variant(ABC):
     2024, arXiv 2405.09673), so that one rate for all would be unfair to some.
     """
 
+    separate: ClassVar[bool] = False  # whether what was trained is carried beside the base, and loaded onto it
+
     name: Annotated[str, MinLen(1)]
     learning_rate: Annotated[float, Gt(0), Lt(1e9)]
 
     def quantization(self, compute_dtype: torch.dtype, task_type: str = "CAUSAL_LM") -> Any | None:
         """The transformers quantisation config that the base is loaded with, or None."""
         return None
+
+    def prepare(self, model: PreTrainedModel, activation_checkpointing: bool) -> PreTrainedModel:
+        """The base as this variant needs it, once loaded: quantised ones have parts cast to fp32."""
+        return model
 
     @abstractmethod
     def wrap(self, model: PreTrainedModel, task_type: str, activation_checkpointing: bool) -> torch.nn.Module:

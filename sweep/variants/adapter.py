@@ -23,6 +23,7 @@ AUTO, ALL_LINEAR = "auto", "all-linear"
 class Adapter(Variant):
     """A family of PEFT's. Beside its own parameters, a new classification head trains and is saved."""
 
+    separate: ClassVar[bool] = True
     mergeable: ClassVar[bool] = True
 
     @abstractmethod
@@ -32,10 +33,6 @@ class Adapter(Variant):
         Raises:
             UserError: where names match nothing of it, with the names that exist.
         """
-
-    def prepare(self, model: PreTrainedModel, activation_checkpointing: bool) -> PreTrainedModel:
-        """The base as this family needs it: quantised ones have parts cast to fp32."""
-        return model
 
     def wrap(self, model: PreTrainedModel, task_type: str, activation_checkpointing: bool) -> PeftModel:
         from peft import get_peft_model
@@ -49,6 +46,7 @@ class Adapter(Variant):
     def save(self, model: PeftModel, folder: Path) -> None:
         # Without the embeddings, PEFT need not ask the Hub whether the vocabulary was changed: it was not.
         model.save_pretrained(str(folder), save_embedding_layers=False)
+        (folder / "README.md").unlink(missing_ok=True)  # a form that nobody has filled in
 
     def restore(self, base: PreTrainedModel, folder: Path) -> PeftModel:
         from peft import PeftModel
