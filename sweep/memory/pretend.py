@@ -7,6 +7,7 @@ of a fake tensor, or of a GPU that is not there.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from unittest import mock
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from sweep.memory import accelerator, kernels
 from sweep.memory.events import BACKWARD, OPTIMIZER, EventLog
@@ -33,6 +35,7 @@ def machine(described: Machine, log: EventLog, *, padded: bool, kernel: str | No
             device = "cpu"
         stack.enter_context(_masks(padded))
         stack.enter_context(_parts(log))
+        stack.callback(register_optimizer_step_post_hook(lambda optimizer, *_: _tell_state(optimizer, log)).remove)
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         yield device
 
@@ -66,6 +69,13 @@ def _parts(log: EventLog) -> Iterator[None]:
         yield
 
 
+def _tell_state(optimizer: torch.optim.Optimizer, log: EventLog) -> None:
+    for state in optimizer.state.values():
+        for value in state.values():
+            if isinstance(value, torch.Tensor):
+                log.add(value, "optimizer_state")
+
+
 def _cuda(described: Machine, kernel: str | None, seen: set[str]) -> Iterator[Any]:
     """What a GPU of this kind would answer."""
     import bitsandbytes.functional
@@ -76,8 +86,8 @@ def _cuda(described: Machine, kernel: str | None, seen: set[str]) -> Iterator[An
     yield mock.patch.dict(os.environ, ACCELERATE_TORCH_DEVICE=accelerator.DEVICE)
     yield mock.patch.object(transformers.training_args, "is_torch_bf16_gpu_available", return_value=True)
     # torch takes its foreach loops for plain tensors only: fake ones stand for plain ones here.
-    foreach = [*_foreach_utils._foreach_supported_types, FakeTensor]
-    yield mock.patch.object(_foreach_utils, "_foreach_supported_types", foreach)
+    for module in (_foreach_utils, sys.modules["torch.optim.optimizer"]):
+        yield mock.patch.object(module, "_foreach_supported_types", [*module._foreach_supported_types, FakeTensor])
     # Managed memory is none of the allocator's: on the host, where the log does not count it.
     yield mock.patch.multiple(bitsandbytes.functional, get_paged=_managed, prefetch_tensor=lambda *args, **kwargs: None)
     yield mock.patch.object(torch.cuda, "synchronize", return_value=None)
@@ -93,11 +103,15 @@ def _managed(*shape: int, dtype: torch.dtype = torch.float32, device: Any = None
 
 
 def _tensor(original: Any) -> Any:
-    """`torch.tensor` cannot write values to a device that is not there."""
+    """`torch.tensor` cannot write values to a device that is not there, and nothing that is made of a known value can
+    be computed there."""
 
     def tensor(data: Any, *args: Any, device: Any = None, **kwargs: Any) -> torch.Tensor:
         if device is None or torch.device(device).type != accelerator.DEVICE:
-            return original(data, *args, device=device, **kwargs)
+            made = original(data, *args, device=device, **kwargs)
+            if isinstance(made, FakeTensor):
+                made.constant = None
+            return made
         like = original(data, *args, **kwargs)
         return torch.empty(like.shape, dtype=like.dtype, device=device)
 

@@ -14,9 +14,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from sweep import training
+from sweep.errors import first_line
 from sweep.memory import fakes, layers, pretend
 from sweep.memory.events import BACKWARD, EVALUATION, FORWARD, PROMPT, Block, Event, EventLog
-from sweep.memory.facts import Facts
+from sweep.memory.facts import Facts, StandInTokenizer, example
 from sweep.memory.prediction import Machine
 from sweep.precision import autocast
 
@@ -69,7 +70,7 @@ def execute(config: RunConfig, facts: Facts, machine: Machine, precision: str, a
         log.device_type = torch.device(device).type
         with log:
             train(model, config, facts, machine, precision)
-            fault = evaluate(model, config, facts, device, precision, log)
+            fault = evaluate(model, facts, device, precision, log)
         events = list(log.events)  # before the model goes
     return Trace(events=events, blocks=log.blocks, kernels=seen, layers="all", evaluation_fault=fault, warm_up_bytes=0)
 
@@ -77,79 +78,59 @@ def execute(config: RunConfig, facts: Facts, machine: Machine, precision: str, a
 def train(model: nn.Module, config: RunConfig, facts: Facts, machine: Machine, precision: str) -> None:
     """Two optimizer steps of the longest micro-batch: the second has the optimizer's state, as all later ones."""
     accumulated = min(2, config.train.gradient_accumulation_steps)  # the second finds the gradients of the first
-    steps = min(2, config.train.max_steps)
+    steps = min(2, config.train.max_steps or 2)
     short = dataclasses.replace(
         config.train,
         max_steps=steps,
+        epochs=None,
         gradient_accumulation_steps=accumulated,
         precision=precision,
         group_by_length=False,
     )
-    tokenizer = StandInTokenizer()
-    examples = config.task.encode(tokenizer, tokenizer.pairs(facts), config.train.max_length)
     training.fit(
         model,
-        examples * (accumulated * steps),
-        config.task.collator(tokenizer),
+        list(facts.rows) * (accumulated * steps),
+        facts.task.collator(facts.tokenizer),
         short,
         learning_rate=config.variant.learning_rate,
         seed=0,
         optimizer=config.variant.optimizer(machine.kind),
+        token_loss=facts.task.token_loss,
     )
     gc.collect()
 
 
-def evaluate(model: nn.Module, config: RunConfig, facts: Facts, device: str, precision: str, log: EventLog) -> str:
+def evaluate(model: nn.Module, facts: Facts, device: str, precision: str, log: EventLog) -> str:
     """The first batch of evaluation, which has the longest prompts. Returns why it could not be traced, or "".
 
     Of a generation, memory peaks as the prompt is read, or at the last token, where the cache is full. Both are
     executed: a prompt and one token, and then a prompt that all tokens but the last stand in already, and that one.
     """
-    tokens = getattr(config.task, "max_new_tokens", 1)
+    task = facts.task.without_data()
+    tokens = getattr(task, "max_new_tokens", 1)
     passes = [(facts.prompt_length, [EVALUATION] * min(2, tokens))]
     if tokens > 2:
         passes.append((facts.prompt_length + tokens - 2, [PROMPT, EVALUATION]))
+        task = dataclasses.replace(task, max_new_tokens=2)
+    tokenizer, size = StandInTokenizer(), facts.prompt_batch_size
     model.eval()
     for length, parts in passes:
         log.evaluating = parts
         try:
             with autocast(precision, torch.device(device).type):
-                config.task.evaluate(
-                    model,
-                    StandInTokenizer(),
-                    [{"prompt": str(length), "response": "0"}] * facts.prompt_batch_size,
-                    facts.prompt_batch_size,
-                    metered=lambda _: nullcontext(),
-                )
+                prompts = [example(length, length + 1)] * size
+                task.evaluate(model, tokenizer, prompts, size, metered=lambda _: nullcontext())
         except _Enough:
             continue
         except Exception as error:  # noqa: BLE001  what is known of training stands
-            return f"could not be executed on fake tensors ({type(error).__name__}: {error})"
+            if log.evaluating:
+                return f"could not be executed on fake tensors ({type(error).__name__}: {first_line(error)})"
+            # All forwards were there; what follows reads their values.
     return ""
 
 
 class _Enough(BaseException):
     """Evaluation has run as many forwards as are wanted; what ends a generation is values, which there are none of."""
-
-
-class StandInTokenizer:
-    """Texts are numbers here, and stand for as many tokens: lengths are all that memory depends on."""
-
-    pad_token_id = 0
-    eos_token_id = 0
-
-    def __call__(self, texts: Sequence[str], **kwargs: Any) -> dict[str, list[list[int]]]:
-        return {"input_ids": [[1] * int(text) for text in texts]}
-
-    def batch_decode(self, ids: torch.Tensor, **kwargs: Any) -> list[str]:
-        return [""] * len(ids)
-
-    def pairs(self, facts: Facts) -> list[dict[str, str]]:
-        """The examples of the longest micro-batch: prompt, response and the end token."""
-        prompt = facts.length // 2
-        return [
-            {"prompt": str(prompt), "response": str(facts.length - prompt - 1)} for _ in range(facts.micro_batch_size)
-        ]
 
 
 def watch(model: nn.Module, log: EventLog) -> None:
