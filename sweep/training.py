@@ -87,7 +87,7 @@ def fit(
             f"{train.gradient_accumulation_steps} needs {train.batch_size} examples for one batch; the data has "
             f"{len(examples)}. Lower one of them"
         )
-    order = training_order([_length(example) for example in examples], train, seed)
+    order = training_order([length(example) for example in examples], train, seed)
     device_type = next(model.parameters()).device.type
     resolved = precision.resolve(train.precision, device_type)
     with tempfile.TemporaryDirectory(prefix="paretune-trainer-") as scratch:
@@ -146,7 +146,7 @@ def fit(
     return watcher.result()
 
 
-def _length(example: Encoded) -> int:
+def length(example: Encoded) -> int:
     """Tokens of an example; of an encoder's and its decoder's, both."""
     labels, ids = example["labels"], example["input_ids"]
     return len(ids) + (len(labels) if isinstance(labels, list) and len(labels) != len(ids) else 0)
