@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from sweep import precision
+from sweep import distributed, precision
 from sweep.divergence import DivergenceWatch
 from sweep.errors import UserError
 from sweep.meters import MemoryMeter
@@ -92,6 +92,7 @@ def fit(
             activation_checkpointing=train.activation_checkpointing,
             activation_checkpointing_kwargs={"use_reentrant": False} if train.activation_checkpointing else None,
             use_cpu=device_type == "cpu",
+            ddp_find_unused_parameters=False,
             seed=seed,
             data_seed=seed,
             torch_compile=train.compile,
@@ -146,13 +147,13 @@ def training_order(lengths: Sequence[int], train: Train, seed: int) -> list[int]
     micro = train.micro_batch_size
     generator = random.Random(seed)
     batches: list[list[int]] = []
-    needed = train.max_steps * train.gradient_accumulation_steps
+    per_step = train.gradient_accumulation_steps * train.devices_per_run
+    needed = train.max_steps * per_step
     while len(batches) < needed:
         batches.extend(_one_pass(lengths, micro, train.group_by_length, generator))
     batches = batches[:needed]
     longest = max(range(needed), key=lambda b: (max(lengths[i] for i in batches[b]), -b))
-    early = min(LONGEST_AT_STEP, train.max_steps - 1) * train.gradient_accumulation_steps
-    early += train.gradient_accumulation_steps - 1
+    early = min(LONGEST_AT_STEP, train.max_steps - 1) * per_step + per_step - 1
     batches[early], batches[longest] = batches[longest], batches[early]
     return [index for batch in batches for index in batch]
 
@@ -234,8 +235,9 @@ class _Watcher(TrainerCallback):
         self._gradient_norm = norm
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        loss = float(torch.stack(self._micro).sum())  # waits for the device
-        tokens = int(torch.stack(self._micro_tokens).sum())
+        summed = [float(torch.stack(self._micro).sum()), float(torch.stack(self._micro_tokens).sum())]  # waits
+        losses, tokens = distributed.total(summed)
+        loss, tokens = losses / distributed.ranks(), int(tokens)
         self._micro.clear()
         self._micro_tokens.clear()
         if self._meter is not None:

@@ -56,7 +56,7 @@ def _prepare(config: Mapping[str, Any], log_file: Path) -> dict[str, str]:
             if done == 1:
                 log.info("%s, once: %d steps", label, total)
 
-    env = _one_device()
+    env = _devices(1)
     try:
         facts = isolation.call("sweep.trial:prepare", _for_child(config), log_file=log_file, env=env, on_event=on_event)
     except (isolation.ChildFailed, isolation.ChildKilled) as error:
@@ -127,7 +127,9 @@ def _run(job: Job, row: RunLog) -> Record:
 
     try:
         log_file = Path(job.folder, LOG_FILE)
-        return isolation.call("sweep.trial:run", job, log_file=log_file, env=_one_device(), on_event=on_event)
+        count = int(job.config["train"]["devices_per_run"])
+        target = "sweep.trial:run" if count == 1 else "sweep.launch.ranks:run"
+        return isolation.call(target, job, log_file=log_file, env=_devices(count), on_event=on_event)
     except isolation.ChildFailed as error:
         Path(job.folder, TRACEBACK_FILE).write_text(redact.text(error.traceback))
         return job.record.ended(Outcome.FAILED, str(error))
@@ -146,11 +148,11 @@ def _close(row: RunLog, record: Record, folder: Path) -> None:
     shutil.rmtree(folder / WEIGHTS_FOLDER, ignore_errors=True)  # kept by the store: not on the disk twice
 
 
-def _one_device() -> dict[str, str]:
-    """A run sees one GPU, the first of those that this process may use: over several, the Trainer would split each
-    batch, and memory and throughput would be of another set-up."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
-    return {"CUDA_VISIBLE_DEVICES": visible.partition(",")[0]}
+def _devices(count: int) -> dict[str, str]:
+    """A run sees as many GPUs as it trains on, the first of those that this process may use: over more, the Trainer
+    would split each batch, and memory and throughput would be of another set-up."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count))))
+    return {"CUDA_VISIBLE_DEVICES": ",".join(visible.split(",")[:count])}
 
 
 def _for_child(config: Mapping[str, Any]) -> dict[str, Any]:
