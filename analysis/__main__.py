@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from sweep import cli, preflight
-from sweep.errors import Fault, UserError
+from sweep.errors import Fault, UserError, alternatives
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -24,22 +24,66 @@ def application(composed: DictConfig) -> None:
         cli.stop(error)
 
 
+KNOWN = ("study", "source", "compare", "threshold", "margin", "memory_metric", "direction", "allow", "pdf", "out")
+
+
 def examine(composed: DictConfig, multirun: bool) -> Iterator[Fault]:
     """What is wrong with the options, before anything is read."""
     if multirun:
-        yield Fault("-m", "", "has no meaning here: one study is analysed at a time")
-    if OmegaConf.is_missing(composed, "study"):
-        yield Fault("study", "", "is missing; name one: python -m analysis study=quickstart")
+        yield Fault("-m", "", "has no meaning here: name two studies to compare=[a,b], or analyse one at a time")
+    for key in composed:
+        if key not in (*KNOWN, "tracking", "hydra"):
+            yield Fault(str(key), "", f"unknown option; {alternatives(str(key), KNOWN)}")
+    for key in KNOWN:
+        if key not in composed:
+            yield Fault(key, "", "is missing; leave it as it is instead of deleting it")
+            return
+    yield from _subject_faults(composed)
+    yield from _rule_faults(composed)
+    if not isinstance(composed.pdf, bool):
+        yield Fault("pdf", str(composed.pdf), "must be true or false")
+    if not isinstance(composed.out, str) or not composed.out.strip():
+        yield Fault("out", str(composed.out), "must be a folder, or auto")
     else:
-        yield from preflight.output_fault("out", str(composed.out))
+        yield from preflight.output_fault("out", "reports" if composed.out == "auto" else composed.out)
+    if composed.source is None:
+        yield from preflight.store_fault("tracking.uri", str(composed.tracking.uri))
+
+
+def _subject_faults(composed: DictConfig) -> Iterator[Fault]:
+    given = [key for key in ("study", "source", "compare") if composed[key] is not None]
+    if len(given) > 1:
+        yield Fault(" and ".join(given), "", "were given together; give one of them")
+    for key in ("study", "source"):
+        value = composed[key]
+        if value is not None and (isinstance(value, DictConfig | ListConfig) or not str(value).strip()):
+            yield Fault(key, str(value), "must be one name; for two studies, compare=[a,b]")
+    if composed.source is not None and not Path(str(composed.source)).is_file():
+        yield Fault(
+            "source", str(composed.source), "is not a file; name a CSV with setting, score, max_memory_allocated"
+        )
+    pair = composed.compare
+    if pair is not None and (not isinstance(pair, ListConfig) or len(pair) != 2 or pair[0] == pair[1]):
+        yield Fault("compare", str(pair), "must name two different studies: compare=[first,second]")
+
+
+def _rule_faults(composed: DictConfig) -> Iterator[Fault]:
     threshold, margin = composed.threshold, composed.margin
     if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 < threshold <= 1:
         yield Fault("threshold", str(threshold), "must be a number above 0 and at most 1: a share of the best score")
-    if margin is not None and (isinstance(margin, bool) or not isinstance(margin, int | float) or margin < 0):
+    if margin is not None and not _is_distance(margin):
         yield Fault("margin", str(margin), "must be null or a number of at least 0: a distance from the best score")
     if not isinstance(composed.memory_metric, str):
         yield Fault("memory_metric", str(composed.memory_metric), "must name a measurement: max_memory_allocated")
-    yield from preflight.store_fault("tracking.uri", str(composed.tracking.uri))
+    if composed.direction not in (None, "maximize", "minimize"):
+        yield Fault("direction", str(composed.direction), "must be maximize or minimize")
+    allow = composed.allow
+    if not isinstance(allow, ListConfig) or not all(isinstance(key, str) for key in allow):
+        yield Fault("allow", str(allow), "must be a list of conditions: allow=[device]")
+
+
+def _is_distance(margin: object) -> bool:
+    return isinstance(margin, int | float) and not isinstance(margin, bool) and 0 <= margin < float("inf")
 
 
 def main() -> None:

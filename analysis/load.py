@@ -1,39 +1,53 @@
-"""MLflow → one DataFrame row per run. The only importer of mlflow in this package."""
+"""MLflow → one DataFrame row per run, and the answer back. The only importer of mlflow in this package."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
 
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.version import VERSION as mlflow_version
 from sqlalchemy.exc import SQLAlchemyError
+from tqdm import tqdm
 
+from analysis.examples import EXAMPLES_FILE
+from analysis.study import COLUMNS, Point, Study
 from sweep import redact
 from sweep.errors import UserError, alternatives, first_line
 from sweep.preflight import sqlite_path
 
-logging.getLogger("mlflow").setLevel(logging.WARNING)
-logging.getLogger("alembic").setLevel(logging.WARNING)
+for _name in ("mlflow", "alembic"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 PARENT = "mlflow.parentRunId"
-_PAGE = 1000
+NOTE = "mlflow.note.content"
+COLOUR = "mlflow.runColor"
+_PAGE = 2000  # runs per request: each costs a query, and the bar moves once
+_COUNTED = 200  # of a study's runs, when all studies are listed
+_LISTED = 20  # studies
 
 
-class Study(NamedTuple):
-    """A study's runs, and what its parent run says of them."""
+class StudyState(NamedTuple):
+    """A line of the list of studies. `outcomes` counts at most the first _COUNTED runs; `more` says that there are."""
 
     name: str
-    parent_id: str
-    conditions: dict[str, str]
-    command: str
-    runs: pd.DataFrame
+    state: str
+    begun: datetime
+    outcomes: dict[str, int]
+    more: bool
+    pick: str
 
 
 class Store:
@@ -53,11 +67,26 @@ class Store:
             found = self.client.get_experiment_by_name(experiment)
         if found is None:
             raise UserError(f"{self._shown} has no experiment {experiment}; name another with tracking.experiment=…")
-        self._experiment_id = found.experiment_id
+        self.experiment_id = found.experiment_id
+        self._artifact_uri: dict[str, str] = {}
 
-    def studies(self) -> list[str]:
-        """The names of all studies, latest first."""
-        return list(dict.fromkeys(run.data.tags["study"] for run in self._search("tags.kind = 'study'")))
+    @staticmethod
+    def client_version() -> str:
+        return mlflow_version
+
+    def states(self) -> tuple[list[StudyState], int]:
+        """The latest studies with their state, latest first, and how many there are in all."""
+        parents = self._search("tags.kind = 'study'")
+        parents.sort(key=lambda run: -run.info.start_time)
+        latest = {run.data.tags["study"]: run for run in reversed(parents)}
+        shown = sorted(latest.values(), key=lambda run: -run.info.start_time)[:_LISTED]
+        return [self._state(run) for run in shown], len(latest)
+
+    def latest(self) -> tuple[str, str] | None:
+        """Name and run of the study that was begun last, or None."""
+        parents = self._search("tags.kind = 'study'")
+        newest = max(parents, key=lambda run: run.info.start_time, default=None)
+        return None if newest is None else (newest.data.tags["study"], newest.info.run_id)
 
     def study(self, name: str) -> Study:
         """A study with its runs, in order of their start.
@@ -67,41 +96,95 @@ class Store:
         """
         parents = [run for run in self._search("tags.kind = 'study'") if run.data.tags.get("study") == name]
         if not parents:
-            known = self.studies()
+            known = [state.name for state in self.states()[0]]
             instead = alternatives(name, known) if known else "and no other: python -m sweep -m experiment=quickstart"
             raise UserError(f"there is no study {name} in {self._shown}; {instead}")
-        parent = parents[0]
-        children = self._search(f"tags.`{PARENT}` = '{parent.info.run_id}'")
+        parent = max(parents, key=lambda run: run.info.start_time)
+        children = self._search(f"tags.`{PARENT}` = '{parent.info.run_id}'", told=name)
         if not children:
             raise UserError(f"study {name} has no run yet: the command that began it goes on with it")
         children.sort(key=lambda run: (run.info.start_time, run.info.run_id))
+        self._artifact_uri.update((run.info.run_id, run.info.artifact_uri) for run in children)
         return Study(
             name=name,
             parent_id=parent.info.run_id,
             conditions=json.loads(parent.data.tags.get("conditions.values", "{}")),
             command=parent.data.tags.get("command", ""),
-            runs=pd.DataFrame([_row(run) for run in children]),
+            runs=_table(children),
+            running=parent.info.status == "RUNNING",
+            find_examples=self._examples,
+            history=self._history,
         )
 
-    def log_report(self, parent_id: str, files: Sequence[Path], answer: str, tags: dict[str, str]) -> None:
-        """The report's files and the answer, on the study's parent run."""
+    def log_report(
+        self, parent_id: str, files: Sequence[Path], note: str, tags: Mapping[str, str], view: Mapping[str, str]
+    ) -> None:
+        """The report's files, the answer and its tags, on the study's parent run; `view` are the experiment's tags."""
         with self._told():
             for file in files:
                 self.client.log_artifact(parent_id, str(file), "report")
-            self.client.set_tag(parent_id, "mlflow.note.content", answer)
-            for key, value in tags.items():
-                self.client.set_tag(parent_id, key, value)
+            told = [RunTag(key, redact.text(value)) for key, value in {NOTE: note, **tags}.items()]
+            self.client.log_batch(parent_id, tags=told)
+            for key, value in view.items():
+                self.client.set_experiment_tag(self.experiment_id, key, value)
 
-    def _search(self, query: str) -> list[Run]:
+    def tag_runs(self, tags: Mapping[str, Mapping[str, str]]) -> None:
+        """run id → tags to set on it."""
+        with self._told():
+            for run_id, values in tqdm(tags.items(), desc="verdicts to the store", disable=_quiet(tags), leave=False):
+                self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in values.items()])
+
+    def _state(self, parent: Run) -> StudyState:
+        with self._told():
+            part = self.client.search_runs(
+                [self.experiment_id], f"tags.`{PARENT}` = '{parent.info.run_id}'", max_results=_COUNTED
+            )
+        counts = pd.Series([_outcome(run) for run in part], dtype=object).value_counts(sort=False)
+        tags = parent.data.tags
+        return StudyState(
+            name=tags["study"],
+            state={"RUNNING": "running, or its program died", "FINISHED": "finished"}.get(
+                parent.info.status, parent.info.status.lower()
+            ),
+            begun=datetime.fromtimestamp(parent.info.start_time / 1000),
+            outcomes={str(key): int(count) for key, count in counts.items()},
+            more=bool(part.token),
+            pick=tags.get("pick", ""),
+        )
+
+    def _examples(self, run_id: str) -> Path | None:
+        """A local store's file as it lies there, another's fetched."""
+        parts = urlsplit(self._artifact_uri.get(run_id, ""))
+        if parts.scheme in ("", "file"):
+            file = Path(unquote(parts.path)) / EXAMPLES_FILE
+            return file if file.is_file() else None
+        try:
+            return Path(self.client.download_artifacts(run_id, EXAMPLES_FILE))
+        except (MlflowException, OSError):
+            return None
+
+    def _history(self, run_id: str, key: str) -> list[Point]:
+        with self._told():
+            return [Point(metric.step, metric.value) for metric in self.client.get_metric_history(run_id, key)]
+
+    def _search(self, query: str, told: str | None = None) -> list[Run]:
         found: list[Run] = []
         page = None
         with self._told():
+            bar = None
             while True:
-                part = self.client.search_runs([self._experiment_id], query, max_results=_PAGE, page_token=page)
+                part = self.client.search_runs([self.experiment_id], query, max_results=_PAGE, page_token=page)
                 found.extend(part)
                 page = part.token
+                if page and told and bar is None and sys.stderr.isatty():
+                    bar = tqdm(desc=f"runs of {told}", leave=False)
+                if bar is not None:
+                    bar.update(len(part))
                 if not page:
-                    return found
+                    break
+            if bar is not None:
+                bar.close()
+        return found
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -112,17 +195,28 @@ class Store:
             raise UserError(redact.text(f"the tracking store {self._shown} cannot be read: {first}")) from error
 
 
+def _quiet(work: Mapping[str, object]) -> bool:
+    return len(work) < 100 or not sys.stderr.isatty()
+
+
+def _outcome(run: Run) -> str:
+    return "running" if run.info.status == "RUNNING" else run.data.tags.get("outcome", "unknown")
+
+
+def _table(children: Sequence[Run]) -> pd.DataFrame:
+    runs = pd.DataFrame([_row(run) for run in children])
+    return runs.reindex(columns=[*runs.columns, *(c for c in COLUMNS if c not in runs)])
+
+
 def _row(run: Run) -> dict[str, object]:
-    """Tags as text, metrics as numbers, seed and trial as integers."""
-    tags = {key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")}
+    """Tags as text, metrics as numbers, the seed as an integer."""
+    tags = run.data.tags
     running = run.info.status == "RUNNING"
-    return {
-        "run_id": run.info.run_id,
-        "conditions.values": "{}",
-        **tags,
-        "outcome": "running" if running else tags["outcome"],
-        "reason": "not ended yet" if running else tags.get("reason", ""),
-        "seed": int(tags["seed"]),
-        "running": running,
-        **run.data.metrics,
-    }
+    row: dict[str, object] = {"run_id": run.info.run_id, "conditions.values": "{}"}
+    row.update((key, value) for key, value in tags.items() if not key.startswith("mlflow.") or key == COLOUR)
+    row["outcome"] = _outcome(run)
+    row["reason"] = "not ended yet" if running else tags.get("reason", "")
+    row["seed"] = int(tags["seed"])
+    row["running"] = running
+    row.update(run.data.metrics)
+    return row

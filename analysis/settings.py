@@ -19,7 +19,7 @@ def settings(runs: pd.DataFrame, memory_metric: str) -> pd.DataFrame:
     Columns: `setting`, `variant`, `n_ok`, `outcomes` (dict outcome → count), `reason` (of the first run that was not
     ok), `score` (mean), `score_sd` and `score_halfwidth` (95% t-interval; NaN with fewer than two replicates, since one
     says nothing of its noise), `memory` (mean of `memory_metric`), and the measurements in `AVERAGED`. Settings without
-    an `ok` run keep their row, with NaN scores.
+    an `ok` run keep their row, with NaN scores. `seeds` are the sorted seeds behind the means.
     """
     latest = runs.drop_duplicates(["setting", "seed"], keep="last")
     rows = [_setting(str(name), group, memory_metric) for name, group in latest.groupby("setting", sort=False)]
@@ -29,7 +29,7 @@ def settings(runs: pd.DataFrame, memory_metric: str) -> pd.DataFrame:
 def _setting(name: str, group: pd.DataFrame, memory_metric: str) -> dict[str, object]:
     ok = group[group["outcome"] == "ok"]
     bad = group[group["outcome"] != "ok"]
-    scores = ok["score"].astype(float) if "score" in ok else pd.Series(dtype=float)
+    scores = ok["score"].astype(float).dropna() if "score" in ok else pd.Series(dtype=float)
     deviation = float(scores.std(ddof=1)) if len(scores) > 1 else math.nan
     return {
         "setting": name,
@@ -41,6 +41,7 @@ def _setting(name: str, group: pd.DataFrame, memory_metric: str) -> dict[str, ob
         "score_sd": deviation,
         "score_halfwidth": t_halfwidth(deviation, len(scores)),
         "memory": _mean(ok, memory_metric),
+        "seeds": tuple(sorted(ok["seed"].tolist())),
         **{column: _mean(ok, column) for column in AVERAGED},
     }
 

@@ -20,7 +20,7 @@ def show_bytes(count: float) -> str:
     if math.isnan(count):
         return MISSING
     factor, unit = scale("[bytes]", count)
-    return f"{count / factor:.1f} {unit}"
+    return f"{count / factor:.{2 if unit == 'GiB' else 1}f} {unit}"
 
 
 def show(value: float, pattern: str) -> str:
@@ -33,3 +33,14 @@ def show_score(mean: float, halfwidth: float) -> str:
     if math.isnan(mean):
         return MISSING
     return f"{mean:.4f}" if math.isnan(halfwidth) else f"{mean:.4f} ± {halfwidth:.4f}"
+
+
+def change(value: float, reference: float) -> str:
+    """ "33% less", "12% more", "the same", relative to `reference`."""
+    if not reference or math.isnan(value) or math.isnan(reference):
+        return MISSING
+    share = value / reference - 1
+    if abs(share) < 0.0005:
+        return "the same"
+    size = f"{abs(share):.0%}" if abs(share) >= 0.095 else f"{abs(share):.1%}"
+    return f"{size} {'more' if share > 0 else 'less'}"

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
 from sweep.errors import ConfigError, Fault, alternatives
+from sweep.meters import Meters
 from sweep.models import Model
 from sweep.record import is_memory
 from sweep.tasks import Task
@@ -84,12 +85,25 @@ class Tracking:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """Which study a run belongs to. `trial` and `swept` are filled in by the sweeper."""
+    """Which study a run belongs to, and the study's own rules. `trial` and `swept` are filled in by the sweeper.
+
+    `rate_factor` multiplies the variant's own learning rate: sweep it, and each variant gets the same number of rates
+    around its own.
+    """
 
     name: str | None = None
     trial: int | None = None
     swept: list[str] | None = None
     memory_metric: str = "max_memory_allocated"
+    memory_budget_gib: Annotated[float, Gt(0)] | None = None
+    threshold: Annotated[float, Gt(0), Le(1)] = 0.99
+    replicates: Literal["all", "adaptive"] = "all"
+    max_attempts: Annotated[int, Ge(1)] = 3
+    rate_factor: Annotated[float, Gt(0)] = 1.0
+
+    @property
+    def memory_budget_bytes(self) -> float | None:
+        return None if self.memory_budget_gib is None else self.memory_budget_gib * 2**30
 
     def faults(self) -> Iterator[tuple[str, str]]:
         if not is_memory(self.memory_metric):
@@ -114,6 +128,7 @@ class RunConfig:
     train: Train
     tracking: Tracking
     study: Study
+    meters: Meters
     seed: Annotated[int, Ge(0), Le(2**32 - 1)]
 
     def faults(self) -> Iterator[Fault]:
@@ -185,7 +200,7 @@ def _build(cls: type, node: Any, path: str, faults: list[Fault]) -> Any:
         faults.append(Fault(path, _show(node), "must be a group of keys; choose one of its presets"))
         return _INVALID
     values = dict(node)
-    if _is_open(cls):
+    if _is_component(cls):
         cls = _target(cls, values.pop("_target_", None), path, faults)
         if cls is None:
             return _INVALID
@@ -214,12 +229,12 @@ def _build(cls: type, node: Any, path: str, faults: list[Fault]) -> Any:
 
 def _value(hint: Any, value: Any, path: str, faults: list[Fault]) -> Any:
     """One field: a nested dataclass, a mapping of components, or a plain value checked by pydantic, strictly."""
-    if is_dataclass(hint) or _is_open(hint):
+    if is_dataclass(hint) or _is_component(hint):
         return _build(hint, value, path, faults)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if args and _is_open(args[0]) and args[1:] == (type(None),):
+    if args and _is_component(args[0]) and args[1:] == (type(None),):
         return None if value is None else _build(args[0], value, path, faults)
-    if origin is dict and _is_open(args[1]):
+    if origin is dict and _is_component(args[1]):
         if not isinstance(value, Mapping):
             faults.append(Fault(path, _show(value), "must map names to components"))
             return _INVALID
@@ -234,9 +249,9 @@ def _value(hint: Any, value: Any, path: str, faults: list[Fault]) -> Any:
         return _INVALID
 
 
-def _is_open(hint: Any) -> bool:
-    """Whether a preset names the class. By inheritance, for `issubclass(int, ABC)` is true where any library has
-    registered int with an abstract class of its own, which MLflow's imports do."""
+def _is_component(hint: Any) -> bool:
+    """Whether a preset's `_target_` names the class. By ancestry: some libraries register `int` with an abstract class
+    of theirs, and from then on it counts as a subclass of ABC."""
     return inspect.isclass(hint) and ABC in hint.__mro__
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import distributed
 
@@ -27,3 +29,12 @@ def total(values: list[float]) -> list[float]:
 
 def ranks() -> int:
     return distributed.get_world_size() if joined() else 1
+
+
+def agreed(value: Any) -> Any:
+    """The main rank's value, at every rank. Every rank must ask at the same point."""
+    if not joined():
+        return value
+    held = [value]
+    distributed.broadcast_object_list(held, src=0)
+    return held[0]

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -106,13 +106,15 @@ class Store:
         children.sort(key=lambda run: (run.info.start_time, run.info.run_id))
         return [(run.info.run_id, to_record(run)) for run in children]
 
-    def adopt(self, parent_id: str) -> list[Record]:
-        """A study's records, its dead rows closed first: a row that still runs while nobody runs the study is one
-        whose coordinator died."""
+    def adopt(self, parent_id: str, is_alive: Callable[[str], bool]) -> list[Record]:
+        """A study's records, its dead rows closed first: those that still run while their coordinator, of which
+        `is_alive` tells, does not."""
         found = self.records(parent_id)
         with _told(self.uri):
             for run_id, record in found:
-                if record.outcome is Outcome.KILLED and self.client.get_run(run_id).info.status == "RUNNING":
+                if record.outcome is not Outcome.KILLED or is_alive(record.facts.get("coordinator", "//0")):
+                    continue
+                if self.client.get_run(run_id).info.status == "RUNNING":
                     self.client.set_terminated(run_id, "KILLED")
         return [record for _, record in found]
 
@@ -228,7 +230,7 @@ def to_record(run: Run) -> Record:
     )
 
 
-SERIES = frozenset({"train/loss"})
+SERIES = frozenset({"train/loss", "eval/score"})
 
 
 def _clean(tags: Mapping[str, str]) -> dict[str, str]:

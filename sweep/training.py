@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from sweep.tasks import Encoded
 
 # The steps that the memory meter watches where watching costs time: the first has no optimizer state yet, the second
-# has it and meets the longest micro-batch, the third shows that nothing grows any further.
+# has it and meets the longest micro-batch, the third and one now and then show whether anything grows.
 METERED_STEPS = 3
+METERED_EVERY = 25
 LONGEST_AT_STEP = 1
 
 
@@ -124,7 +125,7 @@ def fit(
         try:
             trainer.train()
         finally:
-            watcher.close()
+            watcher.finish()
         # accelerate leaves its autocast on the outermost model's forward, which is what FFT generates with and what an
         # adapter's base does not have: the variants would be evaluated in different precision.
         trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
@@ -218,14 +219,17 @@ class _Watcher(TrainerCallback):
         self._divergence = DivergenceWatch(math.log(vocabulary) if vocabulary else math.inf, scaled=args.fp16)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        slowed = False
         if self._meter is not None:
-            wanted = state.global_step < METERED_STEPS
+            number = state.global_step + 1
+            wanted = number <= METERED_STEPS or number % METERED_EVERY == 0
+            slowed = wanted and self._meter.costs_time
             if wanted:
-                self._meter.watch(model)
+                self._meter.watch(model, kwargs.get("optimizer"))
             self._meter.synchronize()
-            self._window = self._meter.window(wanted)
+            self._window = self._meter.step(number, wanted)
             self._window.__enter__()
-        self._throughput.step_begins()
+        self._throughput.step_begins(counts=not slowed)
 
     def saw_micro_batch(self, loss: torch.Tensor, tokens: torch.Tensor) -> None:
         self._micro.append(loss)
@@ -257,6 +261,12 @@ class _Watcher(TrainerCallback):
         if self._window is not None:
             window, self._window = self._window, None
             window.__exit__(None, None, None)
+
+    def finish(self) -> None:
+        """The end of training, also by an error."""
+        self.close()
+        if self._meter is not None:
+            self._meter.close_timeline(len(self._losses))
 
     def result(self) -> Fit:
         last = self._losses[-max(1, len(self._losses) // 10) :]

@@ -16,8 +16,9 @@ from sweep import distributed, doubts, precision, training, weights
 from sweep.config import Train, parse
 from sweep.divergence import Diverged
 from sweep.errors import UserError
-from sweep.job import EXAMPLES_FILE, TRACEBACK_FILE, WEIGHTS_FOLDER, Job
-from sweep.meters import MemoryMeter, memory_meter
+from sweep.job import EXAMPLES_FILE, TIMELINE_FILE, TRACEBACK_FILE, WEIGHTS_FOLDER, Job
+from sweep.meters import MemoryMeter, Meters, memory_meter, timeline
+from sweep.meters.energy import EnergyMeter
 from sweep.oom import is_out_of_memory
 from sweep.record import Outcome, Record
 from sweep.report import Report
@@ -26,29 +27,42 @@ from sweep.tasks import Task
 
 def run(job: Job, report: Report) -> Record:
     """One training run. It always yields a Record: what goes wrong is an outcome with a reason."""
-    meter = memory_meter(device_type())
-    record = replace(job.record, facts={**job.record.facts, "memory_source": meter.source})
+    folder = Path(job.folder)
+    meter = memory_meter(device_type(), Meters(**job.config.get("meters", {})), folder)
+    energy = EnergyMeter()
     measured: dict[str, float] = {}
     facts: dict[str, str] = {}
     outcome, reason = Outcome.OK, ""
     try:
-        _measure(job, meter, measured, facts, report)
+        _measure(job, meter, energy, measured, facts, report)
     except Diverged as error:
         outcome, reason = Outcome.DIVERGED, str(error)
     except UserError as error:
         outcome, reason = Outcome.FAILED, str(error)
     except Exception as error:  # noqa: BLE001  an outcome, never the end of a study
         outcome = Outcome.OOM if is_out_of_memory(error) else Outcome.FAILED
+        if outcome is Outcome.OOM:
+            measured.update(meter.out_of_memory())
         reason = f"{type(error).__name__}: {str(error).strip() or 'no message'}"
-        Path(job.folder, TRACEBACK_FILE).write_text(traceback.format_exc())
+        Path(folder, TRACEBACK_FILE).write_text(traceback.format_exc())
     train_peak = meter.readings.get("memory/train_max_allocated_bytes")
     if train_peak is not None:
         measured["max_memory_allocated"] = train_peak
-    record = replace(record, facts={**record.facts, **facts})
+    if energy.joules is not None:
+        measured["energy_joules"] = energy.joules
+    timeline.write(meter.timeline, folder / TIMELINE_FILE)
+    record = replace(job.record, facts={**job.record.facts, **meter.facts, "energy_source": energy.source, **facts})
     return record.ended(outcome, reason, **meter.readings, **measured)
 
 
-def _measure(job: Job, meter: MemoryMeter, measured: dict[str, float], facts: dict[str, str], report: Report) -> None:
+def _measure(
+    job: Job,
+    meter: MemoryMeter,
+    energy: EnergyMeter,
+    measured: dict[str, float],
+    facts: dict[str, str],
+    report: Report,
+) -> None:
     """Data ▸ load ▸ wrap ▸ train ▸ evaluate. A failure keeps what was measured before it."""
     config = parse(job.config)
     device = device_type()
@@ -75,13 +89,13 @@ def _measure(job: Job, meter: MemoryMeter, measured: dict[str, float], facts: di
     task.verify(model, examples)
     beside = _beside(task, model, tokenizer, train, device)
 
-    with meter.phase("train"):
+    with meter.phase("train"), energy:
         fit = training.fit(
             model,
             examples,
             task.collator(tokenizer),
             train,
-            learning_rate=config.variant.learning_rate,
+            learning_rate=config.variant.learning_rate * config.study.rate_factor,
             seed=config.seed,
             optimizer=config.variant.optimizer(device),
             token_loss=task.token_loss,

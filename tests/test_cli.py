@@ -104,11 +104,17 @@ def test_completion_answers(program: Program):
 
 
 def test_analysis_tells_what_it_lacks(program: Program):
-    assert "name one: python -m analysis study=quickstart" in program("analysis").stderr
+    assert "Run a study first" in program("analysis").stderr
     nowhere = program("analysis", "study=x")
     assert nowhere.returncode == 1
     assert "Run a study first" in nowhere.stderr
-    assert program("analysis", "study=x", "threshold=2").returncode == 2
+    faulty = program(
+        "analysis", "study=x", "source=y", "threshold=2", "out=", "+folder=z", "allow=device", "compare=[a]"
+    )
+    assert faulty.returncode == 2
+    for words in ("study and source and compare", "threshold = 2", "must be a folder, or auto", "unknown option",
+                  "allow = device", "source = y ", "is not a file"):  # fmt: skip
+        assert words in faulty.stderr, faulty.stderr
 
 
 @pytest.mark.parametrize("flag", ["--help", "--hydra-help", "--version"])

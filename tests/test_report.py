@@ -10,9 +10,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis import answer, comparable, report
+from analysis import answer, comparable, report, write
 from analysis.charts import cost_curve
-from analysis.load import Study
+from analysis.charts.cost_curve import Axis
+from analysis.study import Study
 from sweep.errors import UserError
 
 SCRIPT = "<script>alert(1)</script>|`x`"
@@ -46,12 +47,24 @@ def test_the_answer_names_pick_score_and_saving(made: report.Report):
 
 
 def test_the_chart_s_numbers(made: report.Report):
-    marks = cost_curve.data(made.decision, made.runs, "memory", "max_memory_allocated", True)
+    marks = cost_curve.data(made.decision, made.runs, Axis("memory", "max_memory_allocated", "memory [bytes]"))
     settings = marks[marks["kind"] == "setting"].set_index("setting")
     assert settings["front"].to_dict() == {"fft": True, "lora": True, "qlora": True}
     assert settings["pick"].to_dict() == {"fft": False, "lora": True, "qlora": False}
     assert settings["cost"].to_dict() == {"fft": 60e6, "lora": 40e6, "qlora": 30e6}
     assert len(marks[marks["kind"] == "run"]) == 6
+
+
+def test_a_setting_that_ran_out_of_memory_is_drawn_at_the_capacity_it_exceeded():
+    runs = study().runs
+    runs.loc[runs["outcome"] == "oom", "memory/capacity_bytes"] = 80e6
+    pruned = runs.iloc[[0]].assign(setting="stopped", outcome="pruned", score=0.3)
+    made = answer.build(study()._replace(runs=pd.concat([runs, pruned])), 0.99, None, "max_memory_allocated")
+    marks = cost_curve.data(made.decision, made.runs, Axis("memory", "max_memory_allocated", "memory [bytes]"))
+    assert marks.loc[marks["kind"] == "oom", ["setting", "cost"]].values.tolist() == [[SCRIPT, 80e6]]
+    assert marks.loc[marks["kind"] == "pruned", ["setting", "score"]].values.tolist() == [["stopped", 0.3]]
+    time = cost_curve.data(made.decision, made.runs, Axis("train_seconds", "train_seconds", "time [s]"))
+    assert "oom" not in set(time["kind"])
 
 
 class Page(HTMLParser):
@@ -68,19 +81,20 @@ class Page(HTMLParser):
 
 
 def test_the_page_stands_alone_and_escapes(made: report.Report, tmp_path: Path):
-    report.write(made, tmp_path / "out")
+    write.write(made, tmp_path / "out")
     text = (tmp_path / "out/report.html").read_text()
     page = Page()
     page.feed(text)
-    assert page.tags.count("svg") == 2
-    assert "script" not in page.tags
+    assert page.tags.count("svg") == 4
+    assert page.tags.count("script") == 1  # the page's own, which its policy names by digest
+    assert write.page_script()["script_hash"] in text
     assert [link for link in page.links if not link.startswith("#")] == []
     assert "&lt;script&gt;" in text
     assert made.answer in text
 
 
 def test_the_markdown_keeps_its_table(made: report.Report, tmp_path: Path):
-    report.write(made, tmp_path / "out")
+    write.write(made, tmp_path / "out")
     lines = (tmp_path / "out/report.md").read_text().splitlines()
     rows = [line for line in lines if line.startswith("| ")]
     widths = {line.replace("\\|", "").count("|") for line in rows[:5]}
@@ -89,7 +103,7 @@ def test_the_markdown_keeps_its_table(made: report.Report, tmp_path: Path):
 
 
 def test_settings_without_a_result_are_listed_with_their_outcome(made: report.Report, tmp_path: Path):
-    report.write(made, tmp_path / "out")
+    write.write(made, tmp_path / "out")
     settings = {s["setting"]: s for s in json.loads((tmp_path / "out/recommendation.json").read_text())["settings"]}
     assert settings[SCRIPT]["outcomes"] == {"oom": 1}
     assert settings[SCRIPT]["score"] is None
@@ -99,7 +113,7 @@ def test_settings_without_a_result_are_listed_with_their_outcome(made: report.Re
 
 def test_the_same_data_give_the_same_files(made: report.Report, tmp_path: Path):
     for name in ("a", "b"):
-        report.write(made, tmp_path / name)
+        write.write(made, tmp_path / name)
     for file in (tmp_path / "a").iterdir():
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes(), file.name
 
@@ -110,9 +124,9 @@ def test_a_report_that_fails_leaves_the_folder_as_it_was(
     def broken(*args: object) -> None:
         raise UserError("no")
 
-    monkeypatch.setattr(report, "_flat", broken)
+    monkeypatch.setattr(write, "_flat", broken)
     with pytest.raises(UserError):
-        report.write(made, tmp_path / "out")
+        write.write(made, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -131,8 +145,8 @@ def test_a_setting_that_does_not_always_survive_is_said_to(made: report.Report):
     runs.loc[(runs["setting"] == "lora") & (runs["seed"] == 1), ["outcome", "score"]] = ["diverged", math.nan]
     shaky = answer.build(study()._replace(runs=runs), 0.98, None, "max_memory_allocated")
     assert shaky.decision.pick == "lora"
-    assert "Careful: of lora's replicates 1 diverged" in shaky.caveat
-    assert "Careful" not in made.caveat
+    assert "Careful: of lora's replicates 1 diverged" in shaky.confidence
+    assert "Careful" not in made.confidence
 
 
 def test_where_lower_is_better_the_share_is_of_the_best():
@@ -145,7 +159,7 @@ def test_where_lower_is_better_the_share_is_of_the_best():
 def test_one_seed_is_said_to_know_no_noise():
     single = study().runs.query("seed == 0")
     made = answer.build(study()._replace(runs=single), 0.99, None, "max_memory_allocated")
-    assert "one seed" in made.caveat
+    assert "one seed" in made.confidence
     assert all(math.isnan(width) for width in made.settings["score_halfwidth"])
 
 

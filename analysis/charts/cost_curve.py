@@ -1,93 +1,218 @@
-"""Score against a cost: every setting, its replicates, the Pareto front, the bar to reach, and the pick."""
+"""Score against a cost: every setting with its interval, its replicates, the Pareto front, the bar, and the pick."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from analysis import units
-from analysis.charts import style
+from analysis.charts import labels, style
 from analysis.decide import Decision
 from analysis.pareto import on_front
 
+CAPACITY = "memory/capacity_bytes"
+_MANY = 14  # settings: beyond that, only names that matter must be there
+_LOG_RANGE = 30.0  # largest cost over smallest: beyond that, a linear axis would hide the small ones
+_ROOM = 0.14  # of the axes' height, around the points
 
-def data(decision: Decision, runs: pd.DataFrame, cost: str, cost_of_run: str, higher_is_better: bool) -> pd.DataFrame:
-    """One row per mark: settings (`kind` "setting") with their interval, and their `ok` runs ("run").
 
-    `cost` is a column of the settings, `cost_of_run` the same quantity in the runs. Settings without an `ok` run have
-    nothing to be drawn at and are left out; the table lists them.
+class Axis(NamedTuple):
+    """What stands on the horizontal axis: a column of the settings, its name in the runs, and its label, which ends in
+    the unit ("[bytes]" is shown as MiB or GiB). `more_is_better` where it is no cost but a gain (tokens/s)."""
+
+    column: str
+    of_run: str
+    label: str
+    more_is_better: bool = False
+
+
+def data(decision: Decision, runs: pd.DataFrame, axis: Axis) -> pd.DataFrame:
+    """One row per mark; `kind` is "setting", "run" (an `ok` replicate), "pruned" (a run that was stopped, at the score
+    it had) or "oom" (a setting that only ran out of memory, at the capacity that it exceeded, without a score).
+
+    Settings that have nothing to be drawn at are left out; the table lists them.
     """
-    settings = decision.settings.assign(
-        kind="setting",
-        cost=decision.settings[cost],
-        front=on_front(decision.settings[cost], decision.settings["score"], higher_is_better),
-    )
-    ok = runs[runs["outcome"] == "ok"].drop_duplicates(["setting", "seed"], keep="last")
-    replicates = ok.assign(kind="run", cost=ok[cost_of_run] if cost_of_run in ok else float("nan"))
-    columns = ["kind", "setting", "variant", "cost", "score", "score_halfwidth", "front", "pick", "meets"]
-    marks = pd.concat([settings.reindex(columns=columns), replicates.reindex(columns=columns)], ignore_index=True)
-    return marks[marks["cost"].notna() & marks["score"].notna()]
+    settings = decision.settings
+    cost = settings[axis.column].astype(float)
+    front = on_front(-cost if axis.more_is_better else cost, settings["score"], decision.rule.higher_is_better)
+    drawn = settings.assign(kind="setting", cost=cost, front=front)
+    replicates = _of_runs(runs, "ok", axis).assign(kind="run")
+    pruned = _of_runs(runs, "pruned", axis).assign(kind="pruned")
+    columns = ["kind", "setting", "variant", "cost", "score", "score_halfwidth", "front", "pick", "best", "meets"]
+    parts = [part.reindex(columns=columns) for part in (drawn, replicates, pruned)]
+    marks = pd.concat([part for part in parts if len(part)], ignore_index=True)
+    marks = marks[marks["cost"].notna() & marks["score"].notna()]
+    if axis.column == "memory":
+        marks = pd.concat([marks, _out_of_memory(settings, runs).reindex(columns=columns)], ignore_index=True)
+    return marks
 
 
-def draw(marks: pd.DataFrame, *, title: str, cost_label: str, score_label: str, bar: float, bar_label: str) -> Figure:
-    """`cost_label` carries the unit: "bytes" is shown as MiB or GiB, "s" as seconds."""
+def _of_runs(runs: pd.DataFrame, outcome: str, axis: Axis) -> pd.DataFrame:
+    some = runs[runs["outcome"] == outcome].drop_duplicates(["setting", "seed"], keep="last")
+    return some.assign(cost=some[axis.of_run].astype(float) if axis.of_run in some else np.nan)
+
+
+def _out_of_memory(settings: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    without = settings.loc[settings["score"].isna(), "setting"]
+    failed = runs[(runs["outcome"] == "oom") & runs["setting"].isin(without)].drop_duplicates("setting", keep="last")
+    if CAPACITY not in failed:
+        return failed.head(0)
+    return failed.assign(kind="oom", cost=failed[CAPACITY].astype(float), score=np.nan).dropna(subset=["cost"])
+
+
+def draw(
+    marks: pd.DataFrame,
+    axis: Axis,
+    *,
+    title: str,
+    score_label: str,
+    bar: float,
+    bar_label: str,
+    looks: style.Looks,
+    note: str = "",
+) -> Figure:
+    """`note` stands small below the axes: what was allowed to differ."""
     with mpl.rc_context(style.RC):
         figure, axes = style.new_figure()
-        settings = marks[marks["kind"] == "setting"]
-        looks = style.looks(settings["variant"].tolist())
-        scale, unit = units.scale(cost_label, float(settings["cost"].max()))
-
-        front = settings[settings["front"].astype(bool)].sort_values("cost")
-        steps = _staircase(list(zip(front["cost"] / scale, front["score"], strict=True)))
+        by_kind = {kind: marks[marks["kind"] == kind] for kind in ("setting", "run", "pruned", "oom")}
+        settings = by_kind["setting"]
+        scale, unit = units.scale(axis.label, float(marks["cost"].max()))
+        marks = marks.assign(cost=marks["cost"] / scale)
+        by_kind = {kind: marks[marks["kind"] == kind] for kind in by_kind}
+        settings = by_kind["setting"]
+        if settings["cost"].min() > 0 and settings["cost"].max() > _LOG_RANGE * settings["cost"].min():
+            axes.set_xscale("log")
+        steps = _front_line(settings, axis.more_is_better)
         axes.plot(*zip(*steps, strict=True), color=style.FAINT, linewidth=1.2, zorder=1)
         axes.axhline(bar, color=style.INK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
-
-        runs = marks[marks["kind"] == "run"]
-        for row in runs.itertuples():
-            colour = looks[row.variant][0]
-            axes.plot(row.cost / scale, row.score, ".", color=colour, markersize=6, alpha=0.55, mew=0, zorder=2)
-        for row in settings.itertuples():
-            colour, marker = looks[row.variant]
-            if row.pick:
-                axes.plot(row.cost / scale, row.score, "o", mfc="none", mec=style.INK, markersize=15, mew=1.3, zorder=4)
-            axes.plot(row.cost / scale, row.score, marker, color=colour, markersize=8, mec="white", mew=0.8, zorder=3)
-
-        axes.margins(x=0.16, y=0.16)
-        low, high = axes.get_xlim()
-        axes.set_xlim(max(0.0, low), high)
-        axes.set_xlabel(cost_label.replace("[bytes]", f"[{unit}]"))
+        _draw_runs(axes, by_kind["run"], by_kind["pruned"], looks)
+        _draw_settings(axes, settings, looks)
+        below = _limits(axes, marks, bar)
+        _draw_below(axes, below, looks)
+        _draw_oom(axes, by_kind["oom"], looks)
+        axes.set_xlabel(axis.label.replace("[bytes]", f"[{unit}]"))
         axes.set_ylabel(score_label)
-        axes.set_title(title)
+        style.set_title(axes, title)
+        if note:
+            axes.annotate(note, (0, -0.2), xycoords="axes fraction", fontsize=7, color=style.FAINT, va="top")
+        bar_name = _name_the_bar(axes, bar, bar_label, steps)
         left, right = axes.get_xlim()
-        _name_the_bar(axes, bar, bar_label, steps)
-        named = [(row.cost / scale, row.score) for row in settings.itertuples()]
-        style.place_labels(
-            axes,
-            [*named, *((row.cost / scale, row.score) for row in runs.itertuples())],
-            [str(row.setting) for row in settings.itertuples()],
-            [looks[row.variant][0] for row in settings.itertuples()],
-            radii=[8 if row.pick else 5 for row in settings.itertuples()] + [2] * len(runs),
-            lines=[steps, [(left, bar), (right, bar)]],
-        )
+        marks_drawn = [(x, y, 2.0) for x, y in zip(by_kind["run"]["cost"], by_kind["run"]["score"], strict=True)]
+        names = [*_names(axes, settings, looks), *_oom_names(axes, by_kind["oom"], looks)]
+        labels.place(axes, names, marks=marks_drawn, lines=[steps, [(left, bar), (right, bar)]], texts=[bar_name])
     return figure
 
 
-def _staircase(front: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The corners of the region that the front dominates: level until the next setting is affordable, then up."""
-    corners = front[:1]
-    for cost, score in front[1:]:
+def _draw_runs(axes: Axes, runs: pd.DataFrame, pruned: pd.DataFrame, looks: style.Looks) -> None:
+    for variant, group in runs.groupby("variant", sort=False):
+        colour, _ = looks[str(variant)]
+        axes.plot(group["cost"], group["score"], ".", color=colour, markersize=6, alpha=0.5, mew=0, zorder=2)
+    for variant, group in pruned.groupby("variant", sort=False):
+        colour, marker = looks[str(variant)]
+        axes.plot(group["cost"], group["score"], marker, mfc="none", mec=colour, markersize=6, mew=1.1, zorder=2)
+
+
+def _draw_settings(axes: Axes, settings: pd.DataFrame, looks: style.Looks) -> None:
+    for variant, group in settings.groupby("variant", sort=False):
+        colour, marker = looks[str(variant)]
+        known = group[group["score_halfwidth"].notna()]
+        axes.errorbar(known["cost"], known["score"], known["score_halfwidth"], fmt="none", ecolor=colour, alpha=0.45,
+                      elinewidth=1.3, zorder=2)  # fmt: skip
+        axes.plot(group["cost"], group["score"], marker, color=colour, markersize=8, mec=style.PAPER, mew=0.8, zorder=3)
+    chosen = settings[settings["pick"].astype(bool)]
+    axes.plot(chosen["cost"], chosen["score"], "o", mfc="none", mec=style.INK, markersize=15, mew=1.3, zorder=4)
+
+
+def _draw_oom(axes: Axes, oom: pd.DataFrame, looks: style.Looks) -> None:
+    """At the bottom edge: they have no score."""
+    low, _ = axes.get_ylim()
+    for row in oom.itertuples():
+        axes.plot(row.cost, low, "x", color=looks[row.variant][0], markersize=8, mew=2, clip_on=False, zorder=5)
+
+
+def _limits(axes: Axes, marks: pd.DataFrame, bar: float) -> pd.DataFrame:
+    """Room around the points; returns the settings that are left out of the picture.
+
+    An interval may leave it: two seeds can have one as wide as the whole scale. Of many settings, those that score
+    worse than any on the front leave it, too, since they would press the others together.
+    """
+    settings, scores = marks[marks["kind"] == "setting"], marks["score"].dropna()
+    if len(settings) > _MANY:
+        front = settings.loc[settings["front"].astype(bool), "score"]
+        reach = max(front.max() - front.min(), 3 * abs(front.max() - bar), abs(front.max() - bar))
+        lowest, highest = front.min() - reach / 3, front.max() + reach / 3
+        scores = scores[scores.between(lowest, highest)]
+    low, high = min(scores.min(), bar), max(scores.max(), bar)
+    room = (high - low or abs(high) or 1.0) * _ROOM
+    axes.set_ylim(low - room, high + room)
+    outside = settings[~settings["score"].between(low - room, high + room)]
+    if axes.get_xscale() == "log":
+        axes.margins(x=0.12)
+        return outside
+    least, most = marks["cost"].min(), marks["cost"].max()
+    room = (most - least or abs(most) or 1.0) * (_ROOM + 0.02)
+    axes.set_xlim(max(0.0, least - room), most + room)
+    return outside
+
+
+def _draw_below(axes: Axes, outside: pd.DataFrame, looks: style.Looks) -> None:
+    """A tick at the edge for each setting that is left out of the picture, and their number."""
+    if outside.empty:
+        return
+    low, high = axes.get_ylim()
+    for row in outside.itertuples():
+        edge = low if row.score < low else high
+        axes.plot(row.cost, edge, "|", color=looks[row.variant][0], markersize=9, mew=1.6, clip_on=False, zorder=5)
+    axes.annotate(
+        f"{len(outside)} settings are outside of the picture", (0.99, 0.015), xycoords="axes fraction", ha="right",
+        fontsize=7, color=style.FAINT,
+    )  # fmt: skip
+
+
+def _names(axes: Axes, settings: pd.DataFrame, looks: style.Looks) -> list[labels.Label]:
+    settings = settings[settings["score"].between(*sorted(axes.get_ylim()))]
+    ordered = settings.assign(
+        rank=settings["pick"].astype(int) * 4 + settings["best"].astype(int) * 2 + settings["front"].astype(int)
+    ).sort_values(["rank", "score"], ascending=False)
+    return [
+        labels.Label(
+            row.cost, row.score, str(row.setting), looks[row.variant][0], 8.0 if row.pick else 4.5,
+            needed=len(ordered) <= _MANY or bool(row.pick or row.best or row.front),
+        )
+        for row in ordered.itertuples()
+    ]  # fmt: skip
+
+
+def _oom_names(axes: Axes, oom: pd.DataFrame, looks: style.Looks) -> list[labels.Label]:
+    low, _ = axes.get_ylim()
+    return [
+        labels.Label(row.cost, low, f"out of memory: {row.setting}", looks[row.variant][0], 5.0, needed=len(oom) <= 6)
+        for row in oom.itertuples()
+    ]
+
+
+def _front_line(settings: pd.DataFrame, more_is_better: bool) -> list[tuple[float, float]]:
+    """The edge of the region that the front dominates: level until the next setting is affordable, then up."""
+    front = settings[settings["front"].astype(bool)].sort_values("cost", ascending=not more_is_better)
+    points = list(dict.fromkeys(zip(front["cost"], front["score"], strict=True)))
+    corners = points[:1]
+    for cost, score in points[1:]:
         corners += [(cost, corners[-1][1]), (cost, score)]
     return corners
 
 
-def _name_the_bar(axes: Axes, bar: float, label: str, front: list[tuple[float, float]]) -> None:
+def _name_the_bar(axes: Axes, bar: float, label: str, front: list[tuple[float, float]]) -> Text:
     """Above the dashed line, at the end that is further from where the front crosses it."""
     crossing = next((cost for cost, score in front if score >= bar), front[0][0])
-    at_left = crossing > sum(axes.get_xlim()) / 2
-    axes.annotate(
+    at_left = axes.transAxes.inverted().transform(axes.transData.transform((crossing, bar)))[0] > 0.5
+    return axes.annotate(
         label,
         (0.01 if at_left else 0.99, bar),
         xycoords=("axes fraction", "data"),
@@ -97,5 +222,5 @@ def _name_the_bar(axes: Axes, bar: float, label: str, front: list[tuple[float, f
         va="bottom",
         fontsize=7.5,
         color=style.INK,
-        path_effects=[patheffects.withStroke(linewidth=2.5, foreground="white")],
+        path_effects=[patheffects.withStroke(linewidth=2.5, foreground=style.PAPER)],
     )

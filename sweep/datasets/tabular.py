@@ -39,13 +39,13 @@ class Tabular(Dataset):
     """A source with columns.
 
     `columns` maps roles (text, text_pair, label; prompt, response; messages) to names of columns, or to templates of
-    them: `prompt: "Instruction: {instruction}\\nResponse:"`. A role that is not given is the column of its own name,
+    them: `prompt: "Instruction: {instruction}\\nResponse:"`. A role without one is the column of its own name,
     where there is one. Without a validation split, `validation_fraction` of the training rows are set apart. `n_train`,
     `n_validation` and `n_test` are the most rows to take, null is all; which ones and in which order depends on
     `split_seed` alone, so that all replicates see the same, and the validation set stays while `n_train` changes.
     """
 
-    columns: dict[str, str] = field(default_factory=dict)
+    columns: dict[str, str | None] = field(default_factory=dict)
     validation_fraction: Annotated[float, Gt(0), Lt(1)] = 0.1
     n_train: Annotated[int, Ge(1)] | None = None
     n_validation: Annotated[int, Ge(1)] | None = None
@@ -60,6 +60,8 @@ class Tabular(Dataset):
         for role, template in self.columns.items():
             if role not in ROLES:
                 yield "columns", f"{role} is no role; {alternatives(role, ROLES)}"
+            if template is None:
+                continue
             try:
                 fields = template_fields(template)
             except ValueError as error:
@@ -97,7 +99,7 @@ class Tabular(Dataset):
                         f"task.data.columns.{role} = {template}: {table.source} has no column {name!r}; "
                         f"{alternatives(name, list(table.columns))}"
                     )
-        same = {role: role for role in ROLES if role not in self.columns and role in table.columns}
+        same = {role: role for role in ROLES if role not in templates and role in table.columns}
         wanted = {**same, **templates}
         return [
             _example(wanted, row, f"{table.source}, row {index + 1}")

@@ -11,7 +11,7 @@ from sweep.errors import UserError, first_line
 from sweep.report import Report
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,20 @@ class Model(ABC):
     def pinned(self, config: Mapping[str, Any], facts: Mapping[str, str]) -> Mapping[str, Any]:
         """This model's config, so that it loads exactly what `prepare` told of."""
         return config
+
+    def architecture(self) -> PretrainedConfig:
+        """What the model is made of, from its config.json alone: no weights are needed, and none are loaded."""
+        from transformers import AutoConfig
+
+        path, revision = self.location()
+        try:
+            return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=self.trust_remote_code)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"the config of {path} cannot be had: {first_line(error)}\nCheck the name and the network; a gated "
+                "model needs its terms accepted on the Hub and a token (`hf auth login`, or HF_TOKEN); a folder "
+                "with its config.json is enough."
+            ) from error
 
     @property
     def max_positions(self) -> int | None:

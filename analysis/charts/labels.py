@@ -1,0 +1,118 @@
+"""Names beside points, where they cover the least."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib import patheffects
+from matplotlib.axes import Axes
+from matplotlib.text import Text
+
+from analysis.charts.style import PAPER
+
+_SIDES = np.array([(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1), (1, -1), (-1, 1)], float)
+_GAPS = (3.0, 9.0, 16.0, 26.0, 40.0)  # points
+_NEAR_ENOUGH = 2  # gaps: beyond them, a line leads from the name to its point
+_LONGEST = 26  # characters
+_SPACING = 6.0  # pixels between the boxes that stand for a line
+_OUTSIDE, _HIDDEN, _CROSSED, _STRAYED = 100.0, 10.0, 1.0, 0.4  # per gap
+
+
+class Label(NamedTuple):
+    """A name for a point in data coordinates; `radius` is the mark's in points. One that is not `needed` is left out
+    where it would cover or cross something, or not stand close."""
+
+    x: float
+    y: float
+    text: str
+    colour: str
+    radius: float
+    needed: bool = True
+
+
+def place(
+    axes: Axes,
+    labels: Sequence[Label],
+    *,
+    marks: Sequence[tuple[float, float, float]] = (),
+    lines: Sequence[Sequence[tuple[float, float]]] = (),
+    texts: Sequence[Text] = (),
+) -> None:
+    """A name beside each point, at the place where it covers the least: no mark, no other name, no line, no edge.
+
+    `marks` are further points without a name, with their radii in points. A mark or a name in the way counts ten times
+    as much as a line. `texts` are there already.
+    """
+    figure = axes.figure
+    figure.draw_without_rendering()
+    renderer = figure.canvas.get_renderer()
+    scale = figure.dpi / 72
+    points = [(label.x, label.y, label.radius) for label in labels] + list(marks)
+    boxes = [_around(axes.transData.transform((x, y)), radius * scale) for x, y, radius in points]
+    boxes += [np.array(text.get_window_extent(renderer).extents) for text in texts]
+    strokes = [_along(axes.transData.transform(line)) for line in lines if len(line) > 1]
+    crossed = np.concatenate(strokes) if strokes else np.zeros((0, 4))
+    window = axes.get_window_extent(renderer)
+    for label in labels:
+        text = axes.annotate(
+            shorten(label.text), (label.x, label.y), xytext=(0, 0), textcoords="offset points", **_font(label)
+        )
+        extent = text.get_window_extent(renderer)
+        size = np.array([extent.width, extent.height])
+        centre = axes.transData.transform((label.x, label.y))
+        offsets, candidates, costs = [], [], []
+        for number, gap in enumerate(_GAPS):
+            for side in _SIDES:
+                step = (label.radius + gap) * (0.75 if side.all() else 1.0)
+                middle = centre + side * (step * scale + size / 2)
+                box = np.concatenate([middle - size / 2, middle + size / 2])
+                outside = box[0] < window.x0 or box[1] < window.y0 or box[2] > window.x1 or box[3] > window.y1
+                cost = _OUTSIDE * outside + _HIDDEN * _overlaps(box, np.array(boxes))
+                costs.append(cost + _CROSSED * min(1, _overlaps(box, crossed)) + _STRAYED * number)
+                offsets.append((middle - centre) / scale)
+                candidates.append(box)
+        best = int(np.argmin(costs))
+        if not label.needed and costs[best] >= _STRAYED:
+            text.remove()
+            continue
+        text.set_position(tuple(offsets[best]))
+        text.set_horizontalalignment("center")
+        text.set_verticalalignment("center")
+        if best >= _NEAR_ENOUGH * len(_SIDES):
+            leader = {"arrowstyle": "-", "color": label.colour, "linewidth": 0.8, "shrinkA": 1, "shrinkB": label.radius}
+            axes.annotate("", (label.x, label.y), tuple(offsets[best]), textcoords="offset points", arrowprops=leader)
+        boxes.append(candidates[best])
+
+
+def shorten(name: str) -> str:
+    """A name that leaves room for others."""
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+
+
+def _font(label: Label) -> dict[str, object]:
+    halo = [patheffects.withStroke(linewidth=2.5, foreground=PAPER)]
+    return {"color": label.colour, "fontsize": 8.5, "fontweight": "bold", "path_effects": halo, "zorder": 6}
+
+
+def _around(centre: np.ndarray, radius: float) -> np.ndarray:
+    return np.array([centre[0] - radius, centre[1] - radius, centre[0] + radius, centre[1] + radius])
+
+
+def _overlaps(box: np.ndarray, others: np.ndarray) -> int:
+    if not len(others):
+        return 0
+    apart = (others[:, 2] < box[0]) | (others[:, 0] > box[2]) | (others[:, 3] < box[1]) | (others[:, 1] > box[3])
+    return int((~apart).sum())
+
+
+def _along(vertices: np.ndarray) -> np.ndarray:
+    """Small boxes along a broken line, in pixels."""
+    parts = []
+    for start, end in itertools.pairwise(vertices):
+        count = max(2, int(np.hypot(*(end - start)) // _SPACING))
+        parts.append(start + np.linspace(0, 1, count)[:, None] * (end - start))
+    dots = np.concatenate(parts)
+    return np.concatenate([dots - 1, dots + 1], axis=1)

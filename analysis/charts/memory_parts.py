@@ -1,0 +1,72 @@
+"""What the peak is made of: weights, gradients, optimizer state, activations, per variant."""
+
+from __future__ import annotations
+
+import re
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis import units
+from analysis.charts import style
+
+# In the order of stacking; a run's measurement `memory/…<part>_bytes` belongs to the part that it names.
+PARTS = {
+    "weights": ("weights", "frozen_weights", "trainable_weights", "quantized_weights", "quantization_state"),
+    "gradients": ("gradients",),
+    "optimizer state": ("optimizer_state",),
+    "activations": ("activations", "logits_and_loss", "temporaries", "buffers_and_batch"),
+    "other": ("workspaces", "allocator_rounding", "other"),
+}
+_COLOURS = {
+    "weights": "#0072B2",
+    "gradients": "#56B4E9",
+    "optimizer state": "#E69F00",
+    "activations": "#009E73",
+    "other": style.FAINT,
+}
+_NAME = re.compile(r"memory/(?:[a-z_]+/)?(?:train_|peak_|part_)*([a-z_]+)_bytes")
+_MOST = 12  # bars
+
+
+def data(settings: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """One row per setting that has parts: `setting`, `memory`, and bytes per part (mean over the `ok` runs), smallest
+    memory first; empty where no run has them."""
+    columns = {part: _columns(runs, names) for part, names in PARTS.items()}
+    ok = runs[runs["outcome"] == "ok"]
+    rows = []
+    for row in settings.sort_values(["memory", "setting"]).itertuples():
+        own = ok[ok["setting"] == row.setting]
+        parts = {
+            part: own[names].astype(float).sum(axis=1, min_count=1).mean() for part, names in columns.items() if names
+        }
+        if any(pd.notna(value) for value in parts.values()):
+            rows.append({"setting": row.setting, "memory": row.memory, **parts})
+    return pd.DataFrame(rows)
+
+
+def _columns(runs: pd.DataFrame, names: tuple[str, ...]) -> list[str]:
+    found = {column: _NAME.fullmatch(column) for column in runs.columns if column.startswith("memory/")}
+    return [column for column, match in found.items() if match and match[1] in names]
+
+
+def draw(parts: pd.DataFrame, label: str) -> Figure:
+    """Stacked bars, one per setting, at most _MOST of them."""
+    with mpl.rc_context(style.RC):
+        shown = parts.head(_MOST)
+        figure, axes = style.new_figure(1.3 + 0.32 * len(shown))
+        names = [part for part in PARTS if part in shown and shown[part].fillna(0).gt(0).any()]
+        scale, unit = units.scale("[bytes]", float(shown[names].sum(axis=1).max()))
+        left = pd.Series(0.0, index=shown.index)
+        for part in names:
+            width = shown[part].fillna(0) / scale
+            axes.barh(shown["setting"], width, left=left, color=_COLOURS[part], label=part, height=0.62, linewidth=0)
+            left += width
+        axes.invert_yaxis()
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel(f"{label} [{unit}]")
+        axes.set_title("What the peak is made of", pad=24)
+        axes.legend(ncols=len(names), loc="lower left", bbox_to_anchor=(0, 1), frameon=False, fontsize=7.5,
+                    handlelength=1, columnspacing=1, borderaxespad=0.2)  # fmt: skip
+    return figure

@@ -1,0 +1,119 @@
+"""Per-example results of runs, side by side: what paired tests need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from pyarrow import ArrowException, parquet
+
+from analysis import corpus
+
+EXAMPLES_FILE = "validation_examples.parquet"  # as sweep.job names it
+_TOLERANCE = 1e-6  # between a run's score and the same from its examples, relative
+
+
+class Examples(NamedTuple):
+    """`values`: runs × examples. For a corpus metric, `statistics`: runs × examples × statistics instead, with their
+    `names` and the `rule` that turns their sums into the score."""
+
+    run_ids: list[str]
+    n: int
+    values: np.ndarray | None = None
+    statistics: np.ndarray | None = None
+    names: tuple[str, ...] = ()
+    rule: corpus.Rule | None = None
+
+    def scores(self, weights: np.ndarray) -> np.ndarray:
+        """The score of each run when example i counts `weights[b, i]` times: resamples × runs."""
+        if self.values is not None:
+            return weights @ self.values.T / weights.sum(axis=1, keepdims=True)
+        assert self.statistics is not None
+        assert self.rule is not None
+        runs, n, count = self.statistics.shape
+        flat = np.ascontiguousarray(self.statistics.transpose(1, 0, 2)).reshape(n, runs * count)
+        sums = (weights @ flat).reshape(len(weights), runs, count)
+        return self.rule.formula({name: sums[:, :, i] for i, name in enumerate(self.names)})
+
+    @classmethod
+    def of(cls, values: Mapping[str, np.ndarray]) -> Examples:
+        """From scores that are means over examples: run id → one value per example."""
+        stacked = np.stack(list(values.values()))
+        return cls(list(values), stacked.shape[1], values=stacked)
+
+
+class Absent(NamedTuple):
+    """Why there are no per-example results to use, in words for a person."""
+
+    reason: str
+
+
+def read(
+    scores: Mapping[str, float], metric: str, rule_tag: str | None, find: Callable[[str], Path | None]
+) -> Examples | Absent:
+    """The per-example results of the runs in `scores` (run id → its score); `find` gives a run's file, or None.
+
+    They are of use only where every run has them, over the same examples, and where they make up the score: its mean is
+    the score, or a corpus rule gives it.
+    """
+    rule = corpus.rule_of(rule_tag)
+    if rule_tag and rule is None:
+        return Absent(f"the way in which {metric} follows from its examples ({rule_tag}) is not known here")
+    rows: list[np.ndarray] = []
+    first_index: np.ndarray | None = None
+    names: tuple[str, ...] = ()
+    for run_id in scores:
+        found = _columns(find(run_id), metric, rule is not None)
+        if isinstance(found, Absent):
+            return found
+        index, names_here, values = found
+        if first_index is None:
+            first_index, names = index, names_here
+        elif names_here != names or not np.array_equal(index, first_index):
+            return Absent("the runs were not validated on the same examples")
+        rows.append(values)
+    if first_index is None or not len(first_index):
+        return Absent("no run has per-example results")
+    stacked = np.stack(rows)
+    run_ids = list(scores)
+    if rule is None:
+        made = Examples(run_ids, stacked.shape[1], values=stacked[:, :, 0])
+    else:
+        made = Examples(run_ids, stacked.shape[1], statistics=stacked, names=names, rule=rule)
+    return _checked(made, scores, metric)
+
+
+def _checked(made: Examples, scores: Mapping[str, float], metric: str) -> Examples | Absent:
+    try:
+        again = made.scores(np.ones((1, made.n)))[0]
+    except KeyError as error:
+        return Absent(f"the statistics of {metric} are not complete ({error.args[0]})")
+    told = np.array([scores[run_id] for run_id in made.run_ids])
+    if not np.allclose(again, told, rtol=_TOLERANCE, atol=_TOLERANCE):
+        return Absent(f"{metric} is not the mean of its per-example values, and no rule says how it follows from them")
+    return made
+
+
+def _columns(
+    path: Path | None, metric: str, of_corpus: bool
+) -> tuple[np.ndarray, tuple[str, ...], np.ndarray] | Absent:
+    """(index, names, examples × names), in order of the index."""
+    if path is None:
+        return Absent("not every run has per-example results")
+    try:
+        file = parquet.ParquetFile(path)
+        known = file.schema_arrow.names
+        wanted = [name for name in known if name.startswith(f"{metric}/")] if of_corpus else [metric]
+        if not wanted or any(name not in known for name in wanted):
+            return Absent(f"the per-example results have no column for {metric}")
+        table = file.read(columns=[*(["index"] if "index" in known else []), *wanted])
+        values = np.column_stack([table[name].to_numpy().astype(float) for name in wanted])
+    except (OSError, ArrowException, ValueError, TypeError) as error:
+        return Absent(f"per-example results cannot be read ({path.name}: {error})")
+    if not np.isfinite(values).all():
+        return Absent(f"some per-example values of {metric} are missing")
+    index = table["index"].to_numpy() if "index" in known else np.arange(len(values))
+    order = np.argsort(index, kind="stable")
+    return index[order], tuple(name.removeprefix(f"{metric}/") for name in wanted), values[order]

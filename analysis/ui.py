@@ -1,0 +1,120 @@
+"""`python -m analysis.ui`, which is `make ui`: the MLflow UI over the studies of this folder, opened at the latest one.
+
+Lean: with one worker and without job execution the server starts in 5 s and 0.5 GB instead of 17 s and 1.8 GB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from sweep.errors import UserError
+
+_START_SECONDS = 90.0
+
+
+def main() -> None:
+    options = _parser().parse_args()
+    try:
+        sys.exit(serve(Path(options.store), options.host, options.port, options.experiment))
+    except UserError as error:
+        sys.exit(str(error))
+
+
+def serve(store: Path, host: str, port: int, experiment: str) -> int:
+    """Start the server, print the links when it answers, and wait for its end; its exit status.
+
+    Raises:
+        UserError: without a store, where the port is taken, or where the server does not start.
+    """
+    if not store.is_file():
+        raise UserError(
+            f"there is no {store}: run a study first (python -m sweep -m experiment=quickstart), or go to its folder"
+        )
+    if not _is_free(host, port):
+        raise UserError(f"port {port} is taken, perhaps by another MLflow UI; choose another: make ui PORT={port + 1}")
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    base = f"http://{host}:{port}"
+    print(f"Starting the MLflow UI at {base} …", flush=True)
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{store.absolute()}",
+               "--host", host, "--port", str(port), "--workers", "1"]  # fmt: skip
+    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    try:
+        _wait(server, base)
+        print("\n".join(links(f"sqlite:///{store.absolute()}", experiment, base)), flush=True)
+        return server.wait()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        server.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.wait(10)
+        if server.poll() is None:
+            server.kill()
+
+
+def links(uri: str, experiment: str, base: str) -> list[str]:
+    """What to open: the latest study's view and its answer."""
+    from analysis import mlflow_view
+    from analysis.load import Store
+
+    opened = Store(uri, experiment)
+    latest = opened.latest()
+    if latest is None:
+        return [f"Open {base}/#/experiments/{opened.experiment_id}/runs?workflowType=machine_learning  (no study yet)"]
+    name, run_id = latest
+    return [
+        "",
+        f"Study {name}, score against memory:",
+        f"  {mlflow_view.link(base, opened.experiment_id, name)}",
+        "Its answer and report:",
+        f"  {mlflow_view.run_link(base, opened.experiment_id, run_id)}",
+        "",
+        "Ctrl-C ends it.",
+    ]
+
+
+def _wait(server: subprocess.Popen[bytes], base: str) -> None:
+    end = time.monotonic() + _START_SECONDS
+    while time.monotonic() < end:
+        if server.poll() is not None:
+            raise UserError(f"the MLflow server ended at once, with status {server.returncode}; see above")
+        try:
+            with urllib.request.urlopen(f"{base}/health", timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    raise UserError(f"the MLflow server did not answer within {_START_SECONDS:.0f} s")
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis.ui", description="The MLflow UI over this folder's studies."
+    )
+    parser.add_argument("--store", default="mlflow.db", help="the SQLite file of the tracking store (%(default)s)")
+    parser.add_argument("--host", default="127.0.0.1", help="where to listen (%(default)s: this machine alone)")
+    parser.add_argument("--port", type=int, default=5000, help="(%(default)s)")
+    parser.add_argument("--experiment", default="paretune", help="(%(default)s)")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

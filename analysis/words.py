@@ -1,0 +1,196 @@
+"""The answer in sentences: what to use, how sure that is, what it costs to be surer, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pandas as pd
+
+from analysis import units
+from analysis.decide import Decision, cannot_tell
+from analysis.evidence import Evidence
+from analysis.settle import CHANCE, MOST_EXAMPLES, MOST_SEEDS, Settlement
+from analysis.stability import Stability
+from analysis.verdicts import ASSUMED_SD, FAILS, MEETS
+
+VERDICT_WORDS = {MEETS: "meets", FAILS: "fails", "cannot_tell": "cannot tell"}
+_FEW = 6  # names in a sentence
+
+
+class Row(NamedTuple):
+    """One setting that could not be told, in words: `seen` is what the runs show, `next_step` what to do."""
+
+    setting: str
+    seen: str
+    next_step: str
+
+
+class Words:
+    """Sentences about one decision."""
+
+    def __init__(
+        self,
+        decision: Decision,
+        evidence: Evidence,
+        stability: Stability | None,
+        metric: str,
+        seeds: Sequence[int],
+    ):
+        self._decision = decision
+        self._settings = decision.settings.set_index("setting", drop=False).rename_axis(None)
+        self._evidence = evidence
+        self._stability = stability
+        self._metric = metric
+        self._seeds = sorted(seeds)
+        self.pick = self._settings.loc[decision.pick]
+        self.best = self._settings.loc[decision.best]
+
+    def answer(self) -> str:
+        """The recommendation in a sentence."""
+        pick, best = self.pick, self.best
+        memory = units.show_bytes(pick.memory)
+        if pick.setting == best.setting:
+            smaller = self._settings[self._settings["memory"] < pick.memory]
+            rest = f"Nothing needs less than its {memory}"
+            if len(smaller):
+                rest = f"What needs less than its {memory} misses the bar"
+            return f"Use {pick.setting}: it has the best {self._metric}, {pick.score:.4f}. {rest}."
+        share = ""
+        if best.score > 0:
+            ratio = pick.score / best.score if self._decision.rule.higher_is_better else best.score / pick.score
+            share = f", {ratio:.1%} of the best"
+        cost = ""
+        if pd.notna(best.memory):
+            cost = f" instead of {units.show_bytes(best.memory)} ({units.change(pick.memory, best.memory)})"
+        return (
+            f"Use {pick.setting}: {self._metric} {pick.score:.4f}{share} ({best.setting}, {best.score:.4f}), "
+            f"at {memory}{cost}."
+        )
+
+    def confidence(self) -> str:
+        """How sure the answer is: the pick's verdict, those of the smaller settings, and how stable the pick is."""
+        return " ".join(filter(None, [self._unsteady(), self._standing(), self._stable(), self._one_seed()]))
+
+    def _standing(self) -> str:
+        pick = self.pick
+        smaller = self._settings[(self._settings["memory"] < pick.memory) & self._settings["score"].notna()]
+        open_smaller = [str(s) for s in smaller.loc[smaller["verdict"] != FAILS, "setting"]]
+        if pick.verdict == MEETS and not open_smaller:
+            return "Firm: the data support that it meets the bar, and that everything smaller fails."
+        if pick.verdict == MEETS:
+            return (
+                f"Safe, but perhaps not the smallest: the data support that {pick.setting} meets the bar; whether "
+                f"{_listed(open_smaller)} would do with less memory cannot be told."
+            )
+        firm = self._settings[self._settings["verdict"] == MEETS].sort_values(["memory", "setting"])
+        text = f"Tentative: whether {pick.setting} really meets the bar cannot be told from these runs."
+        if len(firm):
+            safe = firm.iloc[0]
+            text += f" The smallest that the data support is {safe.setting}, at {units.show_bytes(safe.memory)}."
+        return text
+
+    def _unsteady(self) -> str:
+        """The mean of the survivors flatters a setting that does not always survive."""
+        for name in dict.fromkeys([self._decision.pick, self._decision.best]):
+            lost = {k: n for k, n in self._settings.loc[name, "outcomes"].items() if k in ("oom", "diverged")}
+            if lost:
+                words = " and ".join(f"{count} {outcome}" for outcome, count in lost.items())
+                return f"Careful: of {name}'s replicates {words}, and its score is the mean of the others."
+        return ""
+
+    def _stable(self) -> str:
+        found = self._stability
+        if found is None:
+            return ""
+        text = f"With {found.over} drawn anew, the pick stays the same in {found.share:.0%} of the cases"
+        others = [(name, share) for name, share in found.picks.items() if name != self._decision.pick and share >= 0.05]
+        if others:
+            text += "; else it is " + ", ".join(f"{name} ({share:.0%})" for name, share in others[:3])
+        return text + "."
+
+    def _one_seed(self) -> str:
+        if (self._evidence.seeds > 1).any() or len(self._evidence.scores) == 1:
+            return ""
+        return (
+            f"With one seed per setting, nothing is known of the noise between seeds: it is assumed to be "
+            f"{ASSUMED_SD:.0%} of the best score, and only what is far from the bar gets a verdict."
+        )
+
+    def runner_up(self) -> str:
+        """What another choice costs: the next larger setting that reaches the bar, and the best of the smaller ones."""
+        pick = self.pick
+        ranked = self._settings[self._settings["memory"].notna() & self._settings["score"].notna()]
+        others = ranked[(ranked["setting"] != pick.setting)]
+        up = others[others["meets"].astype(bool)].sort_values(["memory", "setting"])
+        down = others[~others["meets"].astype(bool) & (others["memory"] < pick.memory)]
+        down = down.sort_values("score", ascending=not self._decision.rule.higher_is_better)
+        sentences = []
+        if len(up):
+            sentences.append(f"The runner-up that also reaches the bar is {self._against(up.iloc[0])}.")
+        if len(down):
+            sentences.append(f"The best of those that need less is {self._against(down.iloc[0])}; it misses the bar.")
+        if not sentences and len(others):
+            nearest = others.sort_values("score", ascending=not self._decision.rule.higher_is_better).iloc[0]
+            sentences.append(f"No other setting reaches the bar. The nearest is {self._against(nearest)}.")
+        return " ".join(sentences) or "There is no other setting with both a score and a memory figure."
+
+    def _against(self, other: pd.Series) -> str:
+        pick = self.pick
+        parts = [
+            f"{units.change(other.memory, pick.memory)} memory",
+            f"{self._metric} {other.score - pick.score:+.4f}",
+        ]
+        for column, name in (("train_seconds", "training time"), ("energy_joules", "energy")):
+            if pd.notna(other[column]) and pd.notna(pick[column]) and pick[column] > 0:
+                parts.append(f"{units.change(other[column], pick[column])} {name}")
+        return f"{other.setting} ({', '.join(parts)}; verdict: {VERDICT_WORDS[other.verdict]})"
+
+    def open_questions(self) -> list[Row]:
+        """What could not be told, smallest memory first, and what would settle it."""
+        return [self._question(row) for _, row in cannot_tell(self._settings).iterrows()]
+
+    def _question(self, row: pd.Series) -> Row:
+        settlement: Settlement = row.settlement
+        distance = row.score - self._decision.bar
+        if not self._decision.rule.higher_is_better:
+            distance = -distance
+        side = "above" if distance >= 0 else "below"
+        rival = "" if settlement.rival == row.setting else f", the hardest to tell it from being {settlement.rival}"
+        score = f"{self._metric} {units.show_score(row.score, row.score_halfwidth)}"
+        seen = f"{score}, {abs(distance):.4f} {side} the bar: that is within the noise{rival}."
+        return Row(str(row.setting), seen, self._next_step(settlement))
+
+    def _next_step(self, settlement: Settlement) -> str:
+        if settlement.first_look:
+            flag = self._flag(settlement.seeds)
+            return f"Run more seeds, {settlement.seeds} in all, for a first estimate of the noise: {flag}"
+        if settlement.hopeless:
+            return (
+                f"So near to the bar, for this noise, that neither {MOST_SEEDS} seeds nor {MOST_EXAMPLES:,} examples "
+                "would settle it. Let memory decide, or ask for less: a lower threshold."
+            )
+        parts = []
+        if settlement.seeds:
+            now = int(self._evidence.seeds.max())
+            parts.append(f"{max(1, settlement.seeds - now)} more seeds each ({self._flag(settlement.seeds)})")
+        if settlement.examples and self._evidence.n_examples:
+            parts.append(f"{settlement.examples:,} validation examples instead of {self._evidence.n_examples:,}")
+        needed = " and ".join(parts)
+        return f"{needed} would settle it with a chance of {CHANCE:.0%}, if the difference is as seen."
+
+    def _flag(self, seeds: int | None) -> str:
+        """The seeds as one writes them on the command line, those that there are first."""
+        numbers = list(self._seeds)
+        following = max(numbers, default=-1) + 1
+        while len(numbers) < (seeds or 0):
+            numbers.append(following)
+            following += 1
+        if len(numbers) > _FEW and numbers == list(range(numbers[0], numbers[-1] + 1)):
+            return f"seed=range({numbers[0]},{numbers[-1] + 1})"
+        return "seed=" + ",".join(map(str, numbers))
+
+
+def _listed(names: Sequence[str]) -> str:
+    rest = len(names) - _FEW
+    return ", ".join(names[:_FEW]) + (f" and {rest} more" if rest > 0 else "")
