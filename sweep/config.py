@@ -46,6 +46,7 @@ class Train:
     compile: bool = False
     liger: bool = False
     eval_steps: Annotated[int, Ge(1)] | None = None
+    devices_per_run: Annotated[int, Ge(1)] = 1
 
     def faults(self) -> Iterator[tuple[str, str]]:
         if self.max_steps is None and self.epochs is None:
@@ -61,8 +62,8 @@ class Train:
 
     @property
     def batch_size(self) -> int:
-        """Examples per optimizer step."""
-        return self.micro_batch_size * self.gradient_accumulation_steps
+        """Examples per optimizer step, over all devices."""
+        return self.micro_batch_size * self.gradient_accumulation_steps * self.devices_per_run
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,13 +22,13 @@ def training_order(lengths: Sequence[int], train: Train, seed: int) -> list[int]
     micro = train.micro_batch_size
     generator = random.Random(seed)
     batches: list[list[int]] = []
-    needed = train.max_steps * train.gradient_accumulation_steps
+    per_step = train.gradient_accumulation_steps * train.devices_per_run
+    needed = train.max_steps * per_step
     while len(batches) < needed:
         batches.extend(_one_pass(lengths, micro, train.group_by_length, generator))
     batches = batches[:needed]
     longest = max(range(needed), key=lambda b: (max(lengths[i] for i in batches[b]), -b))
-    early = min(LONGEST_AT_STEP, train.max_steps - 1) * train.gradient_accumulation_steps
-    early += train.gradient_accumulation_steps - 1
+    early = min(LONGEST_AT_STEP, train.max_steps - 1) * per_step + per_step - 1
     batches[early], batches[longest] = batches[longest], batches[early]
     return [index for batch in batches for index in batch]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from sweep import precision
+from sweep import distributed, precision
 from sweep.divergence import DivergenceWatch
 from sweep.errors import UserError
 from sweep.meters import MemoryMeter
@@ -108,6 +108,7 @@ def fit(
             activation_checkpointing=train.activation_checkpointing,
             activation_checkpointing_kwargs={"use_reentrant": False} if train.activation_checkpointing else None,
             use_cpu=device_type == "cpu",
+            ddp_find_unused_parameters=False,
             seed=seed,
             data_seed=seed,
             torch_compile=train.compile,
@@ -222,8 +223,9 @@ class _Watcher(TrainerCallback):
         self._gradient_norm = norm
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        loss = float(torch.stack(self._micro).sum())  # waits for the device
-        tokens = int(torch.stack(self._micro_tokens).sum())
+        summed = [float(torch.stack(self._micro).sum()), float(torch.stack(self._micro_tokens).sum())]  # waits
+        losses, tokens = distributed.total(summed)
+        loss, tokens = losses / distributed.ranks(), int(tokens)
         self._micro.clear()
         self._micro_tokens.clear()
         if self._meter is not None:

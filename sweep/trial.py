@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import set_seed
 
-from sweep import doubts, precision, training, weights
+from sweep import distributed, doubts, precision, training, weights
 from sweep.config import Train, parse
 from sweep.divergence import Diverged
 from sweep.errors import UserError
@@ -115,6 +115,8 @@ def _measure(
     measured.update(doubts.moved(fit.losses))
     if fit.tokens_per_second is not None:
         measured["tokens_per_second"] = fit.tokens_per_second
+    if not distributed.is_main():
+        return  # every rank holds the same model: one of them writes and evaluates
     measured.update(weights.keep(config.variant, model, Path(job.folder, WEIGHTS_FOLDER), config.tracking))
 
     with meter.phase("eval"), precision.autocast(train.precision, device):

@@ -71,6 +71,7 @@ class TrainingRuns(Application):
         self.directions = ["maximize" if first.task.higher_is_better else "minimize", "minimize"]
         self.metric_names = [first.task.score, first.study.memory_metric]
         self.worst = [metric.worst, float("inf")]
+        self.devices_per_run = first.train.devices_per_run
         self._take_direction(first)
 
     def _take_direction(self, first: RunConfig) -> None:
