@@ -20,8 +20,22 @@ from sweep.study.setting import select
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
-def application(composed: DictConfig) -> Any:
+class _Supervised:
+    """`sweep.launch.task.supervised`, imported when it is wanted. Its being there tells our launcher and our sweeper
+    that this application's jobs are training runs, each in a process of its own already."""
+
+    def __getattr__(self, name: str) -> Any:
+        from sweep.launch.task import supervised
+
+        return getattr(supervised, name)
+
+    def judged_by(self, referee: Any) -> None:
+        from sweep.launch.task import supervised
+
+        supervised.referee = referee
+
+
+def task(composed: DictConfig) -> Any:
     from sweep.launch.task import exit_code, run_task
 
     if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -31,6 +45,10 @@ def application(composed: DictConfig) -> Any:
     except UserError as error:
         cli.stop(error)
     raise SystemExit(exit_code(record))
+
+
+task.supervised = _Supervised()
+application = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)
 
 
 def examine(composed: DictConfig, multirun: bool) -> Iterator[Fault]:

@@ -188,12 +188,33 @@ def _cells(overrides: Sequence[Override], composer: _Composer, multirun: bool) -
                 swept.append(override)
             else:
                 fixed.append(_text(override))
-    choices = [_values(o) for o in swept]
+    inside = {o.get_key_element(): g for o in swept for g in swept if o.key_or_group.startswith(f"{g.key_or_group}.")}
+    apart = [o for o in swept if o.get_key_element() not in inside]
+    choices = [_values(o) for o in apart]
     firsts = [values[0] for values in choices]
     yield fixed + firsts
     for position, values in enumerate(choices):
         for value in values[1:]:
             yield fixed + [value if i == position else first for i, first in enumerate(firsts)]
+    for override in swept:
+        if override.get_key_element() in inside:
+            yield from _cells_inside(override, inside[override.get_key_element()], fixed, composer)
+
+
+def _cells_inside(override: Override, group: Override, fixed: list[str], composer: _Composer) -> Iterator[list[str]]:
+    """The values of a key inside a swept group, under the first of its choices that has the key: `variant.r` exists for
+    some variants only, and is searched for those only."""
+    values, choices = _values(override), _values(group)
+    home = choices[0]
+    for choice in choices:
+        try:
+            composer.compose([*fixed, choice, values[0]], multirun=True)
+        except NOT_COMPOSED:
+            continue
+        home = choice
+        break
+    for value in values:
+        yield [*fixed, home, value]
 
 
 def _values(override: Override) -> list[str]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import math
 import typing
 from abc import ABC
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
@@ -20,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
 from sweep.errors import ConfigError, Fault, alternatives
+from sweep.meters import Meters
 from sweep.models import Model
 from sweep.record import is_memory
 from sweep.tasks import Task
@@ -30,7 +32,8 @@ from sweep.variants import Variant
 class Train:
     """What every variant shares while it trains. All of it belongs to the conditions."""
 
-    max_steps: Annotated[int, Ge(1)]
+    max_steps: Annotated[int, Ge(1)] | None = None
+    epochs: Annotated[float, Gt(0)] | None = None
     micro_batch_size: Annotated[int, Ge(1)]
     gradient_accumulation_steps: Annotated[int, Ge(1)] = 1
     max_length: Annotated[int, Ge(2)]
@@ -44,6 +47,20 @@ class Train:
     activation_checkpointing: bool = False
     group_by_length: bool = True
     eval_batch_size: Annotated[int, Ge(1)] = 64
+    compile: bool = False
+    liger: bool = False
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        if self.max_steps is None and self.epochs is None:
+            yield "max_steps", "is missing; give it, or train.epochs"
+        elif self.max_steps is not None and self.epochs is not None:
+            yield "epochs", f"and max_steps = {self.max_steps} both say how long to train; set one of them to null"
+
+    def with_steps(self, examples: int) -> Train:
+        """The same with `max_steps` known: epochs are passes over the examples, the last batch of which is whole."""
+        if self.epochs is None:
+            return self
+        return replace(self, epochs=None, max_steps=max(1, math.ceil(self.epochs * (examples // self.batch_size))))
 
     @property
     def batch_size(self) -> int:
@@ -53,21 +70,39 @@ class Train:
 
 @dataclass(frozen=True, kw_only=True)
 class Tracking:
-    """Where runs are kept. The folder of artifacts counts for a new SQLite store only; a server has its own."""
+    """Where runs are kept. The folder of artifacts counts for a new SQLite store only; a server has its own.
+
+    What a run trained is kept with it where it takes at most `keep_weights_bytes`: an adapter does, the whole of a
+    large model does not. 0 keeps nothing, and then nothing can be exported.
+    """
 
     uri: str
     artifacts: str
     experiment: Annotated[str, MinLen(1)]
+    keep_weights_bytes: Annotated[int, Ge(0)] = 2**29
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """Which study a run belongs to. `trial` and `swept` are filled in by the sweeper."""
+    """Which study a run belongs to, and the study's own rules. `trial` and `swept` are filled in by the sweeper.
+
+    `rate_factor` multiplies the variant's own learning rate: sweep it, and each variant gets the same number of rates
+    around its own.
+    """
 
     name: str | None = None
     trial: int | None = None
     swept: list[str] | None = None
     memory_metric: str = "max_memory_allocated"
+    memory_budget_gib: Annotated[float, Gt(0)] | None = None
+    threshold: Annotated[float, Gt(0), Le(1)] = 0.99
+    replicates: Literal["all", "adaptive"] = "all"
+    max_attempts: Annotated[int, Ge(1)] = 3
+    rate_factor: Annotated[float, Gt(0)] = 1.0
+
+    @property
+    def memory_budget_bytes(self) -> float | None:
+        return None if self.memory_budget_gib is None else self.memory_budget_gib * 2**30
 
     def faults(self) -> Iterator[tuple[str, str]]:
         if not is_memory(self.memory_metric):
@@ -92,6 +127,7 @@ class RunConfig:
     train: Train
     tracking: Tracking
     study: Study
+    meters: Meters
     seed: Annotated[int, Ge(0), Le(2**32 - 1)]
 
     def faults(self) -> Iterator[Fault]:
@@ -105,8 +141,15 @@ class RunConfig:
                 f"{self.train.batch_size}, larger than the {size} training examples; lower one of them",
             )
         positions = self.model.max_positions
-        if positions is not None and self.train.max_length > positions:
-            yield Fault("train.max_length", str(self.train.max_length), f"exceeds the model's {positions} positions")
+        extra = self.variant.extra_positions
+        if positions is not None and self.train.max_length + extra > positions:
+            with_extra = f"with the variant's {extra} virtual tokens " if extra else ""
+            yield Fault(
+                "train.max_length", str(self.train.max_length), f"{with_extra}exceeds the model's {positions} positions"
+            )
+        packing = getattr(self.task, "packing", False)
+        if packing and self.model.attention == "flash_attention_2" and self.train.micro_batch_size > 1:
+            yield Fault("task.packing", "true", "with flash_attention_2 needs micro_batch_size = 1; accumulate instead")
         if self.train.warmup_ratio and self.train.lr_scheduler_type == "constant":
             yield Fault(
                 "train.lr_scheduler_type", "constant", "ignores train.warmup_ratio; use constant_with_warmup, or 0"
@@ -124,14 +167,22 @@ def plain_config(composed: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
+Configured = typing.TypeVar("Configured")
+
+
 def parse(config: Mapping[str, Any]) -> RunConfig:
     """A resolved config as plain containers → RunConfig.
 
     Raises:
         ConfigError: with every fault found: unknown keys, wrong types, values out of range, rules between keys.
     """
+    return parse_as(RunConfig, config)
+
+
+def parse_as(cls: type[Configured], config: Mapping[str, Any]) -> Configured:
+    """The same for another dataclass than a run's."""
     faults: list[Fault] = []
-    parsed = _build(RunConfig, config, "", faults)
+    parsed = _build(cls, config, "", faults)
     if isinstance(parsed, RunConfig):
         faults.extend(parsed.faults())
     if faults:
@@ -148,7 +199,7 @@ def _build(cls: type, node: Any, path: str, faults: list[Fault]) -> Any:
         faults.append(Fault(path, _show(node), "must be a group of keys; choose one of its presets"))
         return _INVALID
     values = dict(node)
-    if issubclass(cls, ABC):
+    if _is_component(cls):
         cls = _target(cls, values.pop("_target_", None), path, faults)
         if cls is None:
             return _INVALID
@@ -177,10 +228,12 @@ def _build(cls: type, node: Any, path: str, faults: list[Fault]) -> Any:
 
 def _value(hint: Any, value: Any, path: str, faults: list[Fault]) -> Any:
     """One field: a nested dataclass, a mapping of components, or a plain value checked by pydantic, strictly."""
-    if is_dataclass(hint) or (inspect.isclass(hint) and issubclass(hint, ABC)):
+    if is_dataclass(hint) or _is_component(hint):
         return _build(hint, value, path, faults)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is dict and inspect.isclass(args[1]) and issubclass(args[1], ABC):
+    if args and _is_component(args[0]) and args[1:] == (type(None),):
+        return None if value is None else _build(args[0], value, path, faults)
+    if origin is dict and _is_component(args[1]):
         if not isinstance(value, Mapping):
             faults.append(Fault(path, _show(value), "must map names to components"))
             return _INVALID
@@ -190,8 +243,15 @@ def _value(hint: Any, value: Any, path: str, faults: list[Fault]) -> Any:
         # Through JSON, since only there does strict mode take lists and leave "8" or 8.5 for an int refused.
         return TypeAdapter(hint).validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
-        faults.append(Fault(path, _show(value), "; or ".join(dict.fromkeys(_rule(e) for e in error.errors()))))
+        rules = [_rule(e) for e in error.errors() if e["type"] != "none_required"] or ["must be null"]
+        faults.append(Fault(path, _show(value), "; or ".join(dict.fromkeys(rules))))
         return _INVALID
+
+
+def _is_component(hint: Any) -> bool:
+    """Whether a preset's `_target_` names the class. By ancestry: some libraries register `int` with an abstract class
+    of theirs, and from then on it counts as a subclass of ABC."""
+    return inspect.isclass(hint) and ABC in hint.__mro__
 
 
 def _target(base: type, target: Any, path: str, faults: list[Fault]) -> type | None:
@@ -225,7 +285,6 @@ _RULES = {
     "bool_type": "must be true or false",
     "string_type": "must be text",
     "list_type": "must be a list",
-    "none_required": "must be null",
     "literal_error": "must be {expected}",
     "string_too_short": "must not be empty",
 }

@@ -11,6 +11,9 @@ from sweep.record import Record
 EXAMPLES_FILE = "validation_examples.parquet"
 TRACEBACK_FILE = "traceback.txt"
 LOG_FILE = "run.log"
+TIMELINE_FILE = "memory_timeline.csv"
+SNAPSHOT_FILE = "oom_snapshot.pickle"
+WEIGHTS_FOLDER = "trained"  # what was trained: an adapter, or the parameters themselves
 
 
 @dataclass(frozen=True, kw_only=True)

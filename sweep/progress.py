@@ -39,18 +39,17 @@ class Progress:
             dynamic_ncols=True,
             leave=False,
             smoothing=0,
-            bar_format="{n_fmt}/{total_fmt} runs [{elapsed}<{remaining}] {desc}",
+            bar_format="{n_fmt}/{total_fmt} runs [{elapsed}<{remaining}{postfix}] {desc}",
         )
         _Bar.current = None if self._bar.disable else self._bar
 
-    def start(self, done: int) -> None:
-        """The clock starts here, with the runs that are there already: they say nothing of the time that is left."""
-        self._bar.initial = done
-        self._bar.reset()
-        self._bar.n = done
-        self._bar.refresh()
+    def running(self, count: int) -> None:
+        """How many runs go on now."""
+        self._bar.set_postfix_str(f"{count} running", refresh=True)
 
-    def finished(self) -> None:
+    def finished(self, left: int) -> None:
+        """One more is there; `left` are still to come, which a search learns as it goes."""
+        self._bar.total = self._bar.n + 1 + left
         self._bar.update(1)
 
     def close(self) -> None:

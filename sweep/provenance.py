@@ -18,7 +18,7 @@ from sweep import redact
 # Their versions change numbers, so they are conditions.
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
 # What may differ between the runs of a study: what is compared, which replicate it is, and where things are kept.
-NOT_CONDITIONS = ("variant", "seed", "study", "tracking")
+NOT_CONDITIONS = ("variant", "seed", "study", "tracking", "meters")
 
 
 def versions() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What a run says while it goes on: loss and scores by step, and how far it is."""
+"""What a run says while it goes on, loss and scores by step and how far it is, and the one thing that it asks."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ class Report(Protocol):
     def progress(self, label: str, done: int, total: int) -> None:
         """How far the present phase is."""
 
+    def reason_to_stop(self, step: int, score: float, error: float, memory_bytes: float | None) -> str | None:
+        """Tell the validation score at a step, its standard error, and the peak of training so far. Returns why the run
+        should stop here, if it should."""
+
 
 class _Silent:
     def metrics(self, step: int, values: dict[str, float]) -> None:
@@ -21,6 +25,9 @@ class _Silent:
 
     def progress(self, label: str, done: int, total: int) -> None:
         return
+
+    def reason_to_stop(self, step: int, score: float, error: float, memory_bytes: float | None) -> str | None:
+        return None
 
 
 silent: Report = _Silent()

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -106,13 +106,15 @@ class Store:
         children.sort(key=lambda run: (run.info.start_time, run.info.run_id))
         return [(run.info.run_id, to_record(run)) for run in children]
 
-    def adopt(self, parent_id: str) -> list[Record]:
-        """A study's records, its dead rows closed first: a row that still runs while nobody runs the study is one
-        whose coordinator died."""
+    def adopt(self, parent_id: str, is_alive: Callable[[str], bool]) -> list[Record]:
+        """A study's records, its dead rows closed first: those that still run while their coordinator, of which
+        `is_alive` tells, does not."""
         found = self.records(parent_id)
         with _told(self.uri):
             for run_id, record in found:
-                if record.outcome is Outcome.KILLED and self.client.get_run(run_id).info.status == "RUNNING":
+                if record.outcome is not Outcome.KILLED or is_alive(record.facts.get("coordinator", "//0")):
+                    continue
+                if self.client.get_run(run_id).info.status == "RUNNING":
                     self.client.set_terminated(run_id, "KILLED")
         return [record for _, record in found]
 
@@ -133,6 +135,24 @@ class Store:
             )
             self.client.log_text(run_id, redact.yaml(config), "config.yaml")
         return RunLog(self, run_id)
+
+    def run(self, run_id: str) -> Run:
+        """Raises UserError where there is no run of this id."""
+        with _told(self.uri):
+            return self.client.get_run(run_id)
+
+    def fetch(self, run_id: str, artifact: str, folder: Path) -> Path:
+        """An artifact, or a folder of them, copied below `folder`."""
+        with _told(self.uri):
+            return Path(self.client.download_artifacts(run_id, artifact, str(folder)))
+
+    def add(self, run_id: str, measurements: Mapping[str, float], files: Sequence[Path], folder: str) -> None:
+        """Later findings about a run that has ended."""
+        with _told(self.uri):
+            for key, value in measurements.items():
+                self.client.log_metric(run_id, key, value)
+            for file in files:
+                self.client.log_artifact(run_id, str(file), folder)
 
     def close_study(self, parent_id: str, status: str) -> None:
         with _told(self.uri):
@@ -177,7 +197,9 @@ class RunLog:
         with _told(self._store.uri):
             client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in _clean(_tags(record)).items()])
             for path in artifacts:
-                if path.exists():
+                if path.is_dir():
+                    client.log_artifacts(self.run_id, str(path), path.name)
+                elif path.exists():
                     client.log_artifact(self.run_id, str(path))
             client.set_terminated(self.run_id, _STATUS.get(record.outcome, "FAILED"))
 
@@ -208,7 +230,7 @@ def to_record(run: Run) -> Record:
     )
 
 
-SERIES = frozenset({"train/loss"})
+SERIES = frozenset({"train/loss", "eval/score"})
 
 
 def _clean(tags: Mapping[str, str]) -> dict[str, str]:

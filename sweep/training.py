@@ -13,6 +13,7 @@ import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from sweep import precision
+from sweep.divergence import DivergenceWatch
 from sweep.errors import UserError
 from sweep.meters import MemoryMeter
 from sweep.meters.throughput import Throughput
@@ -23,24 +24,19 @@ if TYPE_CHECKING:
     from sweep.tasks import Encoded
 
 # The steps that the memory meter watches where watching costs time: the first has no optimizer state yet, the second
-# has it and meets the longest micro-batch, the third shows that nothing grows any further.
+# has it and meets the longest micro-batch, the third and one now and then show whether anything grows.
 METERED_STEPS = 3
+METERED_EVERY = 25
 LONGEST_AT_STEP = 1
-# A model that knows nothing scores ln(vocabulary). A loss beyond twice that, five steps in a row, will not come back.
-DIVERGED_FACTOR = 2.0
-DIVERGED_STEPS = 5
-
-
-class Diverged(Exception):
-    """The loss is not a number, or has left for good."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """What training left behind, beside the model. `loss` is the mean over the last tenth of the steps."""
+    """What training left behind, beside the model: the loss of each step, and its mean over the last tenth of them."""
 
     steps: int
     tokens: int
+    losses: Sequence[float]
     loss: float
     train_seconds: float
     tokens_per_second: float | None
@@ -55,6 +51,7 @@ def fit(
     learning_rate: float,
     seed: int,
     optimizer: str | None = None,
+    token_loss: bool = True,
     meter: MemoryMeter | None = None,
     report: Report = silent,
     label: str = "training",
@@ -62,6 +59,8 @@ def fit(
     """Train `model` in place for `train.max_steps` steps.
 
     The order of the examples follows from `seed` and their lengths alone, so that all variants see the same batches.
+    With `token_loss` the model's loss is over the tokens of the whole batch, however it is cut into micro-batches;
+    without, it is the mean over micro-batches.
 
     Raises:
         Diverged: as soon as the loss is NaN or infinite, or stays far above what guessing would score.
@@ -73,7 +72,7 @@ def fit(
             f"{train.gradient_accumulation_steps} needs {train.batch_size} examples for one batch; the data has "
             f"{len(examples)}. Lower one of them"
         )
-    order = training_order([len(example["input_ids"]) for example in examples], train, seed)
+    order = training_order([_length(example) for example in examples], train, seed)
     device_type = next(model.parameters()).device.type
     resolved = precision.resolve(train.precision, device_type)
     with tempfile.TemporaryDirectory(prefix="paretune-trainer-") as scratch:
@@ -96,6 +95,8 @@ def fit(
             use_cpu=device_type == "cpu",
             seed=seed,
             data_seed=seed,
+            torch_compile=train.compile,
+            use_liger_kernel=train.liger,
             dataloader_drop_last=True,
             dataloader_pin_memory=device_type == "cuda",
             remove_unused_columns=False,
@@ -116,14 +117,24 @@ def fit(
             callbacks=[watcher],
         )
         trainer.remove_callback(PrinterCallback)
+        if not token_loss:
+            # transformers takes any labels for tokens to be foretold, drops the first, and relies on the model to
+            # divide by their count: accumulated gradients would be too large by their number.
+            trainer.model_accepts_loss_kwargs = False
         try:
             trainer.train()
         finally:
-            watcher.close()
+            watcher.finish()
         # accelerate leaves its autocast on the outermost model's forward, which is what FFT generates with and what an
         # adapter's base does not have: the variants would be evaluated in different precision.
         trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
     return watcher.result()
+
+
+def _length(example: Encoded) -> int:
+    """Tokens of an example; of an encoder's and its decoder's, both."""
+    labels, ids = example["labels"], example["input_ids"]
+    return len(ids) + (len(labels) if isinstance(labels, list) and len(labels) != len(ids) else 0)
 
 
 def training_order(lengths: Sequence[int], train: Train, seed: int) -> list[int]:
@@ -172,8 +183,13 @@ class _OrderedTrainer(Trainer):
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> list[int]:
         return self._order
 
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        self._watcher.saw_gradient_norm(norm)
+        return norm
+
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        tokens = inputs["attention_mask"].sum()
+        tokens = inputs.pop("tokens") if "tokens" in inputs else inputs["attention_mask"].sum()
         loss = super().training_step(model, inputs, num_items_in_batch)
         self._watcher.saw_micro_batch(loss, tokens)
         return loss
@@ -194,27 +210,32 @@ class _Watcher(TrainerCallback):
         self._micro_tokens: list[torch.Tensor] = []
         self._tokens = 0
         self._seconds = 0.0
-        self._far = 0
-        self._guess = math.inf
+        self._gradient_norm: Any = None
+        self._divergence = DivergenceWatch()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         vocabulary = getattr(model.config, "vocab_size", None)
-        if vocabulary:
-            self._guess = math.log(vocabulary)
+        self._divergence = DivergenceWatch(math.log(vocabulary) if vocabulary else math.inf, scaled=args.fp16)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        slowed = False
         if self._meter is not None:
-            wanted = state.global_step < METERED_STEPS
+            number = state.global_step + 1
+            wanted = number <= METERED_STEPS or number % METERED_EVERY == 0
+            slowed = wanted and self._meter.costs_time
             if wanted:
-                self._meter.watch(model)
+                self._meter.watch(model, kwargs.get("optimizer"))
             self._meter.synchronize()
-            self._window = self._meter.window(wanted)
+            self._window = self._meter.step(number, wanted)
             self._window.__enter__()
-        self._throughput.step_begins()
+        self._throughput.step_begins(counts=not slowed)
 
     def saw_micro_batch(self, loss: torch.Tensor, tokens: torch.Tensor) -> None:
         self._micro.append(loss)
         self._micro_tokens.append(tokens)
+
+    def saw_gradient_norm(self, norm: Any) -> None:
+        self._gradient_norm = norm
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         loss = float(torch.stack(self._micro).sum())  # waits for the device
@@ -228,7 +249,8 @@ class _Watcher(TrainerCallback):
         self._seconds += self._throughput.step_ended()
         self.close()
         self._losses.append(loss)
-        self._check(state.global_step, loss)
+        norm, self._gradient_norm = self._gradient_norm, None
+        self._divergence.check(state.global_step, loss, None if norm is None else float(norm))
         self._report.metrics(state.global_step, {"train/loss": loss})
         self._report.progress(self._label, state.global_step, self._max_steps)
 
@@ -238,22 +260,18 @@ class _Watcher(TrainerCallback):
             window, self._window = self._window, None
             window.__exit__(None, None, None)
 
-    def _check(self, step: int, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise Diverged(f"loss is {loss} at step {step}")
-        limit = DIVERGED_FACTOR * max(self._guess, self._losses[0])
-        self._far = self._far + 1 if loss > limit else 0
-        if self._far >= DIVERGED_STEPS:
-            raise Diverged(
-                f"loss {loss:.3g} at step {step}, above {limit:.3g} (twice what a model scores that knows nothing) for "
-                f"{DIVERGED_STEPS} steps in a row"
-            )
+    def finish(self) -> None:
+        """The end of training, also by an error."""
+        self.close()
+        if self._meter is not None:
+            self._meter.close_timeline(len(self._losses))
 
     def result(self) -> Fit:
         last = self._losses[-max(1, len(self._losses) // 10) :]
         return Fit(
             steps=len(self._losses),
             tokens=self._tokens,
+            losses=tuple(self._losses),
             loss=sum(last) / len(last),
             train_seconds=self._seconds,
             tokens_per_second=self._throughput.tokens_per_second,

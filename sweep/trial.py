@@ -12,96 +12,151 @@ from typing import Any
 import torch
 from transformers import set_seed
 
-from sweep import precision, training
-from sweep.config import parse
+from sweep import doubts, precision, training, weights
+from sweep.config import Train, parse
+from sweep.divergence import Diverged
 from sweep.errors import UserError
-from sweep.job import EXAMPLES_FILE, TRACEBACK_FILE, Job
-from sweep.meters import MemoryMeter, memory_meter
+from sweep.job import EXAMPLES_FILE, TIMELINE_FILE, TRACEBACK_FILE, WEIGHTS_FOLDER, Job
+from sweep.meters import MemoryMeter, Meters, memory_meter, timeline
+from sweep.meters.energy import EnergyMeter
 from sweep.oom import is_out_of_memory
 from sweep.record import Outcome, Record
 from sweep.report import Report
+from sweep.tasks import Task
 
 
 def run(job: Job, report: Report) -> Record:
     """One training run. It always yields a Record: what goes wrong is an outcome with a reason."""
-    meter = memory_meter(device_type())
-    record = replace(job.record, facts={**job.record.facts, "memory_source": meter.source})
+    folder = Path(job.folder)
+    meter = memory_meter(device_type(), Meters(**job.config.get("meters", {})), folder)
+    energy = EnergyMeter()
     measured: dict[str, float] = {}
+    facts: dict[str, str] = {}
     outcome, reason = Outcome.OK, ""
     try:
-        _measure(job, meter, measured, report)
-    except training.Diverged as error:
+        _measure(job, meter, energy, measured, facts, report)
+    except Diverged as error:
         outcome, reason = Outcome.DIVERGED, str(error)
     except UserError as error:
         outcome, reason = Outcome.FAILED, str(error)
     except Exception as error:  # noqa: BLE001  an outcome, never the end of a study
         outcome = Outcome.OOM if is_out_of_memory(error) else Outcome.FAILED
+        if outcome is Outcome.OOM:
+            measured.update(meter.out_of_memory())
         reason = f"{type(error).__name__}: {str(error).strip() or 'no message'}"
-        Path(job.folder, TRACEBACK_FILE).write_text(traceback.format_exc())
+        Path(folder, TRACEBACK_FILE).write_text(traceback.format_exc())
     train_peak = meter.readings.get("memory/train_max_allocated_bytes")
     if train_peak is not None:
         measured["max_memory_allocated"] = train_peak
+    if energy.joules is not None:
+        measured["energy_joules"] = energy.joules
+    timeline.write(meter.timeline, folder / TIMELINE_FILE)
+    record = replace(job.record, facts={**job.record.facts, **meter.facts, "energy_source": energy.source, **facts})
     return record.ended(outcome, reason, **meter.readings, **measured)
 
 
-def _measure(job: Job, meter: MemoryMeter, measured: dict[str, float], report: Report) -> None:
-    """Load ▸ wrap ▸ data ▸ train ▸ evaluate. A failure keeps what was measured before it."""
+def _measure(
+    job: Job,
+    meter: MemoryMeter,
+    energy: EnergyMeter,
+    measured: dict[str, float],
+    facts: dict[str, str],
+    report: Report,
+) -> None:
+    """Data ▸ load ▸ wrap ▸ train ▸ evaluate. A failure keeps what was measured before it."""
     config = parse(job.config)
-    train = config.train
     device = device_type()
     set_seed(config.seed)
+    data = config.task.data.load()
+    task = config.task.bind(data)
 
     with meter.phase("load"), meter.window():
         tokenizer = config.model.load_tokenizer()
-        compute = precision.dtype_of(precision.resolve(train.precision, device))
-        base = config.model.load(config.task.auto_class(), config.variant.quantization(compute), device)
-        model = config.variant.wrap(base, config.task.task_type, train.activation_checkpointing)
+        compute = precision.dtype_of(precision.resolve(config.train.precision, device))
+        quantization = config.variant.quantization(compute, task.task_type)
+        base = config.model.load(task.auto_class(), quantization, device, task.model_arguments(tokenizer))
+        model = config.variant.wrap(base, task.task_type, config.train.activation_checkpointing)
         precision.hold_fp16_trainables_in_fp32(model)
         meter.watch(model)
     measured["total_params"], measured["trainable_params"] = count_parameters(model)
 
-    data = config.task.data.load()
-    examples = config.task.encode(tokenizer, data.train, train.max_length)
-    measured["data/train_examples"] = len(examples)
-    measured["data/dropped_examples"] = len(data.train) - len(examples)
+    examples = task.encode(tokenizer, data.train, config.train.max_length)
+    measured["data/train_examples"] = len(data.train) - examples.dropped
+    measured["data/dropped_examples"] = examples.dropped
+    measured["data/truncated_examples"] = examples.truncated
+    measured["data/truncated_share"] = examples.truncated / len(data.train)
+    train = config.train.with_steps(len(examples))
+    task.verify(model, examples)
+    beside = _beside(task, model, tokenizer, train, device)
 
-    with meter.phase("train"):
+    with meter.phase("train"), energy:
         fit = training.fit(
             model,
             examples,
-            config.task.collator(tokenizer),
+            task.collator(tokenizer),
             train,
-            learning_rate=config.variant.learning_rate,
+            learning_rate=config.variant.learning_rate * config.study.rate_factor,
             seed=config.seed,
             optimizer=config.variant.optimizer(device),
+            token_loss=task.token_loss,
             meter=meter,
             report=report,
         )
+    measured["train/steps"] = fit.steps
     measured["train_seconds"] = fit.train_seconds
     measured["train/final_loss"] = fit.loss
     measured["train/tokens"] = fit.tokens
+    measured.update(doubts.moved(fit.losses))
     if fit.tokens_per_second is not None:
         measured["tokens_per_second"] = fit.tokens_per_second
+    measured.update(weights.keep(config.variant, model, Path(job.folder, WEIGHTS_FOLDER), config.tracking))
 
     with meter.phase("eval"), precision.autocast(train.precision, device):
         model.eval()
         report.progress("evaluating", 0, 1)
-        evaluation = config.task.evaluate(
-            model, tokenizer, data.validation, train.eval_batch_size, metered=lambda batch: meter.window(batch == 0)
+        evaluation = task.evaluate(
+            model,
+            tokenizer,
+            data.validation,
+            train.eval_batch_size,
+            metered=lambda batch: meter.window(batch == 0),
+            max_length=train.max_length,
         )
     measured.update({f"eval/{name}": value for name, value in evaluation.scores.items() if math.isfinite(value)})
-    measured["score"] = evaluation.scores[config.task.score]
+    measured["data/validation_truncated_examples"] = evaluation.truncated
+    measured["score"] = evaluation.scores[task.score]
+    measured["eval/examples"] = len(evaluation.rows)
+    measured.update(doubts.chance(task.metrics[task.score], evaluation.rows))
+    facts.update(evaluation.facts)
+    for name, after in _beside(task, model, tokenizer, train, device).items():
+        measured[f"eval/{name}"] = after
+        measured[f"eval/{name}_rise"] = after - beside[name]
     _write_parquet(Path(job.folder, EXAMPLES_FILE), evaluation.rows)
 
 
+def _beside(task: Task, model: torch.nn.Module, tokenizer: Any, train: Train, device: str) -> dict[str, float]:
+    with precision.autocast(train.precision, device):
+        return task.beside(model, tokenizer, train.max_length)
+
+
 def prepare(config: Mapping[str, Any], report: Report) -> dict[str, str]:
-    """Make sure that the base model is there, and tell what the conditions need to know of model and machine."""
+    """Make sure that data and base model are there and fit each other, and tell what the conditions need to know of
+    them and of the machine.
+
+    Raises:
+        UserError: for what would fail every run: data that cannot be learnt from, a damaged checkpoint.
+    """
     parsed = parse(config)
     device = device_type()
+    data_facts = parsed.task.data.prepare(report)
+    parsed.task.bind(parsed.task.data.load())
+    model_facts = parsed.model.prepare(report)
+    parsed.model.check(parsed.task.auto_class())
     return {
         "device": device_name(),
         "precision": precision.resolve(parsed.train.precision, device),
-        **parsed.model.prepare(report),
+        **data_facts,
+        **model_facts,
     }
 
 

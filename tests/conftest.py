@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -66,6 +67,11 @@ def toy(tiny_checkpoint: Path) -> list[str]:
         "task.data.n_validation=20",
         "task.max_new_tokens=4",
     ]
+
+
+def heed_interrupts() -> None:
+    """For `preexec_fn`: a shell starts what it puts in the background with Ctrl-C ignored, which is inherited."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 Program = Callable[..., subprocess.CompletedProcess[str]]

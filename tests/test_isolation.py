@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import heed_interrupts
 
 from sweep.launch import isolation
 
@@ -119,7 +120,11 @@ def test_no_child_outlives_its_parent(tmp_path: Path, sign: signal.Signals):
     file = tmp_path / "pid"
     code = f"from sweep.launch import isolation; isolation.call('{HERE}:sleep_long', {str(file)!r})"
     parent = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=Path(__file__).parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parent,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=heed_interrupts,
     )
     assert wait_until(lambda: file.exists() and file.read_text())
     child = int(file.read_text())

@@ -14,6 +14,7 @@ README = (ROOT / "README.md").read_text()
 COMMANDS = [
     line.split("#")[0].strip() for line in re.findall(r"^(?:\$ )?(python -m (?:sweep|analysis)\b.*)$", README, re.M)
 ]
+OTHERS = {"analysis": "analysis", "sweep.export": "export", "sweep.evaluate": "evaluate"}  # their top configs
 
 
 def test_there_are_commands():
@@ -24,8 +25,8 @@ def test_there_are_commands():
 def test_commands_compose(command: str):
     _, _, module, *arguments = shlex.split(command)
     overrides = [a for a in arguments if not a.startswith("-")]
-    if module == "analysis":
-        compose(*overrides, config_name="analysis")
+    if module in OTHERS:
+        compose(*overrides, config_name=OTHERS[module])
         return
     first = [re.sub(r"=(?:choice\()?([^,)]*),.*$", r"=\1", override) for override in overrides]
     parse(compose(*first))

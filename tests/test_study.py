@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from conftest import heed_interrupts
 from mlflow import MlflowClient
 
 pytestmark = pytest.mark.slow
@@ -226,16 +227,32 @@ def children(pid: int) -> list[int]:
 
 
 def running_child(coordinator: subprocess.Popen, folder: Path) -> int:
-    """The process of the first run, once it trains."""
+    """The process of the next run, once it trains."""
+    before = len(list(folder.glob("outputs/**/run.log")))
     end = time.monotonic() + 90
     while time.monotonic() < end and coordinator.poll() is None:
-        logged = [log for log in folder.glob("outputs/**/run.log") if log.exists()]
+        logged = len(list(folder.glob("outputs/**/run.log")))
         grandchildren = [g for child in children(coordinator.pid) for g in children(child)]
-        if logged and grandchildren:
+        if logged > before and grandchildren:
             time.sleep(2)
             return grandchildren[0]
         time.sleep(0.1)
     raise AssertionError("no run was started")
+
+
+def ended(process: int, within_seconds: float) -> bool:
+    """Whether a process is gone in time. One that nobody has reaped yet (state Z: an orphan in a container without an
+    init) is gone too."""
+    end = time.monotonic() + within_seconds
+    while time.monotonic() < end:
+        try:
+            state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen:
@@ -245,6 +262,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heed_interrupts,
     )
 
 
@@ -264,8 +282,7 @@ def test_a_killed_child_leaves_a_row_and_a_killed_coordinator_goes_on(tmp_path: 
     child = running_child(coordinator, tmp_path)
     coordinator.kill()
     coordinator.communicate(timeout=60)
-    time.sleep(1)
-    assert not Path(f"/proc/{child}").exists()
+    assert ended(child, within_seconds=20)
     assert [row.data.tags["outcome"] for row in rows(tmp_path)] == ["killed", "killed"]
 
     coordinator = start(tmp_path, *study)

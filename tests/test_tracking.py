@@ -65,7 +65,7 @@ def test_a_row_says_killed_until_its_run_says_otherwise(store: Store):
     store.open_run(record, parent.info.run_id, {}, {})
     [(run_id, back)] = store.records(parent.info.run_id)
     assert back.outcome is Outcome.KILLED
-    store.adopt(parent.info.run_id)
+    store.adopt(parent.info.run_id, lambda name: False)
     assert store.client.get_run(run_id).info.status == "KILLED"
 
 

@@ -14,10 +14,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 from sweep import precision, training
 from sweep.config import Train
 from sweep.datasets import scan
+from sweep.divergence import Diverged
 from sweep.errors import UserError
 from sweep.meters.cpu import LiveTensorMemory
 from sweep.tasks.generation import IGNORED, encode_pairs, pad_batch
-from sweep.training import Diverged, fit, training_order
+from sweep.training import fit, training_order
 from sweep.trial import count_parameters
 from sweep.variants.full import Full
 from sweep.variants.lora import LoRA, QLoRA

@@ -3,13 +3,14 @@ environment, so it imports nothing of weight; the engine is in `sweep.study`."""
 
 # No postponed annotations here: Hydra executes this file without registering the module, and dataclasses would look for
 # the names of annotations in a module that is not there.
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import MISSING, DictConfig
 
 
 @dataclass
@@ -17,10 +18,40 @@ class ParetuneSweeperConf:
     """`hydra.sweeper.*`, with the key names of hydra-optuna-sweeper."""
 
     _target_: str = "hydra_plugins.paretune.sweeper.ParetuneSweeper"
+    _recursive_: bool = False
+    defaults: list[Any] = field(default_factory=lambda: [{"sampler": "auto"}])
+    sampler: Any = MISSING
+    direction: Any = None
     storage: str | None = "sqlite:///${hydra.runtime.cwd}/optuna.db"
     study_name: str | None = None
+    n_trials: int | None = None
     n_jobs: int = 1
+    max_failure_rate: float | None = None
+    pruner: Any = None
     params: dict[str, Any] | None = None
+    when: dict[str, Any] | None = None
+    custom_search_space: str | None = None
+
+
+@dataclass
+class OptunaSweeperConf:
+    """The same engine under hydra-optuna-sweeper's name and with its defaults, where that plug-in is not installed: a
+    config written for it runs unchanged."""
+
+    _target_: str = "hydra_plugins.paretune.sweeper.OptunaSweeper"
+    _recursive_: bool = False
+    defaults: list[Any] = field(default_factory=lambda: [{"sampler": "tpe"}])
+    sampler: Any = MISSING
+    direction: Any = "minimize"
+    storage: Any = None
+    study_name: str | None = None
+    n_trials: int = 20
+    n_jobs: int = 2
+    max_failure_rate: float = 0.0
+    search_space: dict[str, Any] | None = None
+    params: dict[str, Any] | None = None
+    when: dict[str, Any] | None = None
+    custom_search_space: str | None = None
 
 
 class ParetuneSweeper(Sweeper):
@@ -37,15 +68,57 @@ class ParetuneSweeper(Sweeper):
         self.task_function = task_function
         self.config = config
 
-    def sweep(self, arguments: list[str]) -> None:
+    def sweep(self, arguments: list[str]) -> Any:
         from sweep.cli import stop
         from sweep.errors import UserError
         from sweep.study.engine import Engine
 
         try:
-            Engine(self.hydra_context, self.task_function, self.config, self.options).sweep(arguments)
+            return Engine(self.hydra_context, self.task_function, self.config, self.options).sweep(arguments)
         except UserError as error:
             stop(error)
 
 
-ConfigStore.instance().store(group="hydra/sweeper", name="paretune", node=ParetuneSweeperConf, provider="paretune")
+class OptunaSweeper(ParetuneSweeper):
+    """Returns nothing, as hydra-optuna-sweeper does."""
+
+    def sweep(self, arguments: list[str]) -> None:
+        super().sweep(arguments)
+
+
+# Options at null are Optuna's own defaults. The names are Optuna's; those that it dropped, old configs may still hold.
+_OLD_TPE = {"consider_prior": None, "prior_weight": None, "consider_magic_clip": None, "consider_endpoints": None}
+_TPE = {"n_startup_trials": 10, "multivariate": None, "group": None, "constant_liar": None,
+        "warn_independent_sampling": None, **_OLD_TPE}  # fmt: skip
+_GENETIC = {"population_size": 50, "mutation_prob": None, "crossover_prob": 0.9, "swapping_prob": 0.5,
+            "constraints_func": None}  # fmt: skip
+SAMPLERS: dict[str, dict[str, Any]] = {
+    "auto": {"_target_": "auto"},
+    "grid": {"_target_": "grid"},
+    "random": {"_target_": "optuna.samplers.RandomSampler"},
+    "tpe": {"_target_": "optuna.samplers.TPESampler", "n_ei_candidates": 24, **_TPE},
+    "motpe": {"_target_": "sweep.study.samplers.motpe", "n_ehvi_candidates": 24, **_TPE},
+    "gp": {"_target_": "optuna.samplers.GPSampler", "n_startup_trials": 10, "deterministic_objective": None},
+    "nsgaii": {"_target_": "optuna.samplers.NSGAIISampler", **_GENETIC},
+    "nsgaiii": {"_target_": "optuna.samplers.NSGAIIISampler", **_GENETIC},
+    "qmc": {"_target_": "optuna.samplers.QMCSampler", "qmc_type": None, "scramble": True},
+    "cmaes": {"_target_": "optuna.samplers.CmaEsSampler", "x0": None, "sigma0": None, "independent_sampler": None,
+              "n_startup_trials": None, "warn_independent_sampling": None, "consider_pruned_trials": None,
+              "restart_strategy": None, "inc_popsize": None, "use_separable_cma": None,
+              "source_trials": None},
+    "bruteforce": {"_target_": "optuna.samplers.BruteForceSampler"},
+}  # fmt: skip
+
+
+def _register() -> None:
+    store = ConfigStore.instance()
+    store.store(group="hydra/sweeper", name="paretune", node=ParetuneSweeperConf, provider="paretune")
+    if find_spec("hydra_plugins.hydra_optuna_sweeper") is not None:
+        return  # its groups have these names
+    store.store(group="hydra/sweeper", name="optuna", node=OptunaSweeperConf, provider="paretune")
+    for name, options in SAMPLERS.items():
+        node = {**options, **({} if name in ("auto", "grid") else {"seed": None})}
+        store.store(group="hydra/sweeper/sampler", name=name, node=node, provider="paretune")
+
+
+_register()

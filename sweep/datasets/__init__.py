@@ -3,23 +3,43 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
+
+from sweep.report import Report
 
 
-class Example(TypedDict):
-    """One prompt and the response that is to follow it."""
+class Message(TypedDict):
+    """One turn of a conversation: who ("system", "user", "assistant"), and what."""
+
+    role: str
+    content: str
+
+
+class Example(TypedDict, total=False):
+    """What a task reads, by role. A task says which it needs: a prompt and its response, a conversation, or a text
+    (or a pair of texts) and its label."""
 
     prompt: str
     response: str
+    messages: list[Message]
+    text: str
+    text_pair: str
+    label: str
+
+
+ROLES = tuple(Example.__annotations__)
 
 
 class Splits(NamedTuple):
-    """The examples of a study. `validation` decides."""
+    """The examples of a study. `validation` decides; `test` is empty where none was asked for. `columns` are the names
+    that the source has, to be told where a role is missing."""
 
     train: Sequence[Example]
     validation: Sequence[Example]
+    test: Sequence[Example] = ()
+    columns: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,3 +58,11 @@ class Dataset(ABC):
     def faults(self) -> Iterator[tuple[str, str]]:
         """What is wrong with these values together, as (key, message)."""
         yield from ()
+
+    def prepare(self, report: Report) -> Mapping[str, str]:
+        """Make sure the data is there, and tell what exactly it is: facts that belong to the conditions."""
+        return {}
+
+    def pinned(self, config: Mapping[str, Any], facts: Mapping[str, str]) -> Mapping[str, Any]:
+        """This source's config, so that it loads exactly what `prepare` told of."""
+        return config

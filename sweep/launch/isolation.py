@@ -23,8 +23,13 @@ from typing import Any, NamedTuple
 from sweep.errors import UserError
 
 log = logging.getLogger(__name__)
-_PRELOAD = "sweep.launch.preload"
+HEAVY = "sweep.launch.preload"
+QUESTIONS = frozenset({"reason_to_stop"})  # events that the child awaits an answer to
 _method = "forkserver"
+_preload = HEAVY
+_running: set[Any] = set()
+_lock = threading.Lock()
+_stopping = threading.Event()
 
 
 class ChildFailed(Exception):
@@ -47,6 +52,10 @@ class ChildKilled(Exception):
         super().__init__(f"the process ended {how}" + (" (the host ran out of memory)" if host_oom else ""))
 
 
+class Stopped(Exception):
+    """`stop_all` ended the process."""
+
+
 class Event(NamedTuple):
     """A message from the child: the name of a `Report` method, and its arguments."""
 
@@ -54,12 +63,18 @@ class Event(NamedTuple):
     arguments: tuple[Any, ...]
 
 
-def warm_up() -> None:
-    """Start the fork server, without waiting for its imports."""
-    if _method == "forkserver":
-        multiprocessing.get_context("forkserver").set_forkserver_preload([_PRELOAD])
-        with _interrupts_held():
-            forkserver.ensure_running()
+def warm_up(preload: str = HEAVY) -> None:
+    """Start the fork server, without waiting for its imports: of the module `preload`, what training needs unless told
+    otherwise. A server that has imported another is replaced, once its children are gone."""
+    global _preload
+    if _method != "forkserver":
+        return
+    if preload != _preload and not _running:
+        forkserver._forkserver._stop()
+    _preload = preload
+    multiprocessing.get_context("forkserver").set_forkserver_preload([_preload])
+    with _interrupts_held():
+        forkserver.ensure_running()
 
 
 @contextmanager
@@ -75,38 +90,48 @@ def _interrupts_held() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+def stop_all() -> None:
+    """End every process that runs, and let no other begin: each of their calls raises `Stopped`."""
+    _stopping.set()
+    with _lock:
+        for process in _running:
+            process.kill()
+
+
 def call(
     target: str,
     *args: Any,
     log_file: Path | None = None,
     env: Mapping[str, str] | None = None,
-    on_event: Callable[[Event], None] = lambda event: None,
+    on_event: Callable[[Event], Any] = lambda event: None,
 ) -> Any:
     """Call `target` ("module:function") in a process of its own, as `function(*args, report)`, and return its value.
 
     Its output goes to `log_file`. `env` is set before anything of CUDA is looked at. The child ends with its parent,
-    however that dies.
+    however that dies. What `on_event` returns goes back to the child where the event is a question. Several threads may
+    call at once.
 
     Raises:
         ChildFailed: the function raised.
         ChildKilled: the process ended without an answer.
+        Stopped: `stop_all` was called.
     """
     global _method
     kills_before = _host_oom_kills()
     while True:
-        warm_up()
+        warm_up(_preload)
         context = multiprocessing.get_context(_method)
-        receiver, sender = context.Pipe(duplex=False)
+        receiver, sender = context.Pipe(duplex=True)
         process = context.Process(
             target=_child,
-            args=(sender, target, args, str(log_file) if log_file else None, dict(env or {})),
+            args=(sender, _preload, target, args, str(log_file) if log_file else None, dict(env or {})),
             daemon=False,
         )
         try:
-            process.start()
+            _start(process)
         except (EOFError, ConnectionError) as error:
             raise ChildFailed(
-                f"the fork server died while it imported {_PRELOAD}; try: python -c 'import {_PRELOAD}'", ""
+                f"the fork server died while it imported {_preload}; try: python -c 'import {_preload}'", ""
             ) from error
         sender.close()
         try:
@@ -117,6 +142,8 @@ def call(
         finally:
             _end(process)
             receiver.close()
+        if answer is None and _stopping.is_set():
+            raise Stopped
         if answer is None:
             struck = process.exitcode == -signal.SIGKILL and _host_oom_kills() > kills_before
             raise ChildKilled(process.exitcode or 0, host_oom=struck)
@@ -130,7 +157,15 @@ def call(
         raise ChildFailed(*value)
 
 
-def _listen(process: Any, receiver: connection.Connection, on_event: Callable[[Event], None]) -> tuple[str, Any] | None:
+def _start(process: Any) -> None:
+    with _lock:
+        if _stopping.is_set():
+            raise Stopped
+        process.start()
+        _running.add(process)
+
+
+def _listen(process: Any, receiver: connection.Connection, on_event: Callable[[Event], Any]) -> tuple[str, Any] | None:
     """Pass events on until the answer comes, or the process is gone without one."""
     while True:
         ready = connection.wait([receiver, process.sentinel])
@@ -141,10 +176,11 @@ def _listen(process: Any, receiver: connection.Connection, on_event: Callable[[E
         except EOFError:
             process.join()
             return None
-        if isinstance(message, Event):
-            on_event(message)
-        else:
+        if not isinstance(message, Event):
             return message
+        reply = on_event(message)
+        if message.name in QUESTIONS:
+            receiver.send(reply)
 
 
 def _end(process: Any) -> None:
@@ -153,6 +189,8 @@ def _end(process: Any) -> None:
     if process.exitcode is None:
         process.kill()
         process.join()
+    with _lock:
+        _running.discard(process)
 
 
 class _Sender:
@@ -167,22 +205,32 @@ class _Sender:
     def progress(self, label: str, done: int, total: int) -> None:
         self._sender.send(Event("progress", (label, done, total)))
 
+    def reason_to_stop(self, step: int, score: float, error: float, memory_bytes: float | None) -> str | None:
+        self._sender.send(Event("reason_to_stop", (step, score, error, memory_bytes)))
+        return self._sender.recv()
+
 
 def _child(
-    sender: connection.Connection, target: str, args: tuple[Any, ...], log_file: str | None, env: dict[str, str]
+    sender: connection.Connection,
+    preload: str,
+    target: str,
+    args: tuple[Any, ...],
+    log_file: str | None,
+    env: dict[str, str],
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     if log_file:
         _redirect_output(log_file)
     os.environ.update(env)
-    preloaded = sys.modules.get(_PRELOAD)
+    preloaded = sys.modules.get(HEAVY)
     if _method == "forkserver" and preloaded is not None and not preloaded.cuda_is_untouched():
         sender.send(("cuda touched", None))
         return
     module, _, name = target.partition(":")
     try:
-        importlib.import_module(_PRELOAD)
+        importlib.import_module(preload)
         function = getattr(importlib.import_module(module), name)
         answer = ("returned", function(*args, _Sender(sender)))
     except Exception as error:  # noqa: BLE001  whatever it is, it belongs to the parent

@@ -19,6 +19,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its thread pool does
 os.environ.setdefault("HF_DEACTIVATE_ASYNC_LOAD", "1")
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it looks for optional kernels on the Hub, and says so
 warnings.filterwarnings("ignore", message=".*requires_grad=True to a scalar.*")
+warnings.filterwarnings(
+    "ignore", message=".is_gradient_checkpointing. is deprecated"
+)  # PEFT 0.21 asks, transformers 5 warns
+warnings.filterwarnings("ignore", message="Position ids are not supported")  # sweep/tasks/batching.py sees to it
 
 import torch  # noqa: E402
 

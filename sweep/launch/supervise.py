@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import json
 import logging
-import os
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sweep import progress, provenance, redact
+from sweep import progress, provenance, redact, remarks
 from sweep.config import RunConfig, Tracking
 from sweep.errors import UserError
-from sweep.job import EXAMPLES_FILE, LOG_FILE, TRACEBACK_FILE, Job
-from sweep.launch import isolation
+from sweep.job import (
+    EXAMPLES_FILE,
+    LOG_FILE,
+    SNAPSHOT_FILE,
+    TIMELINE_FILE,
+    TRACEBACK_FILE,
+    WEIGHTS_FOLDER,
+    Job,
+)
+from sweep.launch import devices, isolation
+from sweep.launch.devices import Lease
 from sweep.record import Outcome, Record
+from sweep.study import coordinator
 from sweep.study.setting import setting_digest, setting_name
 from sweep.tracking import RunLog, Store
 
 log = logging.getLogger(__name__)
+# run, step, score, its standard error, peak bytes so far → why to stop
+Referee = Callable[[Record, int, float, float, float | None], str | None]
 _PARAMS = ("variant", "train", "seed", "task.data", "task.score", "task.max_new_tokens")
 
 
@@ -40,7 +53,7 @@ def prepare(config: Mapping[str, Any]) -> dict[str, str]:
     Raises:
         UserError: where the model cannot be had.
     """
-    key = json.dumps([config["model"], config["train"]["precision"]], sort_keys=True)
+    key = json.dumps([config["model"], config["task"], config["train"]["precision"]], sort_keys=True)
     if key not in _prepared:
         with tempfile.TemporaryDirectory(prefix="paretune-prepare-") as folder:
             _prepared[key] = _prepare(config, Path(folder, LOG_FILE))
@@ -55,7 +68,7 @@ def _prepare(config: Mapping[str, Any], log_file: Path) -> dict[str, str]:
             if done == 1:
                 log.info("%s, once: %d steps", label, total)
 
-    env = _one_device()
+    env = one_device().env
     try:
         facts = isolation.call("sweep.trial:prepare", _for_child(config), log_file=log_file, env=env, on_event=on_event)
     except (isolation.ChildFailed, isolation.ChildKilled) as error:
@@ -74,11 +87,21 @@ def conditions_of(config: RunConfig, plain: Mapping[str, Any], swept: list[str])
     return provenance.conditions(plain, prepare(plain), swept, (f"model.{key}" for key in config.model.places))
 
 
-def supervise(config: RunConfig, plain: Mapping[str, Any], folder: Path, parent_id: str | None) -> Record:
-    """Run `config` in a process of its own, and log it. `plain` is the same config as containers.
+def supervise(
+    config: RunConfig,
+    plain: Mapping[str, Any],
+    folder: Path,
+    parent_id: str | None,
+    lease: Lease | None = None,
+    referee: Referee | None = None,
+) -> Record:
+    """Run `config` in a process of its own on the leased devices, and log it. `plain` is the same config as containers.
+    `referee` is asked at each evaluation whether the run should stop.
 
     Returns the Record however the run ended. A Ctrl-C ends the child, closes the row as `killed`, and goes on up.
     """
+    lease = lease or one_device()
+    folder.mkdir(parents=True, exist_ok=True)
     swept = list(config.study.swept or [])
     facts = prepare(plain)
     conditions = conditions_of(config, plain, swept)
@@ -98,37 +121,53 @@ def supervise(config: RunConfig, plain: Mapping[str, Any], folder: Path, parent_
             "conditions.values": json.dumps(conditions),
             "commit": provenance.commit() or "unknown",
             "command": provenance.command(),
+            "coordinator": coordinator.identity(),
             **{f"version.{name}": version for name, version in provenance.versions().items()},
         },
     )
     clean = redact.tree(plain)
     row = store(config.tracking).open_run(record, parent_id, _params(plain), clean)
-    pinned = {**_for_child(plain), "model": config.model.pinned(plain["model"], facts)}
+    data = config.task.data.pinned(plain["task"]["data"], facts)
+    model = config.model.pinned(plain["model"], facts)
+    pinned = {**_for_child(plain), "model": model, "task": {**plain["task"], "data": data}}
+    others = devices.bytes_in_use(lease.devices)
+    if others:
+        log.warning("%s: others already hold %s on %s", record.name, progress.gib(others), lease)
+        record = replace(record, measurements={"memory/others_at_start_bytes": others})
     try:
-        record = _run(Job(config=pinned, record=record, folder=str(folder)), row)
+        record = _run(Job(config=pinned, record=record, folder=str(folder)), row, lease, referee)
     except KeyboardInterrupt:
         _close(row, record.ended(Outcome.KILLED, "interrupted by Ctrl-C"), folder)
         raise
+    record = remarks.remarked(record, config, facts["precision"])
     _close(row, record, folder)
     return record
 
 
-def _run(job: Job, row: RunLog) -> Record:
-    def on_event(event: isolation.Event) -> None:
+def _run(job: Job, row: RunLog, lease: Lease, referee: Referee | None) -> Record:
+    def on_event(event: isolation.Event) -> str | None:
         if event.name == "metrics":
             row.metrics(*event.arguments)
+        elif event.name == "reason_to_stop":
+            step, score, *_ = event.arguments
+            row.metrics(step, {"eval/score": score})
+            return referee(job.record, *event.arguments) if referee is not None else None
         else:
             label, done, total = event.arguments
             progress.show(f"{job.record.name}: {label} {done}/{total}")
+        return None
 
     try:
         log_file = Path(job.folder, LOG_FILE)
-        return isolation.call("sweep.trial:run", job, log_file=log_file, env=_one_device(), on_event=on_event)
+        return isolation.call("sweep.trial:run", job, log_file=log_file, env=lease.env, on_event=on_event)
     except isolation.ChildFailed as error:
         Path(job.folder, TRACEBACK_FILE).write_text(redact.text(error.traceback))
         return job.record.ended(Outcome.FAILED, str(error))
+    except isolation.Stopped:
+        return job.record.ended(Outcome.KILLED, "interrupted by Ctrl-C")
     except isolation.ChildKilled as error:
-        return job.record.ended(Outcome.OOM if error.host_oom else Outcome.KILLED, str(error))
+        died = replace(job.record, facts={**job.record.facts, "died": "itself"})
+        return died.ended(Outcome.OOM if error.host_oom else Outcome.KILLED, str(error))
 
 
 def _close(row: RunLog, record: Record, folder: Path) -> None:
@@ -137,17 +176,15 @@ def _close(row: RunLog, record: Record, folder: Path) -> None:
         redact.file(folder / name)
     clean = redact.tree({**record.as_dict(), "run_id": row.run_id})
     (folder / "record.json").write_text(json.dumps(clean, indent=1))
-    files = [folder / EXAMPLES_FILE]
-    if record.outcome is not Outcome.OK:
-        files += [folder / LOG_FILE, folder / TRACEBACK_FILE]
-    row.close(record, files)
+    names = (WEIGHTS_FOLDER,) if record.outcome is Outcome.OK else (LOG_FILE, TRACEBACK_FILE)
+    row.close(record, [folder / name for name in (EXAMPLES_FILE, TIMELINE_FILE, SNAPSHOT_FILE, *names)])
+    shutil.rmtree(folder / WEIGHTS_FOLDER, ignore_errors=True)  # kept by the store: not on the disk twice
 
 
-def _one_device() -> dict[str, str]:
+def one_device() -> Lease:
     """A run sees one GPU, the first of those that this process may use: over several, the Trainer would split each
     batch, and memory and throughput would be of another set-up."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
-    return {"CUDA_VISIBLE_DEVICES": visible.partition(",")[0]}
+    return Lease(devices=tuple(devices.visible()[:1]))
 
 
 def _for_child(config: Mapping[str, Any]) -> dict[str, Any]:

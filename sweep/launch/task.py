@@ -4,46 +4,81 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from sweep import progress, redact
-from sweep.config import parse, plain_config
+from sweep import progress, redact, remarks
+from sweep.config import RunConfig, parse, plain_config
 from sweep.errors import UserError
 from sweep.launch import isolation
 from sweep.record import Outcome, Record
 from sweep.study.setting import varied_keys
 
+if TYPE_CHECKING:
+    from sweep.launch.devices import Lease
+    from sweep.launch.supervise import Referee
+
 log = logging.getLogger(__name__)
 
 
+class Ready(NamedTuple):
+    """A run that may start: its config, parsed and plain, and its folder."""
+
+    config: RunConfig
+    plain: dict[str, Any]
+    folder: Path
+
+
+class Supervised:
+    """The two halves of a run for a launcher that keeps several going: `ready` reads Hydra's global state, so one
+    thread at a time; `run` waits for the run's process."""
+
+    referee: Referee | None = None  # asked at each evaluation; set by the study
+
+    def ready(self, composed: DictConfig) -> Ready:
+        plain = plain_config(composed)
+        hydra = HydraConfig.get()
+        if plain["study"]["swept"] is None:
+            plain["study"]["swept"] = varied_keys(hydra.overrides.task)
+        config = parse(plain)
+        folder = Path(hydra.runtime.output_dir)
+        _save_composed(folder / ".hydra", plain, hydra)
+        return Ready(config, plain, folder)
+
+    def run(self, ready: Ready, lease: Lease | None) -> Record:
+        """Run it in a process of its own. In a study the sweeper has made the parent run; alone there is none.
+
+        Raises:
+            UserError: where the run could not even begin.
+        """
+        from sweep.launch.supervise import store, supervise  # MLflow: seconds, while the fork server imports
+
+        config = ready.config
+        parent_id = None
+        if config.study.trial is not None:
+            parent = store(config.tracking).find_study(str(config.study.name))
+            if parent is None:
+                raise UserError(f"study {config.study.name} has no parent run in {redact.text(config.tracking.uri)}")
+            parent_id = parent.info.run_id
+        return supervise(config, ready.plain, ready.folder, parent_id, lease, self.referee)
+
+
+supervised = Supervised()
+
+
 def run_task(composed: DictConfig) -> Record:
-    """Run one config in a process of its own. In a study the sweeper has made the parent run; alone there is none.
+    """Run one config, on the first device.
 
     Raises:
         UserError: where the run could not even begin.
     """
     isolation.warm_up()
-    plain = plain_config(composed)
-    hydra = HydraConfig.get()
-    if plain["study"]["swept"] is None:
-        plain["study"]["swept"] = varied_keys(hydra.overrides.task)
-    config = parse(plain)
-    folder = Path(hydra.runtime.output_dir)
-    _save_composed(folder / ".hydra", plain, hydra)
-
-    from sweep.launch.supervise import store, supervise  # MLflow: seconds, while the fork server imports
-
-    parent_id = None
-    if config.study.trial is not None:
-        parent = store(config.tracking).find_study(str(config.study.name))
-        if parent is None:
-            raise UserError(f"study {config.study.name} has no parent run in {redact.text(config.tracking.uri)}")
-        parent_id = parent.info.run_id
-    record = supervise(config, plain, folder, parent_id)
-    log.info(progress.line(record))
+    ready = supervised.ready(composed)
+    record = supervised.run(ready, None)
+    if ready.config.study.trial is None:
+        log.info("\n".join([progress.line(record), *remarks.lines(record)]))
     return record
 
 

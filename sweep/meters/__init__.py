@@ -1,16 +1,21 @@
 """Honest meters: one file per meter, each a context manager around a phase of the run.
 
 Phases are `load`, `train` and `eval`. Peaks are reset between them, since generation at evaluation can need more than
-training, and a decision on the peak of the whole process would then be about evaluation.
+training, and a decision on the peak of the whole process would then be about evaluation. The same names on every
+device; `source` says what was counted.
 """
 
 from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from sweep.meters.timeline import Moment, growth_bytes_per_step, ranges
 
 if TYPE_CHECKING:
     import torch
@@ -18,14 +23,30 @@ if TYPE_CHECKING:
 PHASES = ("load", "train", "eval")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Meters:
+    """Options of the meters. They change nothing of what is learned, and so are no conditions.
+
+    `oom_snapshot` keeps the history of CUDA's allocator, for a picture of what was allocated where when memory ran out
+    (an artifact for pytorch.org/memory_viz). It costs some time at every allocation, so it is off unless asked for.
+    """
+
+    oom_snapshot: bool = False
+
+
 class MemoryMeter(ABC):
     """Peak memory of the run's tensors by phase. `source` names what was counted; figures of different sources are
     never ranked together."""
 
     source: str
+    costs_time = False  # whether a step that is watched is slower than one that is not
 
     def __init__(self) -> None:
         self.readings: dict[str, float] = {}
+        self.facts: dict[str, str] = {"memory_source": self.source}
+        self.timeline: list[Moment] = []
+        self._model: torch.nn.Module | None = None
+        self._optimizer: torch.optim.Optimizer | None = None
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -42,11 +63,32 @@ class MemoryMeter(ABC):
         """Where a meter costs time, it is on inside wanted windows only. A meter that costs nothing is always on."""
         return nullcontext()
 
-    def watch(self, model: torch.nn.Module) -> None:  # noqa: B027  most meters need not be told
-        """Tell the meter about a model that was made outside its windows."""
+    @contextmanager
+    def step(self, number: int, wanted: bool = True) -> Iterator[None]:
+        """A window around optimizer step `number` (from 1), kept in the timeline."""
+        yield
+
+    def watch(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Tell the meter about a model that was made outside its windows, and about what holds its optimizer state."""
+        self._model, self._optimizer = model, optimizer
 
     def synchronize(self) -> None:  # noqa: B027  a CPU has nothing to wait for
         """Wait for the device, before a clock is read."""
+
+    def out_of_memory(self) -> Mapping[str, float]:
+        """What was alive when memory ran out, by category in bytes: `memory/oom_alive_<category>_bytes`. Asked while
+        the error is being handled."""
+        return _alive(self._model, self._optimizer, self._live_bytes())
+
+    def close_timeline(self, steps: int) -> None:
+        """Say which steps were seen, and by how much memory grew from step to step, which is 0 unless something keeps
+        tensors alive."""
+        if not self.timeline:
+            return
+        self.facts["memory_steps"] = f"{ranges([moment.step for moment in self.timeline])} of {steps}"
+        growth = growth_bytes_per_step(self.timeline)
+        if growth is not None:
+            self.readings["memory/train_growth_bytes_per_step"] = growth
 
     @abstractmethod
     def _begin(self) -> None: ...
@@ -54,13 +96,23 @@ class MemoryMeter(ABC):
     @abstractmethod
     def _end(self, phase: str) -> None: ...
 
+    @abstractmethod
+    def _live_bytes(self) -> int:
+        """Bytes of tensors that are alive now."""
 
-def memory_meter(device_type: str) -> MemoryMeter:
-    """The meter for the device that tensors are on."""
+
+def _alive(model: torch.nn.Module | None, optimizer: torch.optim.Optimizer | None, live_bytes: int) -> dict[str, float]:
+    from sweep.meters.alive import by_category
+
+    return {f"memory/oom_alive_{name}_bytes": size for name, size in by_category(model, optimizer, live_bytes).items()}
+
+
+def memory_meter(device_type: str, options: Meters | None = None, folder: Path | None = None) -> MemoryMeter:
+    """The meter for the device that tensors are on. `folder` is where a snapshot goes."""
     if device_type == "cuda":
         from sweep.meters.cuda import CudaMemory
 
-        return CudaMemory()
+        return CudaMemory(snapshot_folder=folder if options is not None and options.oom_snapshot else None)
     from sweep.meters.cpu import LiveTensorMemory
 
     return LiveTensorMemory()

@@ -9,9 +9,9 @@ class Throughput:
     """Times optimizer steps.
 
     Tokens are counted by the attention mask, so that padding more does not look faster. Left out: the first
-    `skipped_steps` steps (kernel selection, allocator growth, and on the CPU the steps that the memory meter watches),
-    evaluation, checkpoints and data preparation. The caller synchronises the device before `step_begins` and
-    `step_ended`.
+    `skipped_steps` steps (kernel selection, allocator growth), steps that something slowed down (`counts=False`: on the
+    CPU those that the memory meter watches), evaluation, checkpoints and data preparation. The caller synchronises the
+    device before `step_begins` and `step_ended`.
     """
 
     def __init__(self, skipped_steps: int) -> None:
@@ -21,9 +21,11 @@ class Throughput:
         self.timed_tokens = 0
         self.timed_seconds = 0.0
         self._tokens = 0
+        self._counts = True
         self._started = 0.0
 
-    def step_begins(self) -> None:
+    def step_begins(self, counts: bool = True) -> None:
+        self._counts = counts
         self._tokens = 0
         self._started = time.perf_counter()
 
@@ -34,7 +36,7 @@ class Throughput:
         """The seconds that the step took."""
         seconds = time.perf_counter() - self._started
         self.steps += 1
-        if self.steps > self.skipped_steps:
+        if self._counts and self.steps > self.skipped_steps:
             self.timed_steps += 1
             self.timed_tokens += self._tokens
             self.timed_seconds += seconds

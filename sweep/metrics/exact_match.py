@@ -2,16 +2,53 @@
 
 from __future__ import annotations
 
+import re
+import string
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal
 
+from sweep.errors import UserError
 from sweep.metrics import Metric
+
+_NUMBER = re.compile(r"(?:(?<![\d.,])-)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?")
+_MARK = "####"  # stands before the answer in GSM8K
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExactMatch(Metric):
-    """1 where prediction and reference have the same words in the same order, else 0. White space does not count."""
+    """1 where prediction and reference are the same by `rule`, else 0.
+
+    - words: the same words in the same order; white space does not count.
+    - squad: after SQuAD's normalisation: lower case, without punctuation and the articles a, an, the.
+    - number: the same final number: the one behind "####" where there is that mark (GSM8K), else the last in the text.
+      "1,234.0", "$1234" and "1234." are equal.
+    """
+
+    rule: Literal["words", "squad", "number"] = "words"
 
     def per_example(self, predictions: Sequence[str], references: Sequence[str]) -> list[float]:
-        pairs = zip(predictions, references, strict=True)
-        return [float(prediction.split() == reference.split()) for prediction, reference in pairs]
+        """Raises UserError for a reference without a number where numbers are compared."""
+        read = {"words": str.split, "squad": squad_words, "number": final_number}[self.rule]
+        wanted = [read(reference) for reference in references]
+        if self.rule == "number" and None in wanted:
+            index = wanted.index(None)
+            raise UserError(
+                f"exact match by final number: the reference of example {index} has none: {references[index][:80]!r}; "
+                "use rule: words or squad"
+            )
+        return [float(read(got) == want) for got, want in zip(predictions, wanted, strict=True)]
+
+
+def squad_words(text: str) -> list[str]:
+    """The words that SQuAD's evaluation script compares."""
+    return _ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split()
+
+
+def final_number(text: str) -> Decimal | None:
+    """The number that a text ends on, or None."""
+    found = _NUMBER.findall(text.rpartition(_MARK)[2]) or _NUMBER.findall(text)
+    return Decimal(found[-1].replace(",", "")) if found else None

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from sweep.errors import UserError, first_line
 from sweep.report import Report
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,36 +43,89 @@ class Model(ABC):
         """This model's config, so that it loads exactly what `prepare` told of."""
         return config
 
+    def architecture(self) -> PretrainedConfig:
+        """What the model is made of, from its config.json alone: no weights are needed, and none are loaded."""
+        from transformers import AutoConfig
+
+        path, revision = self.location()
+        try:
+            return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=self.trust_remote_code)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"the config of {path} cannot be had: {first_line(error)}\nCheck the name and the network; a gated "
+                "model needs its terms accepted on the Hub and a token (`hf auth login`, or HF_TOKEN); a folder "
+                "with its config.json is enough."
+            ) from error
+
     @property
     def max_positions(self) -> int | None:
         """The longest sequence in tokens, where it is known before loading."""
         return None
 
+    def check(self, auto_class: type) -> None:
+        """Open tokenizer and config, and see that the architecture fits the task and the attention kernel.
+
+        Raises:
+            UserError: before any weight is read.
+        """
+        from sweep.models.checks import check_architecture
+
+        self.load_tokenizer()
+        check_architecture(self, auto_class)
+
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer, padding on the right, with a padding token (the end token where it has none of its own)."""
+        """The tokenizer, padding on the right, with a padding token: the end token where it has none of its own, which
+        hides nothing, since padding is masked by attention and labels by length."""
         from transformers import AutoTokenizer
 
         path, revision = self.location()
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=self.trust_remote_code)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=self.trust_remote_code)
+        except Exception as error:
+            raise UserError(
+                f"the tokenizer of {path} cannot be loaded: {first_line(error)}\n"
+                "A checkpoint's folder needs tokenizer.json, or the vocabulary files of its model; save_pretrained of "
+                "the tokenizer writes them."
+            ) from error
         tokenizer.padding_side = "right"
         if tokenizer.pad_token_id is None:
-            tokenizer.pad_token = tokenizer.eos_token
+            substitute = tokenizer.eos_token or tokenizer.unk_token
+            if substitute is None:
+                raise UserError(f"the tokenizer of {path} has no padding, end or unknown token; it needs one of them")
+            tokenizer.pad_token = substitute
         return tokenizer
 
-    def load(self, auto_class: type, quantization: Any | None, device: str) -> PreTrainedModel:
-        """The base with its weights on `device`, quantised while it is loaded where `quantization` is given."""
+    def load(
+        self, auto_class: type, quantization: Any | None, device: str, arguments: Mapping[str, Any] | None = None
+    ) -> PreTrainedModel:
+        """The base with its weights on `device`, quantised while it is loaded where `quantization` is given.
+        `arguments` are the task's: number and names of labels, for example.
+
+        Raises:
+            UserError: where the checkpoint is damaged, or of another architecture than its config says.
+        """
+        from safetensors import SafetensorError
+
+        from sweep.models.checks import check_loaded
         from sweep.precision import dtype_of
 
         path, revision = self.location()
-        model = auto_class.from_pretrained(
-            path,
-            revision=revision,
-            dtype="auto" if self.dtype == "auto" else dtype_of(self.dtype),
-            attn_implementation=self.attention,
-            trust_remote_code=self.trust_remote_code,
-            use_safetensors=True,
-            device_map={"": device},
-            quantization_config=quantization,
-        )
+        try:
+            model, found = auto_class.from_pretrained(
+                path,
+                revision=revision,
+                dtype="auto" if self.dtype == "auto" else dtype_of(self.dtype),
+                attn_implementation=self.attention,
+                trust_remote_code=self.trust_remote_code,
+                use_safetensors=True,
+                device_map={"": device},
+                quantization_config=quantization,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # a head for other labels is made anew; check_loaded refuses the rest
+                **(arguments or {}),
+            )
+        except (OSError, ValueError, SafetensorError) as error:
+            raise UserError(f"model {path} cannot be loaded: {first_line(error)}") from error
+        check_loaded(path, model, found)
         model.config.use_cache = False
         return model

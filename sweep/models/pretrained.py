@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 from sweep.errors import UserError, first_line
 from sweep.models import Model
+from sweep.models.folder import config_faults, folder_faults, positions
 from sweep.report import Report
 
 # Weights as safetensors only: what pickle would run is nobody's choice here.
@@ -27,9 +27,14 @@ class Pretrained(Model):
 
     def faults(self) -> Iterator[tuple[str, str]]:
         folder = Path(self.path).expanduser()
-        if folder.is_dir() and not (folder / "config.json").is_file():
-            yield "path", "is a folder without a config.json; save_pretrained writes one"
-        elif not folder.exists() and (self.path.startswith((".", "/", "~")) or self.path.count("/") > 1):
+        if not self.path.strip():
+            yield "path", "is empty; give a Hub id (owner/name), or the folder of a checkpoint"
+        elif folder.is_dir():
+            for message in config_faults(folder):
+                yield "path", message
+        elif folder.exists():
+            yield "path", "is a file; give the folder that it is in, or a Hub id (owner/name)"
+        elif self.path.startswith((".", "/", "~")) or self.path.count("/") > 1:
             yield "path", "is no folder that exists, and not a Hub id (owner/name)"
 
     def location(self) -> tuple[str, str | None]:
@@ -39,18 +44,13 @@ class Pretrained(Model):
     @property
     def max_positions(self) -> int | None:
         """From a folder's config.json; None for a model of the Hub, whose config is not here yet."""
-        file = Path(self.path).expanduser() / "config.json"
-        try:
-            config = json.loads(file.read_text())
-        except (OSError, ValueError):
-            return None
-        found = next((config[key] for key in ("max_position_embeddings", "n_positions") if key in config), None)
-        return found if isinstance(found, int) else None
+        return positions(Path(self.path).expanduser())
 
     def prepare(self, report: Report) -> Mapping[str, str]:
         """Download what is missing, and tell the commit (Hub) or a digest of config and weights (folder)."""
         path, revision = self.location()
         if os.path.isdir(path):
+            self._require_whole(Path(path))
             return {"model_revision": f"sha256:{folder_digest(Path(path))}"}
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -58,17 +58,39 @@ class Pretrained(Model):
         try:
             folder = snapshot_download(path, revision=revision, allow_patterns=_NEEDED)
         except (OSError, ValueError, HfHubHTTPError, LocalEntryNotFoundError) as error:
-            raise UserError(
-                f"model.path = {self.path} cannot be had: {first_line(error)}\n"
-                "Check the name and the network; a gated model needs its terms accepted on the Hub and a token "
-                "(`hf auth login`, or HF_TOKEN); offline, give the folder of a downloaded checkpoint."
-            ) from error
+            raise UserError(f"model.path = {self.path} cannot be had: {_why(error)}") from error
+        self._require_whole(Path(folder))
         return {"model_revision": Path(folder).name}
+
+    def _require_whole(self, folder: Path) -> None:
+        """Tokenizer and weights: a plan needs neither, a run both."""
+        faults = [f"model.path = {self.path} {fault}" for fault in folder_faults(folder)]
+        if faults:
+            raise UserError("\n".join(faults))
 
     def pinned(self, config: Mapping[str, Any], facts: Mapping[str, str]) -> Mapping[str, Any]:
         """A branch may move while a study runs: its runs load the commit that was seen first."""
         commit = facts["model_revision"]
         return config if commit.startswith("sha256:") else {**config, "revision": commit}
+
+
+def _why(error: Exception) -> str:
+    """What the Hub said, and what to do about it."""
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.GatedRepoError):  # a kind of RepositoryNotFoundError
+        return (
+            "it is gated. Accept its terms on its page of the Hub, and give a token that may read it (`hf auth login`, "
+            "or HF_TOKEN)"
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return "the Hub knows no such model, or it is private: check the name, or give a token (`hf auth login`)"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return "it has no such revision; see its page on the Hub for branches, tags and commits"
+    return (
+        f"{first_line(error)}\nCheck the name and the network; offline, give the folder of a downloaded checkpoint, or "
+        "a model that is in the Hub's cache already."
+    )
 
 
 def folder_digest(folder: Path) -> str:

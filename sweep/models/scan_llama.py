@@ -20,7 +20,7 @@ from sweep.preflight import output_fault
 from sweep.report import Report
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 PAD, START, END = "<pad>", "<s>", "</s>"
@@ -66,6 +66,28 @@ class ScanLlama(Model):
     def location(self) -> tuple[str, None]:
         return str(self.folder), None
 
+    def architecture(self) -> PretrainedConfig:
+        from transformers import LlamaConfig
+
+        tokenizer = build_tokenizer()
+        return LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=self.hidden_size,
+            intermediate_size=self.intermediate_size,
+            num_hidden_layers=self.num_hidden_layers,
+            num_attention_heads=self.num_attention_heads,
+            max_position_embeddings=POSITIONS,
+            tie_word_embeddings=False,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            use_cache=False,
+        )
+
+    def load_tokenizer(self) -> PreTrainedTokenizerBase:
+        """The saved one; what it was made from, before the model is built."""
+        return super().load_tokenizer() if self.folder.is_dir() else build_tokenizer()
+
     def prepare(self, report: Report) -> Mapping[str, str]:
         """Build the model where the cache lacks it or holds a damaged one. Processes that ask at once wait for one."""
         from filelock import FileLock
@@ -94,7 +116,7 @@ class ScanLlama(Model):
 
     def _pretrain(self, folder: Path, report: Report) -> None:
         import torch
-        from transformers import LlamaConfig, LlamaForCausalLM, set_seed
+        from transformers import LlamaForCausalLM, set_seed
 
         from sweep import training
         from sweep.config import Train
@@ -103,21 +125,7 @@ class ScanLlama(Model):
 
         tokenizer = build_tokenizer()
         set_seed(self.pretrain_seed)
-        model = LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=self.hidden_size,
-                intermediate_size=self.intermediate_size,
-                num_hidden_layers=self.num_hidden_layers,
-                num_attention_heads=self.num_attention_heads,
-                max_position_embeddings=POSITIONS,
-                tie_word_embeddings=False,
-                pad_token_id=tokenizer.pad_token_id,
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-                use_cache=False,
-            )
-        ).to("cuda" if torch.cuda.is_available() else "cpu")
+        model = LlamaForCausalLM(self.architecture()).to("cuda" if torch.cuda.is_available() else "cpu")
         examples = scan.base_examples()
         log.info(
             "pretraining the embedded base model once: %d parameters, %d examples, %d steps",

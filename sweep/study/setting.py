@@ -26,8 +26,13 @@ def setting_name(config: Mapping[str, Any], swept: Iterable[str]) -> str:
     keys = [key for key in swept if key not in (VARIANT, SEED)]
     last = [key.rpartition(".")[2] for key in keys]
     short = [part if last.count(part) == 1 else key for key, part in zip(keys, last, strict=True)]
-    values = [f"{name}={select(config, key)}" for name, key in zip(short, keys, strict=True)]
+    values = [f"{name}={_shown(select(config, key))}" for name, key in zip(short, keys, strict=True)]
     return " ".join([str(config["variant"]["name"]), *values])
+
+
+def _shown(value: Any) -> str:
+    """A sampled number has seventeen digits, of which a name needs five."""
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
 def setting_digest(config: Mapping[str, Any], swept: Iterable[str]) -> str:

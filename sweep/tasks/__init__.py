@@ -5,24 +5,38 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
-from sweep.datasets import Dataset, Example
+from sweep.datasets import Dataset, Example, Splits
 from sweep.errors import alternatives
-from sweep.metrics import Metric
+from sweep.metrics import Answers, Metric
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-Encoded = Mapping[str, list[int]]
+Encoded = Mapping[str, Any]  # token ids and labels of one example, unpadded
+IGNORED = -100  # the label that cross-entropy leaves out
+
+
+class Encodings(list[Encoded]):
+    """Encoded examples. `truncated` of them were cut to the longest length, `dropped` ones are not among them: nothing
+    to learn was left."""
+
+    def __init__(self, rows: Sequence[Encoded] = (), truncated: int = 0, dropped: int = 0):
+        super().__init__(rows)
+        self.truncated = truncated
+        self.dropped = dropped
 
 
 class Evaluation(NamedTuple):
-    """Validation scores by metric name, and one row per example: its index, texts, and value of each metric."""
+    """Validation scores by metric name, and one row per example: its index, texts, and value of each metric. `facts`
+    belong to the scores (BLEU's signature); `truncated` examples did not fit whole."""
 
     scores: dict[str, float]
     rows: list[dict[str, Any]]
+    facts: Mapping[str, str] = {}
+    truncated: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +44,7 @@ class Task(ABC):
     """A kind of task over a data set, judged by `metrics`. `score` names the metric that decides."""
 
     task_type: ClassVar[str]  # PEFT's name for it
+    token_loss: ClassVar[bool] = True  # the model's loss is a sum over tokens, divided by the whole batch's number
 
     data: Dataset
     metrics: dict[str, Metric]
@@ -43,12 +58,24 @@ class Task(ABC):
     def higher_is_better(self) -> bool:
         return self.metrics[self.score].higher_is_better
 
+    def bind(self, splits: Splits) -> Self:
+        """This task for these examples, checked: what depends on the data (the labels) is known from here on.
+
+        Raises:
+            UserError: where the examples lack a role, or cannot be learnt from.
+        """
+        return self
+
+    def model_arguments(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+        """What `from_pretrained` must be told for this task, beside the checkpoint."""
+        return {}
+
     @abstractmethod
     def auto_class(self) -> type:
         """The transformers `AutoModelFor…` class."""
 
     @abstractmethod
-    def encode(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int) -> list[Encoded]:
+    def encode(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int) -> Encodings:
         """Training examples as token ids and labels, unpadded."""
 
     @abstractmethod
@@ -63,5 +90,27 @@ class Task(ABC):
         examples: Sequence[Example],
         batch_size: int,
         metered: Callable[[int], Any],
+        max_length: int | None = None,
     ) -> Evaluation:
-        """Scores on `examples`. Each batch runs inside `metered(batch index)`."""
+        """Scores on `examples`. Each batch runs inside `metered(batch index)`. `max_length` is the training's: longer
+        examples are cut here as there; None is as long as the model can."""
+
+    def verify(self, model: torch.nn.Module, examples: Sequence[Encoded]) -> None:  # noqa: B027  most need no check
+        """Check that this very model treats encoded examples as this task takes for granted. Raises UserError."""
+
+    def beside(self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, max_length: int) -> dict[str, float]:
+        """Measurements of the model outside the task, made before and after training."""
+        return {}
+
+    def measured(self, answers: Answers, rows: list[dict[str, Any]], truncated: int = 0) -> Evaluation:
+        """All metrics over the answers; their per-example columns are added to the rows."""
+        scores: dict[str, float] = {}
+        facts: dict[str, str] = {}
+        for name, metric in self.metrics.items():
+            score, columns = metric.measure(answers)
+            scores[name] = score
+            for suffix, values in columns.items():
+                for row, value in zip(rows, values, strict=True):
+                    row[f"{name}{suffix}"] = value
+            facts.update({f"{kind}.{name}": text for kind, text in metric.facts().items()})
+        return Evaluation(scores=scores, rows=rows, facts=facts, truncated=truncated)

@@ -2,42 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from annotated_types import Ge
 
-from sweep.datasets import Example
-from sweep.errors import UserError
-from sweep.tasks import Encoded, Evaluation, Task
+from sweep.datasets import Dataset, Example, Splits
+from sweep.datasets.reading import read_text
+from sweep.errors import UserError, alternatives
+from sweep.metrics import Answers
+from sweep.tasks import IGNORED, Encoded, Encodings, Evaluation, Task, packing
+from sweep.tasks.batching import by_length, mask, padded, positions_of, virtual_tokens
+from sweep.tasks.likelihood import nll
+from sweep.tasks.prompts import Dialogue, Format, check_roles, within
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-IGNORED = -100  # the label that cross-entropy leaves out
+_OUTSIDE_BATCH = 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class Generation(Task):
-    """The loss is on the response and the end token only; the score is on greedy generations of at most
-    `max_new_tokens` tokens."""
+    """The loss is on the response and its end only; the score is on what is generated, greedily unless `num_beams` or
+    `temperature` say otherwise, at most `max_new_tokens` tokens.
+
+    Examples are pairs (prompt, response), written as they are or, with `chat`, in the model's chat template; or
+    conversations (messages). `packing` puts several short examples into one training row. `outside` are texts that the
+    task is not about: their loss before and after training tells how much the model forgets.
+    """
 
     task_type: ClassVar[str] = "CAUSAL_LM"
 
     max_new_tokens: Annotated[int, Ge(1)] = 64
+    num_beams: Annotated[int, Ge(1)] = 1
+    temperature: Annotated[float, Ge(0)] = 0.0
+    chat: bool = False
+    system: str | None = None
+    chat_template: str | None = None
+    packing: bool = False
+    outside: Dataset | None = None
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        yield from super().faults()
+        template = self.chat_template
+        if template is not None and "{" not in template and not Path(template).expanduser().is_file():
+            yield "chat_template", "is neither a Jinja template nor a file that holds one"
+
+    def bind(self, splits: Splits) -> Self:
+        for name in ("train", "validation", "test"):
+            check_roles(getattr(splits, name), splits.columns, name)
+        return self
 
     def auto_class(self) -> type:
         from transformers import AutoModelForCausalLM
 
         return AutoModelForCausalLM
 
-    def encode(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int) -> list[Encoded]:
-        return encode_pairs(tokenizer, examples, max_length)
+    def encode(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int) -> Encodings:
+        rows = within(self._dialogues(tokenizer, examples), max_length)
+        return packing.pack(rows, max_length) if self.packing else rows
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[Encoded]], dict[str, torch.Tensor]]:
-        return pad_batch(tokenizer)
+        return packing.pad_packed(tokenizer.pad_token_id) if self.packing else pad_batch(tokenizer)
+
+    def verify(self, model: torch.nn.Module, examples: Sequence[Encoded]) -> None:
+        if self.packing:
+            packing.verify(model, examples)
 
     def evaluate(
         self,
@@ -46,99 +81,134 @@ class Generation(Task):
         examples: Sequence[Example],
         batch_size: int,
         metered: Callable[[int], Any],
+        max_length: int | None = None,
     ) -> Evaluation:
-        """Batches of similar length, longest prompts first, padded on the left, greedy, with the KV cache."""
-        prompts = tokenizer([example["prompt"] for example in examples])["input_ids"]
-        order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
-        generated = [""] * len(prompts)
-        for number, start in enumerate(range(0, len(order), batch_size)):
-            indices = order[start : start + batch_size]
-            with metered(number):
-                texts = self._generate(model, tokenizer, [prompts[i] for i in indices])
-            for index, text in zip(indices, texts, strict=True):
-                generated[index] = text
-        references = [example["response"] for example in examples]
-        per_example = {name: metric.per_example(generated, references) for name, metric in self.metrics.items()}
+        """What is generated, and the likelihood of the references, as far as the metrics need them.
+
+        Batches of similar length, longest prompts first, with the KV cache. Of a prompt that leaves no room for a
+        response in the model's positions, the beginning is cut off.
+        """
+        dialogues = self._dialogues(tokenizer, examples)
+        generated, truncated = None, 0
+        if any(metric.needs_predictions for metric in self.metrics.values()):
+            whole = [dialogue.ids[: dialogue.answer] for dialogue in dialogues]
+            prompts = self._fitting(whole, model, max_length)
+            truncated = sum(len(prompt) < len(original) for prompt, original in zip(prompts, whole, strict=True))
+            generated = [""] * len(prompts)
+            alike = virtual_tokens(model) > 0
+            for number, indices in enumerate(by_length([len(prompt) for prompt in prompts], batch_size, equal=alike)):
+                with metered(number):
+                    texts = self._generate(model, tokenizer, [prompts[i] for i in indices])
+                for index, text in zip(indices, texts, strict=True):
+                    generated[index] = text
+        sums = counts = None
+        if any(metric.needs_likelihood for metric in self.metrics.values()):
+            limit = max_length or positions_of(model) or max(len(dialogue.ids) for dialogue in dialogues)
+            answers = self._answers(dialogues, limit)
+            sums, counts = nll(model, answers, pad_batch(tokenizer), batch_size, self._shifted, metered)
+        references = [dialogue.reference for dialogue in dialogues]
         rows = [
             {
                 "index": index,
-                "prompt": example["prompt"],
-                "reference": references[index],
-                "prediction": generated[index],
-                **{name: values[index] for name, values in per_example.items()},
+                "prompt": dialogue.prompt_text,
+                "reference": dialogue.reference,
+                **({"prediction": generated[index]} if generated is not None else {}),
             }
-            for index, example in enumerate(examples)
+            for index, dialogue in enumerate(dialogues)
         ]
-        scores = {name: metric.score(generated, references) for name, metric in self.metrics.items()}
-        return Evaluation(scores=scores, rows=rows)
+        return self.measured(Answers(references, generated, sums, counts), rows, truncated)
+
+    def beside(self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, max_length: int) -> dict[str, float]:
+        """`outside_loss`: nats per token of the texts outside the task, each cut at `max_length` tokens."""
+        if self.outside is None:
+            return {}
+        splits = self.outside.load()
+        if any("text" not in example for example in splits.validation):
+            raise UserError(f"task.outside.columns.text is not given; {alternatives('text', splits.columns)}")
+        texts = tokenizer([example["text"] for example in splits.validation], verbose=False)["input_ids"]
+        rows = [{"input_ids": ids[:max_length], "labels": ids[:max_length]} for ids in texts if len(ids) > 1]
+        if not rows:
+            raise UserError("task.outside: no text of two tokens or more is there")
+        was_training = model.training
+        model.eval()
+        sums, counts = nll(model, rows, pad_batch(tokenizer), _OUTSIDE_BATCH, True, lambda batch: nullcontext())
+        model.train(was_training)
+        return {"outside_loss": sum(sums) / sum(counts)}
+
+    _shifted: ClassVar[bool] = True  # a causal model foretells a token at the position before it
+
+    def _dialogues(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> list[Dialogue]:
+        """`chat_template` may be a file: templates are long."""
+        template = self.chat_template
+        if template is not None and "{" not in template:
+            template = read_text(Path(template).expanduser())
+        return Format(chat=self.chat, system=self.system, template=template).dialogues(tokenizer, examples)
+
+    def _answers(self, dialogues: Sequence[Dialogue], limit: int) -> list[Encoded]:
+        """Rows with labels on the last answer alone: that is the reference."""
+        rows = []
+        for dialogue in dialogues:
+            labels = [*([IGNORED] * dialogue.answer), *dialogue.ids[dialogue.answer :]]
+            start = max(0, min(len(labels) - limit, dialogue.answer - 1))  # the beginning of a long prompt goes first
+            rows.append({"input_ids": dialogue.ids[start : start + limit], "labels": labels[start : start + limit]})
+        return rows
+
+    def _fitting(self, prompts: Sequence[list[int]], model: torch.nn.Module, max_length: int | None) -> list[list[int]]:
+        """Prompts that leave room for a response in the model's positions, where these are bounded."""
+        positions = positions_of(model)
+        if positions is None:
+            return list(prompts)
+        positions -= virtual_tokens(model)
+        if positions <= self.max_new_tokens:
+            raise UserError(
+                f"task.max_new_tokens = {self.max_new_tokens} leaves no room for a prompt in the model's {positions} "
+                "positions; lower it"
+            )
+        return [prompt[-(positions - self.max_new_tokens) :] for prompt in prompts]
 
     def _generate(
         self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]]
     ) -> list[str]:
+        """Padded on the left, so that all responses begin at the same position."""
+        ids = padded(prompts, tokenizer.pad_token_id, left=True)
+        output = self._sequences(model, tokenizer, {"input_ids": ids, "attention_mask": mask(prompts, left=True)})
+        return tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True)
+
+    def _sequences(self, model: Any, tokenizer: PreTrainedTokenizerBase, inputs: dict[str, Any]) -> torch.Tensor:
         import torch
 
         device = next(model.parameters()).device
-        longest = max(map(len, prompts))
-        ids = [[tokenizer.pad_token_id] * (longest - len(prompt)) + prompt for prompt in prompts]
-        mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+        sampling = {"temperature": self.temperature, "do_sample": True} if self.temperature else {"do_sample": False}
         with torch.no_grad():
-            output = model.generate(
-                input_ids=torch.tensor(ids, device=device),
-                attention_mask=torch.tensor(mask, device=device),
+            return model.generate(
+                **{name: tensor.to(device) for name, tensor in inputs.items()},
                 max_new_tokens=self.max_new_tokens,
-                do_sample=False,
+                num_beams=self.num_beams,
                 use_cache=True,
                 pad_token_id=tokenizer.pad_token_id,
-                eos_token_id=tokenizer.eos_token_id,
+                eos_token_id=_ends(model, tokenizer),
+                **sampling,
             )
-        return tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True)
 
 
-def encode_pairs(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int) -> list[Encoded]:
-    """Prompt (with the tokenizer's opening tokens), response, end token; labels on the last two.
+def _ends(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Tokens that end a response: the tokenizer's, and those that the checkpoint names (a chat model's end of turn)."""
+    named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    return sorted({tokenizer.eos_token_id, *([named] if isinstance(named, int) else named or [])})
 
-    Tokens beyond `max_length` are cut off at the right. An example of whose response nothing is left is dropped: a
-    batch of such ones alone has no loss.
 
-    Raises:
-        UserError: where that leaves no example at all.
-    """
-    prompts = tokenizer([example["prompt"] for example in examples])["input_ids"]
-    responses = tokenizer([example["response"] for example in examples], add_special_tokens=False)["input_ids"]
-    encoded: list[Encoded] = []
-    for prompt, response in zip(prompts, responses, strict=True):
-        answer = [*response, tokenizer.eos_token_id]
-        ids = [*prompt, *answer][:max_length]
-        labels = [*([IGNORED] * len(prompt)), *answer][:max_length]
-        if len(ids) > len(prompt):
-            encoded.append({"input_ids": ids, "labels": labels})
-    if not encoded:
-        raise UserError(
-            f"train.max_length = {max_length} cuts every response off (the shortest prompt has "
-            f"{min(map(len, prompts))} tokens): nothing is left to learn from; raise it"
-        )
-    return encoded
+def encode_pairs(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int) -> Encodings:
+    """Prompt (with the tokenizer's opening tokens), response, end token; labels on the last two."""
+    return within(Format().dialogues(tokenizer, examples), max_length)
 
 
 def pad_batch(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[Encoded]], dict[str, torch.Tensor]]:
-    """A collator that pads to the longest example of the batch. Padding is masked by attention, never by token id:
-    where the pad token is the end token, a mask by id would hide the real end of the text."""
+    """A collator that pads to the longest example of the batch."""
     pad = tokenizer.pad_token_id
 
     def collate(rows: list[Encoded]) -> dict[str, torch.Tensor]:
-        import torch
-
-        longest = max(len(row["input_ids"]) for row in rows)
-        ids, labels, mask = [], [], []
-        for row in rows:
-            tokens, padding = list(row["input_ids"]), longest - len(row["input_ids"])
-            ids.append(tokens + [pad] * padding)
-            labels.append(list(row["labels"]) + [IGNORED] * padding)
-            mask.append([1] * len(tokens) + [0] * padding)
-        return {
-            "input_ids": torch.tensor(ids),
-            "attention_mask": torch.tensor(mask),
-            "labels": torch.tensor(labels),
-        }
+        ids = [row["input_ids"] for row in rows]
+        labels = padded([row["labels"] for row in rows], IGNORED)
+        return {"input_ids": padded(ids, pad), "attention_mask": mask(ids), "labels": labels}
 
     return collate

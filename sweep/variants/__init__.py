@@ -8,13 +8,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from annotated_types import Gt, Lt, MinLen
+
+from sweep.errors import UserError
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
+
+TRAINED_FILE = "trained.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,16 +30,64 @@ class Variant(ABC):
     2024, arXiv 2405.09673), so that one rate for all would be unfair to some.
     """
 
+    separate: ClassVar[bool] = False  # whether what was trained is carried beside the base, and loaded onto it
+
     name: Annotated[str, MinLen(1)]
     learning_rate: Annotated[float, Gt(0), Lt(1e9)]
 
-    def quantization(self, compute_dtype: torch.dtype) -> Any | None:
+    def quantization(self, compute_dtype: torch.dtype, task_type: str = "CAUSAL_LM") -> Any | None:
         """The transformers quantisation config that the base is loaded with, or None."""
         return None
+
+    def prepare(self, model: PreTrainedModel, activation_checkpointing: bool) -> PreTrainedModel:
+        """The base as this variant needs it, once loaded: quantised ones have parts cast to fp32."""
+        return model
 
     @abstractmethod
     def wrap(self, model: PreTrainedModel, task_type: str, activation_checkpointing: bool) -> torch.nn.Module:
         """The model with the parameters that train. `task_type` is PEFT's name for the task ("CAUSAL_LM", …)."""
+
+    def save(self, model: torch.nn.Module, folder: Path) -> None:
+        """Write what was trained, and nothing of what was not, into `folder`."""
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        trained = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad}
+        save_file(trained, folder / TRAINED_FILE)
+
+    def restore(self, base: PreTrainedModel, folder: Path) -> torch.nn.Module:
+        """`base`, freshly loaded, with what `save` wrote. It gives the logits of the model that was saved.
+
+        Raises:
+            UserError: where the folder's weights are not those of this base.
+        """
+        from safetensors.torch import load_file
+
+        parameters = dict(base.named_parameters())
+        saved = load_file(folder / TRAINED_FILE)
+        for name, value in saved.items():
+            if name not in parameters or parameters[name].shape != value.shape:
+                raise UserError(f"{folder / TRAINED_FILE} holds {name} {tuple(value.shape)}, which this base has not")
+            parameters[name].data = value.to(parameters[name].device)
+        return base
+
+    def merge(self, model: torch.nn.Module) -> PreTrainedModel:
+        """A plain transformers model with what was trained inside. `model` must not be quantised.
+
+        Raises:
+            UserError: where what was trained has no place in the base's own weights.
+        """
+        return model
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the base is held in fewer than 16 bits while this variant trains."""
+        return False
+
+    @property
+    def extra_positions(self) -> int:
+        """Positions, in tokens, that this variant puts before every sequence."""
+        return 0
 
     def optimizer(self, device_type: str) -> str | None:
         """A name from transformers' `OptimizerNames` that replaces the study's optimizer on this device, or None."""

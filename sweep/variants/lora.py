@@ -1,4 +1,4 @@
-"""LoRA (Hu et al. 2021, arXiv 2106.09685) and QLoRA (Dettmers et al. 2023, arXiv 2305.14314), by PEFT."""
+"""LoRA (Hu et al. 2021, arXiv 2106.09685), also on a base that is held in 8 or in 4 bits, by PEFT."""
 
 from __future__ import annotations
 
@@ -8,20 +8,25 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Gt, Lt
 
-from sweep.errors import UserError
-from sweep.variants import Variant
+from sweep.variants.adapter import Adapter, has_conv1d, heads, linear_targets, name_faults
 
 if TYPE_CHECKING:
     import torch
-    from peft import PeftModel
+    from peft import LoraConfig
     from transformers import BitsAndBytesConfig, PreTrainedModel
+
+# Heads for classification, as transformers' architectures name them: bitsandbytes would quantise them, and they train.
+HEAD_NAMES = ("classifier", "pre_classifier", "score", "classification_head", "pooler", "logits_proj", "qa_outputs")
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoRA(Variant):
+class LoRA(Adapter):
     """Low-rank adapters on a frozen base: r·(d_in + d_out) trainable parameters per adapted matrix.
 
-    `target_modules` are names of modules (their last part), or "all-linear" for every linear layer but the output head.
+    `target_modules` are names of modules (their last part), "all-linear" for every linear layer but the output head, or
+    "auto" for PEFT's own choice where it knows the architecture. `rslora` scales by alpha/√r instead of alpha/r
+    (Kalajdzievski 2023, arXiv 2312.03732); `dora` trains a magnitude per output as well (Liu et al. 2024, arXiv
+    2402.09353), d_out more parameters per matrix.
     """
 
     r: Annotated[int, Ge(1)]
@@ -32,63 +37,57 @@ class LoRA(Variant):
     dora: bool = False
 
     def faults(self) -> Iterator[tuple[str, str]]:
-        if isinstance(self.target_modules, str) and self.target_modules != "all-linear":
-            yield (
-                "target_modules",
-                f"must be a list of module names, [{self.target_modules}], or all-linear",
-            )
-        if not self.target_modules:
-            yield "target_modules", "is empty: nothing would train; give module names, or all-linear"
+        yield from name_faults(self.target_modules)
 
-    def wrap(self, model: PreTrainedModel, task_type: str, activation_checkpointing: bool) -> PeftModel:
-        from peft import LoraConfig, get_peft_model
+    def peft_config(self, model: PreTrainedModel, task_type: str) -> LoraConfig:
+        from peft import LoraConfig
+        from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as MAPPING
 
-        self._check_targets(model)
-        return get_peft_model(
-            model,
-            LoraConfig(
-                task_type=task_type,
-                r=self.r,
-                lora_alpha=self.alpha,
-                lora_dropout=self.dropout,
-                target_modules=self.target_modules,
-                use_rslora=self.rslora,
-                use_dora=self.dora,
-                bias="none",
-            ),
+        return LoraConfig(
+            task_type=task_type,
+            r=self.r,
+            lora_alpha=self.alpha,
+            lora_dropout=self.dropout,
+            target_modules=linear_targets(model, self.target_modules, MAPPING),
+            use_rslora=self.rslora,
+            use_dora=self.dora,
+            bias="none",
+            fan_in_fan_out=has_conv1d(model),
+            modules_to_save=heads(model, task_type) or None,
         )
-
-    def _check_targets(self, model: PreTrainedModel) -> None:
-        """PEFT only warns where some of the names match nothing, and the rank is then spent on fewer matrices."""
-        if isinstance(self.target_modules, str):
-            return
-        from torch import nn
-        from transformers.pytorch_utils import Conv1D
-
-        names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
-        missing = [t for t in self.target_modules if not any(n == t or n.endswith(f".{t}") for n in names)]
-        if missing:
-            have = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in names))
-            raise UserError(
-                f"variant.target_modules: {', '.join(map(repr, missing))} matches no linear module of "
-                f"{type(model).__name__}; it has: {have}"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
-class QLoRA(LoRA):
-    """LoRA on a base held in 4-bit NF4 with double quantisation.
+class _OnQuantizedBase(LoRA):
+    """The base is quantised as it is loaded; norms, embeddings and head are cast to fp32 by PEFT's
+    `prepare_model_for_kbit_training`."""
 
-    The base is quantised as it is loaded; norms, embeddings and head are cast to fp32 by PEFT's
-    `prepare_model_for_kbit_training`. Where CUDA is present the optimizer is paged AdamW, whose state is managed memory
-    that `max_memory_allocated` does not see.
+    @property
+    def quantized(self) -> bool:
+        return True
+
+    def prepare(self, model: PreTrainedModel, activation_checkpointing: bool) -> PreTrainedModel:
+        from peft import prepare_model_for_kbit_training
+
+        if not getattr(model, "is_quantized", False):  # a 16-bit reload, to merge into
+            return model
+        # The Trainer turns activation checkpointing on, as for every variant; PEFT would by a deprecated name.
+        return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QLoRA(_OnQuantizedBase):
+    """LoRA on a base held in 4-bit NF4 with double quantisation (Dettmers et al. 2023, arXiv 2305.14314).
+
+    Where CUDA is present the optimizer is paged AdamW, whose state is managed memory that `max_memory_allocated` does
+    not see.
     """
 
     quant_type: Literal["nf4", "fp4"] = "nf4"
     double_quantization: bool = True
     paged_optimizer: bool = True
 
-    def quantization(self, compute_dtype: torch.dtype) -> BitsAndBytesConfig:
+    def quantization(self, compute_dtype: torch.dtype, task_type: str = "CAUSAL_LM") -> BitsAndBytesConfig:
         from transformers import BitsAndBytesConfig
 
         return BitsAndBytesConfig(
@@ -96,18 +95,12 @@ class QLoRA(LoRA):
             bnb_4bit_quant_type=self.quant_type,
             bnb_4bit_use_double_quant=self.double_quantization,
             bnb_4bit_compute_dtype=compute_dtype,
+            llm_int8_skip_modules=kept_whole(task_type),
         )
 
-    def wrap(self, model: PreTrainedModel, task_type: str, activation_checkpointing: bool) -> PeftModel:
-        from peft import prepare_model_for_kbit_training
-
+    def prepare(self, model: PreTrainedModel, activation_checkpointing: bool) -> PreTrainedModel:
         self._keep_gradients_after_evaluation(model)
-        prepared = prepare_model_for_kbit_training(
-            model,
-            use_gradient_checkpointing=activation_checkpointing,
-            gradient_checkpointing_kwargs={"use_reentrant": False},
-        )
-        return super().wrap(prepared, task_type, activation_checkpointing)
+        return super().prepare(model, activation_checkpointing)
 
     @staticmethod
     def _keep_gradients_after_evaluation(model: PreTrainedModel) -> None:
@@ -124,3 +117,28 @@ class QLoRA(LoRA):
 
     def optimizer(self, device_type: str) -> str | None:
         return "paged_adamw_32bit" if self.paged_optimizer and device_type == "cuda" else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRA8bit(_OnQuantizedBase):
+    """LoRA on a base held in 8 bits (LLM.int8(), Dettmers et al. 2022, arXiv 2208.07339).
+
+    Columns of the input with a value above `outlier_threshold` are multiplied in 16 bits; 0 multiplies all in 8.
+    """
+
+    outlier_threshold: Annotated[float, Ge(0)] = 6.0
+
+    def quantization(self, compute_dtype: torch.dtype, task_type: str = "CAUSAL_LM") -> BitsAndBytesConfig:
+        from transformers import BitsAndBytesConfig
+
+        return BitsAndBytesConfig(
+            load_in_8bit=True,
+            llm_int8_threshold=self.outlier_threshold,
+            llm_int8_skip_modules=kept_whole(task_type),
+        )
+
+
+def kept_whole(task_type: str) -> list[str] | None:
+    """Modules that are not quantised. None leaves it to transformers, which spares the output embedding; it does not
+    know a new classification head for one, and training would stop at its integers."""
+    return None if task_type in ("CAUSAL_LM", "SEQ_2_SEQ_LM") else list(HEAD_NAMES)

@@ -1,0 +1,74 @@
+"""Hydra's view of the device pool. Imported at every start of any Hydra application, so nothing of weight."""
+
+# No postponed annotations: see sweeper.py.
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+@dataclass
+class ParetuneLauncherConf:
+    """`hydra.launcher.*`: which GPUs, how many for one run, and how many runs at a time where there is no GPU (null:
+    the sweeper's n_jobs)."""
+
+    _target_: str = "hydra_plugins.paretune.launcher.ParetuneLauncher"
+    devices: Any = "auto"
+    devices_per_run: int = 1
+    slots: int | None = None
+
+
+class ParetuneLauncher(Launcher):
+    """Runs jobs in processes of their own, one per device (or slot) at a time. A free device gets the next at once."""
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+        self.config: DictConfig | None = None
+        self.hydra_context: HydraContext | None = None
+        self.task_function: TaskFunction | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context = hydra_context
+        self.task_function = task_function
+        self.config = config
+
+    def open(self, slots: int | None = None) -> Any:
+        """A pool that takes one job at a time; `slots` where there is no GPU and the launcher names no number."""
+        from hydra.core.utils import configure_log, setup_globals
+
+        from sweep.launch.devices import leases
+        from sweep.launch.hydra_job import Application
+        from sweep.launch.job_pool import JobPool
+
+        setup_globals()
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        options = {**self.options, "slots": self.options.get("slots") or slots}
+        return JobPool(Application(self.task_function, self.hydra_context, self.config), leases(**options))
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        returned: dict[int, JobReturn] = {}
+        with self.open() as pool:
+            for number, overrides in enumerate(job_overrides):
+                while not pool.free:
+                    returned.update(self._ended(pool))
+                pool.submit(number, overrides, initial_job_idx + number)
+            while len(returned) < len(job_overrides):
+                returned.update(self._ended(pool))
+        return [returned[number] for number in range(len(job_overrides))]
+
+    @staticmethod
+    def _ended(pool: Any) -> dict[int, JobReturn]:
+        ended = {}
+        for tag, value, error in pool.wait():
+            if error is not None:
+                raise error
+            ended[tag] = value
+        return ended
+
+
+ConfigStore.instance().store(group="hydra/launcher", name="paretune", node=ParetuneLauncherConf, provider="paretune")

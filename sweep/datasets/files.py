@@ -1,0 +1,78 @@
+"""Local files: JSONL, JSON, CSV, TSV or Parquet, with named columns."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from sweep.datasets.reading import Layout, file_faults, read
+from sweep.datasets.tabular import Tables, Tabular
+from sweep.report import Report
+
+
+class FileTable:
+    """The rows of one or more files of the same columns."""
+
+    def __init__(self, paths: Sequence[Path], layout: Layout = Layout()):  # noqa: B008  immutable
+        parts = [read(path, layout) for path in paths]
+        self.source = ", ".join(path.name for path in paths)
+        self.columns = list(dict.fromkeys(name for part in parts for name in part.columns))
+        self._rows = [row for part in parts for row in part.rows]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def rows(self, indices: Sequence[int]) -> list[Mapping[str, Any]]:
+        return [self._rows[index] for index in indices]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Files(Tabular):
+    """`train`, `validation` and `test` are files, or lists of files. `column_names` names the columns of CSV and TSV
+    files without a header; `quoted` says whether their fields may stand in quotation marks (null: in CSV yes, in TSV
+    no)."""
+
+    splits: ClassVar[tuple[str, ...]] = ("train", "validation", "test")
+
+    train: str | list[str]
+    validation: str | list[str] | None = None
+    test: str | list[str] | None = None
+    column_names: list[str] | None = None
+    quoted: bool | None = None
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        yield from super().faults()
+        for split in self.splits:
+            for path in self._paths(split):
+                for message in file_faults(path):
+                    yield split, message
+        if not self._paths("train"):
+            yield "train", "names no file"
+
+    def tables(self) -> Tables:
+        return Tables(*(self._table(split) for split in self.splits))  # type: ignore[arg-type]
+
+    def prepare(self, report: Report) -> Mapping[str, str]:
+        """A digest of the files' content."""
+        return {"data_revision": f"sha256:{digest(p for split in self.splits for p in self._paths(split))}"}
+
+    def _paths(self, split: str) -> list[Path]:
+        value = getattr(self, split)
+        names = [value] if isinstance(value, str) else value or []
+        return [Path(name).expanduser().absolute() for name in names]
+
+    def _table(self, split: str) -> FileTable | None:
+        paths = self._paths(split)
+        return FileTable(paths, Layout(self.column_names, self.quoted)) if paths else None
+
+
+def digest(paths: Iterator[Path]) -> str:
+    """SHA-256 over the contents of files, in the order given."""
+    whole = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as stream:
+            whole.update(hashlib.file_digest(stream, "sha256").digest())
+    return whole.hexdigest()[:16]

@@ -1,0 +1,142 @@
+"""A data set of the Hugging Face Hub, or a folder with its files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from annotated_types import MinLen
+
+from sweep.datasets.files import FileTable, digest
+from sweep.datasets.reading import FORMATS, label_name
+from sweep.datasets.tabular import Tables, Tabular
+from sweep.errors import UserError, first_line
+from sweep.report import Report
+
+if TYPE_CHECKING:
+    import datasets
+
+
+class HubTable:
+    """A split as the `datasets` library has it. Numbered labels come with their names."""
+
+    def __init__(self, split: datasets.Dataset, source: str):
+        self.source = source
+        self.columns = split.column_names
+        self._split = split
+        self._labels = {
+            name: feature.names for name, feature in split.features.items() if type(feature).__name__ == "ClassLabel"
+        }
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    def rows(self, indices: Sequence[int]) -> list[Mapping[str, Any]]:
+        rows = self._split.select(indices).to_list()
+        for column, names in self._labels.items():
+            for row in rows:
+                row[column] = label_name(row[column], names)
+        return rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hub(Tabular):
+    """`path` is a Hub id ("nyu-mll/glue"), `name` its configuration ("mrpc"), `revision` a commit, branch or tag;
+    `train`, `validation` and `test` are names of splits.
+
+    `path` may also be a folder with one file per split (train.csv, or train-00000-of-00001.parquet as on the Hub), in
+    itself, in `data/`, or in a folder of the configuration's name: for machines without a network.
+    """
+
+    path: Annotated[str, MinLen(1)]
+    name: str | None = None
+    revision: str | None = None
+    train: str = "train"
+    validation: str | None = None
+    test: str | None = None
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        yield from super().faults()
+        folder = self._folder()
+        if folder is None:
+            if self.path.startswith((".", "/", "~")) or self.path.count("/") > 1:
+                yield "path", "is no folder that exists, and not a Hub id (owner/name)"
+            return
+        for key in ("train", "validation", "test"):
+            split = getattr(self, key)
+            if split and not _files_of(folder, split):
+                there = sorted(file.name for file in folder.iterdir())[:10]
+                yield (
+                    key,
+                    f"has no file in {folder}: {split}.csv, {split}-….parquet or the like; there is: "
+                    f"{', '.join(there) or 'nothing'}",
+                )
+
+    def tables(self) -> Tables:
+        return Tables(*(self._table(getattr(self, key)) for key in ("train", "validation", "test")))  # type: ignore[arg-type]
+
+    def prepare(self, report: Report) -> Mapping[str, str]:
+        """Download what is missing. A Hub data set's commit, or a digest of the folder's files."""
+        folder = self._folder()
+        if folder is not None:
+            splits = [split for split in (self.train, self.validation, self.test) if split]
+            return {"data_revision": f"sha256:{digest(file for split in splits for file in _files_of(folder, split))}"}
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError
+
+        try:
+            commit = HfApi().dataset_info(self.path, revision=self.revision).sha
+        except (OSError, ValueError, HfHubHTTPError) as error:
+            if self.revision is None:
+                raise self._cannot_be_had(error) from error
+            commit = self.revision  # offline, with a revision that was downloaded before
+        return {"data_revision": str(commit)}
+
+    def pinned(self, config: Mapping[str, Any], facts: Mapping[str, str]) -> Mapping[str, Any]:
+        """A branch may move while a study runs: its runs load the commit that was seen first."""
+        commit = facts.get("data_revision", "sha256:")
+        return config if commit.startswith("sha256:") else {**config, "revision": commit}
+
+    def _table(self, split: str | None) -> FileTable | HubTable | None:
+        if split is None:
+            return None
+        folder = self._folder()
+        if folder is not None:
+            return FileTable(_files_of(folder, split))
+        from huggingface_hub.errors import HfHubHTTPError
+
+        try:
+            return load_split(self.path, self.name, self.revision, split)
+        except (OSError, ValueError, RuntimeError, HfHubHTTPError) as error:
+            raise self._cannot_be_had(error) from error
+
+    def _folder(self) -> Path | None:
+        base = Path(self.path).expanduser().absolute()
+        if not base.is_dir():
+            return None
+        inner = [base / part for part in (self.name, "data") if part]
+        return next((folder for folder in inner if folder.is_dir()), base)
+
+    def _cannot_be_had(self, error: Exception) -> UserError:
+        return UserError(
+            f"task.data.path = {self.path} ({self.name or 'default configuration'}) cannot be had: "
+            f"{first_line(error)}\n"
+            "Check the name, the configuration, the split and the network; a gated data set needs its terms accepted "
+            "on the Hub and a token (`hf auth login`, or HF_TOKEN); offline, give a folder with one file per split."
+        )
+
+
+def load_split(path: str, name: str | None, revision: str | None, split: str) -> HubTable:
+    """One split by the `datasets` library, from its cache where it is there."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    return HubTable(datasets.load_dataset(path, name, revision=revision, split=split), f"{path} ({split})")
+
+
+def _files_of(folder: Path, split: str) -> list[Path]:
+    """The files of a split: its name with an ending, or the Hub's numbered parts."""
+    whole = [folder / f"{split}{ending}" for ending in FORMATS if (folder / f"{split}{ending}").is_file()]
+    return whole[:1] or sorted(file for file in folder.glob(f"{split}-*") if file.suffix.lower() in FORMATS)

@@ -1,0 +1,136 @@
+"""What data sets of columns share: columns → roles, splits by name or fraction, and a seeded selection."""
+
+from __future__ import annotations
+
+import random
+import string
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, NamedTuple, Protocol
+
+from annotated_types import Ge, Gt, Lt
+
+from sweep.datasets import ROLES, Dataset, Example, Splits
+from sweep.errors import UserError, alternatives
+
+
+class Table(Protocol):
+    """Rows of named columns, of which some are wanted."""
+
+    source: str
+    columns: Sequence[str]
+
+    def __len__(self) -> int: ...
+
+    def rows(self, indices: Sequence[int]) -> list[Mapping[str, Any]]: ...
+
+
+class Tables(NamedTuple):
+    """`validation` is None where it is to be drawn from `train`."""
+
+    train: Table
+    validation: Table | None
+    test: Table | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tabular(Dataset):
+    """A source with columns.
+
+    `columns` maps roles (text, text_pair, label; prompt, response; messages) to names of columns, or to templates of
+    them: `prompt: "Instruction: {instruction}\\nResponse:"`. A role without one is the column of its own name,
+    where there is one. Without a validation split, `validation_fraction` of the training rows are set apart. `n_train`,
+    `n_validation` and `n_test` are the most rows to take, null is all; which ones and in which order depends on
+    `split_seed` alone, so that all replicates see the same, and the validation set stays while `n_train` changes.
+    """
+
+    columns: dict[str, str | None] = field(default_factory=dict)
+    validation_fraction: Annotated[float, Gt(0), Lt(1)] = 0.1
+    n_train: Annotated[int, Ge(1)] | None = None
+    n_validation: Annotated[int, Ge(1)] | None = None
+    n_test: Annotated[int, Ge(1)] | None = None
+    split_seed: Annotated[int, Ge(0)] = 0
+
+    @abstractmethod
+    def tables(self) -> Tables:
+        """Open the splits."""
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        for role, template in self.columns.items():
+            if role not in ROLES:
+                yield "columns", f"{role} is no role; {alternatives(role, ROLES)}"
+            if template is None:
+                continue
+            try:
+                fields = template_fields(template)
+            except ValueError as error:
+                yield "columns", f"{role}: {template!r} is no template: {error}; write a brace as {{{{"
+                continue
+            if any(not name.strip() or set(name) & set(".[]!:") for name in fields):
+                yield "columns", f"{role}: {template!r} must hold names of columns only between its braces"
+
+    def load(self) -> Splits:
+        tables = self.tables()
+        order = _permutation(len(tables.train), self.split_seed)
+        if tables.validation is None:
+            apart = max(1, round(self.validation_fraction * len(order)))
+            if apart >= len(order):
+                raise UserError(f"{tables.train.source} has {len(order)} rows: too few to set a validation split apart")
+            validation = self._examples(tables.train, order[:apart][: self.n_validation])
+            order = order[apart:]
+        else:
+            validation = self._drawn(tables.validation, self.n_validation)
+        test = () if tables.test is None else self._drawn(tables.test, self.n_test)
+        train = self._examples(tables.train, order[: self.n_train])
+        return Splits(train=train, validation=validation, test=test, columns=tuple(tables.train.columns))
+
+    def _drawn(self, table: Table, count: int | None) -> list[Example]:
+        return self._examples(table, _permutation(len(table), self.split_seed)[:count])
+
+    def _examples(self, table: Table, indices: Sequence[int]) -> list[Example]:
+        if not indices:
+            raise UserError(f"{table.source} is empty: it has no rows")
+        templates = {role: name for role, name in self.columns.items() if name}
+        for role, template in templates.items():
+            for name in template_fields(template) or [template]:
+                if name not in table.columns:
+                    raise UserError(
+                        f"task.data.columns.{role} = {template}: {table.source} has no column {name!r}; "
+                        f"{alternatives(name, list(table.columns))}"
+                    )
+        same = {role: role for role in ROLES if role not in templates and role in table.columns}
+        wanted = {**same, **templates}
+        return [
+            _example(wanted, row, f"{table.source}, row {index + 1}")
+            for index, row in zip(indices, table.rows(indices), strict=True)
+        ]
+
+
+def template_fields(template: str) -> list[str]:
+    """The names of columns in a template; none where it is a column's name itself."""
+    if "{" not in template:
+        return []
+    return [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+
+
+def _example(wanted: Mapping[str, str], row: Mapping[str, Any], where: str) -> Example:
+    example: dict[str, Any] = {}
+    for role, template in wanted.items():
+        names = template_fields(template) or [template]
+        for name in names:
+            if row.get(name) is None and role != "label":
+                raise UserError(f"{where}: column {name!r} has no value")
+        if names != [template]:
+            example[role] = template.format_map({name: row[name] for name in names})
+        elif role == "messages":
+            example[role] = row[template]
+        elif row.get(template) is not None:
+            example[role] = str(row[template])
+    return example  # type: ignore[return-value]
+
+
+def _permutation(count: int, seed: int) -> list[int]:
+    order = list(range(count))
+    random.Random(seed).shuffle(order)
+    return order

@@ -1,0 +1,75 @@
+"""The card of an exported model: what it is, on which base it stands, what it scored, and how to load it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from sweep import progress, provenance, redact
+from sweep.deployment.difference import Difference
+from sweep.deployment.kept import Kept
+
+
+class Made(NamedTuple):
+    """What was exported: `separate` is an adapter, to be loaded onto its base; else a whole model. `dtype` is what its
+    weights are held in; `note` says how it was merged, where it was; `labels` is how many a classifier has."""
+
+    kept: Kept
+    folder: Path
+    separate: bool
+    dtype: str
+    note: str
+    difference: Difference
+    exported_bytes: int
+    labels: int | None
+    registered: str | None = None
+
+
+def text(made: Made) -> str:
+    """Markdown, with the metadata that the Hub reads in front."""
+    kept, record = made.kept, made.kept.record
+    base, _ = kept.config.model.location()
+    measured = record.measurements
+    facts = {
+        "Base": f"`{redact.text(base)}`, revision {kept.base_revision or 'unknown'}",
+        "Variant": f"`{record.variant}`; setting `{record.setting}`, seed {record.seed} ({kept.why})",
+        f"Score ({record.facts.get('metric', 'score')})": f"{made.difference} (validation)",
+        "Peak memory in training": _memory(measured.get("max_memory_allocated"), record.facts.get("memory_source")),
+        "Trainable parameters": f"{measured['trainable_params']:,.0f} of {measured['total_params']:,.0f}",
+        "Training": f"{kept.config.train.max_steps} steps of {kept.config.train.batch_size}, "
+        f"learning rate {kept.config.variant.learning_rate:g}, {measured['train_seconds']:.0f} s on "
+        f"{record.facts.get('device', 'an unknown device')}",
+        "Size": f"{progress.gib(made.exported_bytes)}, {made.dtype}",
+        "Command": f"`{redact.text(record.facts.get('command', 'unknown'))}`",
+        "Code": f"paretune {record.facts.get('version.paretune', '')}, commit {record.facts.get('commit', 'unknown')}",
+        "Libraries": ", ".join(f"{name} {version}" for name, version in _libraries(record.facts).items()),
+        "MLflow run": f"`{kept.run_id}`" + (f", study {record.study}" if record.study else ""),
+    }
+    head = ["---", f"base_model: {redact.text(base)}", "library_name: " + ("peft" if made.separate else "transformers")]
+    lines = [*head, "tags: [paretune]", "---", "", f"# {record.setting}, seed {record.seed}", ""]
+    if made.note:
+        lines += [made.note, ""]
+    lines += ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts.items()), ""]
+    return "\n".join([*lines, "```python", *_loading(made, base), "```", ""])
+
+
+def _loading(made: Made, base: str) -> list[str]:
+    auto = made.kept.config.task.auto_class().__name__
+    if not made.separate:
+        return [f"from transformers import {auto}", "", f'model = {auto}.from_pretrained("{made.folder}")']
+    labels = f", num_labels={made.labels}" if made.labels else ""
+    return [
+        "from peft import PeftModel",
+        f"from transformers import {auto}",
+        "",
+        f'base = {auto}.from_pretrained("{redact.text(base)}"{labels})',
+        f'model = PeftModel.from_pretrained(base, "{made.folder}")',
+    ]
+
+
+def _memory(peak: float | None, source: str | None) -> str:
+    return "not measured" if peak is None else f"{progress.gib(peak)} ({source})"
+
+
+def _libraries(facts: dict[str, str]) -> dict[str, str]:
+    return {name: facts[f"version.{name}"] for name in provenance.LIBRARIES if f"version.{name}" in facts}

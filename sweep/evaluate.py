@@ -1,0 +1,111 @@
+"""`python -m sweep.evaluate adapters=[…]`: several adapters on one base, swapped and scored side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import hydra
+from annotated_types import Ge, MinLen
+from omegaconf import DictConfig, OmegaConf
+
+from sweep import cli, preflight
+from sweep.config import parse_as, plain_config
+from sweep.errors import ConfigError, Fault, UserError
+from sweep.models import Model
+from sweep.tasks import Task
+from sweep.variants import Variant
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+ADAPTER_CONFIG = "adapter_config.json"
+_MODEL = ("revision", "dtype", "attention", "trust_remote_code")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What to compare. `variant` says how the base is held; `combine` are weights of a combination, one per adapter."""
+
+    model: Model
+    task: Task
+    variant: Variant
+    adapters: Annotated[list[str], MinLen(1)]
+    combine: list[float] | None = None
+    combination: Literal["linear", "svd", "cat", "ties", "ties_svd", "dare_linear", "dare_ties", "magnitude_prune"] = (
+        "linear"
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    max_length: Annotated[int, Ge(2)]
+    batch_size: Annotated[int, Ge(1)]
+    out: str | None = None
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        if self.combine is not None and len(self.combine) != len(self.adapters):
+            yield "combine", f"must have one weight for each of the {len(self.adapters)} adapters"
+        for folder in self.adapters:
+            if not Path(folder, ADAPTER_CONFIG).is_file():
+                yield "adapters", f"{folder} holds no {ADAPTER_CONFIG}: python -m sweep.export writes adapters"
+        if self.out is not None:
+            for fault in preflight.output_fault("out", self.out):
+                yield fault.key, fault.message
+
+
+def parse(plain: Mapping[str, Any]) -> Comparison:
+    """The composed config → Comparison, its base the one that is given, or that the adapters name.
+
+    Raises:
+        ConfigError: with every fault.
+    """
+    base = plain["base"] if plain["base"] is not None else _named_base(plain["adapters"])
+    model = {"_target_": "sweep.models.pretrained.Pretrained", "path": base, **{key: plain[key] for key in _MODEL}}
+    rest = {key: value for key, value in plain.items() if key not in ("base", *_MODEL)}
+    return parse_as(Comparison, {**rest, "model": model})
+
+
+def _named_base(adapters: Any) -> str:
+    names = []
+    for folder in adapters if isinstance(adapters, list) else []:
+        try:
+            names.append(json.loads(Path(str(folder), ADAPTER_CONFIG).read_text())["base_model_name_or_path"])
+        except (OSError, ValueError, KeyError):
+            continue
+    if len(set(names)) != 1:
+        told = f"the adapters name {', '.join(sorted(set(names)))}" if names else "the adapters name none"
+        raise ConfigError([Fault("base", "null", f"{told}: say which one to load, base=<Hub id or folder>")])
+    return str(names[0])
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="evaluate")
+def application(composed: DictConfig) -> None:
+    try:
+        comparison = parse(plain_config(composed))
+        from sweep.launch import preload  # noqa: F401  quiet libraries, weights loaded by one thread
+
+        from sweep.deployment import adapters  # isort: skip
+
+        print(adapters.table(adapters.compare(comparison)))
+    except UserError as error:
+        cli.stop(error)
+
+
+def examine(composed: DictConfig, multirun: bool) -> Iterator[Fault]:
+    """What is wrong with the options, before anything is read."""
+    if multirun:
+        yield Fault("-m", "", "has no meaning here: name the adapters in one list")
+    if OmegaConf.is_missing(composed, "adapters"):
+        yield Fault("adapters", "", "is missing; name folders: 'adapters=[exports/a,exports/b]'")
+        return
+    try:
+        parse(plain_config(composed))
+    except ConfigError as error:
+        yield from error.faults
+
+
+def main() -> None:
+    cli.guarded(application, CONF, "evaluate", examine)
+
+
+if __name__ == "__main__":
+    main()

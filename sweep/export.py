@@ -1,0 +1,57 @@
+"""`python -m sweep.export study=NAME`: a run's adapter or merged model, checked to score as the run did."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from sweep import cli, preflight
+from sweep.config import Tracking
+from sweep.errors import Fault, UserError
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+DTYPES = ("auto", "fp32", "bf16", "fp16")
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="export")
+def application(composed: DictConfig) -> None:
+    options = typing.cast(dict, OmegaConf.to_container(composed, resolve=True))
+    try:
+        from sweep.launch import preload  # noqa: F401  quiet libraries, weights loaded by one thread
+
+        from sweep.deployment import exporting  # isort: skip
+
+        print(exporting.summary(exporting.export(options, Tracking(**options["tracking"]))))
+    except UserError as error:
+        cli.stop(error)
+
+
+def examine(composed: DictConfig, multirun: bool) -> Iterator[Fault]:
+    """What is wrong with the options, before anything is read."""
+    if multirun:
+        yield Fault("-m", "", "has no meaning here: one run is exported at a time")
+    if composed.study is None and composed.run is None:
+        yield Fault("study", "null", "is missing; name one: python -m sweep.export study=quickstart, or run=<id>")
+    for key in ("study", "run", "out", "register"):
+        if not isinstance(composed[key], str | None):
+            yield Fault(key, str(composed[key]), "must be text, or null")
+    for key in ("merge", "allow_drop"):
+        if not isinstance(composed[key], bool):
+            yield Fault(key, str(composed[key]), "must be true or false")
+    if composed.dtype not in DTYPES:
+        yield Fault("dtype", str(composed.dtype), f"must be one of {', '.join(DTYPES)}")
+    if isinstance(composed.out, str):
+        yield from preflight.output_fault("out", composed.out)
+    yield from preflight.store_fault("tracking.uri", str(composed.tracking.uri))
+
+
+def main() -> None:
+    cli.guarded(application, CONF, "export", examine)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Hydra's jobs on leased devices. A launcher that can be asked for one job at a time: Hydra's own take batches."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import open_dict, read_write
+
+from sweep.launch import hydra_job, isolation
+from sweep.launch.devices import Lease
+from sweep.launch.hydra_job import Application
+from sweep.launch.pool import Finished, Pool
+
+log = logging.getLogger(__name__)
+
+
+class JobPool:
+    """Jobs in processes of their own, one per lease at a time.
+
+    An application whose function has a `supervised` method is called through it, in a thread of this process: it puts
+    what is worth isolating into a process itself. Any other runs in a process as a whole.
+    """
+
+    def __init__(self, application: Application, leases: Sequence[Lease]):
+        self._application = application
+        self._supervised = getattr(application.task_function, "supervised", None)
+        self._packed = b"" if self._supervised else hydra_job.pack(application)
+        if not self._supervised:
+            isolation.warm_up(hydra_job.__name__)
+        self._composing = threading.Lock()  # Hydra's resolvers look at one config per process
+        self.pool = Pool(leases)
+
+    @property
+    def free(self) -> int:
+        return self.pool.free
+
+    @property
+    def running(self) -> int:
+        return self.pool.running
+
+    def submit(self, tag: Any, overrides: Sequence[str], number: int) -> None:
+        """Start a job on the next free lease."""
+        overrides = list(overrides)
+        if self._supervised:
+            self.pool.submit(tag, lambda lease: self._supervise(overrides, number, lease))
+        else:
+            self.pool.submit(tag, lambda lease: self._isolate(overrides, number, lease))
+
+    def wait(self, timeout: float | None = None) -> list[Finished]:
+        """Jobs that have ended; the value of each is a JobReturn."""
+        return self.pool.wait(timeout)
+
+    def __enter__(self) -> JobPool:
+        self.pool.__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.pool.__exit__(*exception)
+
+    def _isolate(self, overrides: list[str], number: int, lease: Lease) -> JobReturn:
+        try:
+            answer = isolation.call(f"{hydra_job.__name__}:run", self._packed, overrides, number, env=lease.env)
+        except (isolation.ChildFailed, isolation.ChildKilled) as error:
+            return JobReturn(overrides=overrides, status=JobStatus.FAILED, _return_value=error)
+        return hydra_job.load(answer)
+
+    def _supervise(self, overrides: list[str], number: int, lease: Lease) -> JobReturn:
+        context, task_function = self._application.context, self._application.task_function
+        with self._composing:
+            composed = hydra_job.compose(self._application, overrides, number)
+            HydraConfig.instance().set_config(composed)
+            folder = hydra_job.folder_of(composed).absolute()
+            with read_write(composed.hydra.runtime), open_dict(composed.hydra.runtime):
+                composed.hydra.runtime.output_dir = str(folder)
+            HydraConfig.instance().set_config(composed)  # it keeps a copy
+            context.callbacks.on_job_start(config=composed, task_function=task_function)
+            ready = self._supervised.ready(composed)
+        returned = JobReturn(overrides=overrides, status=JobStatus.COMPLETED)
+        try:
+            returned.return_value = self._supervised.run(ready, lease)
+        except Exception as error:  # noqa: BLE001  Hydra's contract: a job's exception is its return value
+            returned.status = JobStatus.FAILED
+            returned.return_value = error
+        with self._composing:
+            context.callbacks.on_job_end(config=composed, job_return=returned)
+        return returned

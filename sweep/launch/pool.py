@@ -1,0 +1,83 @@
+"""Work on leased devices: a free one gets the next piece at once, nobody waits for the slowest of a batch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from sweep.launch import isolation
+from sweep.launch.devices import Lease
+
+
+class Finished(NamedTuple):
+    """A piece of work that has ended: what it was submitted as, and what it returned or raised."""
+
+    tag: Any
+    value: Any
+    error: BaseException | None
+
+
+class Pool:
+    """A thread per lease. The work itself goes on in processes, which the threads wait for.
+
+    Leaving the `with` block by an exception (Ctrl-C too) ends all processes; a second Ctrl-C leaves without waiting for
+    their rows.
+    """
+
+    def __init__(self, leases: Sequence[Lease]):
+        self._leases: SimpleQueue[Lease] = SimpleQueue()
+        for lease in leases:
+            self._leases.put(lease)
+        self._size = len(leases)
+        self._executor = ThreadPoolExecutor(max_workers=len(leases), thread_name_prefix="run")
+        self._running: dict[Future[Any], Any] = {}
+
+    @property
+    def free(self) -> int:
+        """How many more pieces could start now."""
+        return self._size - len(self._running)
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    def submit(self, tag: Any, work: Callable[[Lease], Any]) -> None:
+        """Start `work(lease)` on the next free lease."""
+
+        def leased() -> Any:
+            lease = self._leases.get()
+            try:
+                return work(lease)
+            finally:
+                self._leases.put(lease)
+
+        self._running[self._executor.submit(leased)] = tag
+
+    def wait(self, timeout: float | None = None) -> list[Finished]:
+        """What has ended since the last call; waits for one at least, `timeout` seconds at most."""
+        done, _ = wait(self._running, timeout=timeout, return_when=FIRST_COMPLETED)
+        finished = []
+        for future in done:
+            tag = self._running.pop(future)
+            error = future.exception()
+            finished.append(Finished(tag, None if error else future.result(), error))
+        return finished
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._executor.shutdown(wait=True)
+            return
+        try:
+            isolation.stop_all()
+            self._executor.shutdown(wait=True, cancel_futures=True)
+        except KeyboardInterrupt:
+            os._exit(130)  # asked twice: at once. Rows say `killed` from their beginning

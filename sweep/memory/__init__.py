@@ -1,0 +1,28 @@
+"""Peak memory of a run, predicted from its config: no weights, no GPU, no download of anything but config.json.
+
+`predict` is the whole interface. It imports nothing heavy here: torch runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sweep.memory.prediction import CATEGORIES, Machine, Prediction, Unpredictable
+
+__all__ = ["CATEGORIES", "Machine", "Prediction", "Unpredictable", "predict"]
+
+
+def predict(configs: Sequence[Mapping[str, Any]], machine: Machine) -> list[Prediction | Unpredictable]:
+    """One answer per resolved plain config (what `sweep.config.plain_config` gives), in their order.
+
+    The settings of a study are predicted by one call: they share the process and the building of the model, and equal
+    settings (those that differ by seed or learning rate only) are executed once. Takes seconds; a fault in a config
+    does not raise, it makes that answer Unpredictable.
+    """
+    from sweep.launch import isolation
+
+    try:
+        return isolation.call("sweep.memory.worker:predict_all", list(configs), machine)
+    except (isolation.ChildFailed, isolation.ChildKilled) as error:
+        return [Unpredictable(reason=f"the predictor itself failed: {error}") for _ in configs]

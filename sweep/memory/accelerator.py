@@ -1,0 +1,128 @@
+"""A fake accelerator: a device without hardware, on which a CPU build of PyTorch takes the code paths of a GPU.
+
+Fake tensors on `cuda` abort a CPU build as soon as autograd is involved. A "PrivateUse1" backend does not, and the code
+above the kernels (dropout masks, foreach optimizers, autocast) treats it as it treats CUDA. Register it before the
+process's first backward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch.utils import backend_registration
+
+DEVICE = "fakecuda"
+_libraries: list[torch.library.Library] = []  # what is registered lives as long as its library
+
+# CUDA's autocast policy (autocast_mode.h): operators in the low precision, in fp32, and those that return fp32.
+_LOW = [
+    "linear", "matmul", "mm", "bmm", "addmm", "addbmm", "baddbmm", "mv", "scaled_dot_product_attention", "conv1d",
+    "conv2d",
+]  # fmt: skip
+_FP32 = [
+    "layer_norm", "group_norm", "pow.Tensor_Scalar", "pow.Tensor_Tensor", "rsqrt", "exp", "log", "softplus",
+    "cross_entropy_loss", "nll_loss", "nll_loss_nd", "mse_loss", "binary_cross_entropy_with_logits",
+    "cosine_similarity", "cdist", "norm.Scalar", "reciprocal", "cumsum", "logsumexp",
+]  # fmt: skip
+_FP32_RESULT = ["softmax.int", "log_softmax.int", "sum", "sum.dim_IntList", "cumprod"]
+
+
+class _Backend(backend_registration._DummyBackendModule):
+    """What `torch.<device>` must offer."""
+
+    def get_amp_supported_dtype(self) -> list[torch.dtype]:
+        return [torch.float16, torch.bfloat16, torch.float32]
+
+    def current_device(self) -> int:
+        return 0
+
+    def device_count(self) -> int:
+        return 1
+
+    def is_available(self) -> bool:
+        return True
+
+    def is_initialized(self) -> bool:
+        return True
+
+    def _is_in_bad_fork(self) -> bool:
+        return False
+
+    def manual_seed_all(self, seed: int) -> None: ...
+
+    def get_rng_state(self, device: Any = None) -> torch.Tensor:
+        return torch.zeros(16, dtype=torch.uint8)
+
+    def set_rng_state(self, state: torch.Tensor, device: Any = None) -> None: ...
+
+
+@cache
+def register() -> str:
+    """The device's name. It stays registered as long as the process lives."""
+    backend_registration._setup_privateuseone_for_python_backend(DEVICE, backend_module=_Backend())
+    library = torch.library.Library("aten", "IMPL")
+    _libraries.append(library)
+    # These have a CUDA kernel and a decomposition; autograd would take the second on a device without the first, and
+    # hold two tensors more. Never executed for real.
+    for name in ("silu_backward", "mish_backward"):
+        library.impl(name, lambda grad, x: torch.empty_like(x), "PrivateUse1")
+    _register_autocast(library)
+    return DEVICE
+
+
+def _register_autocast(library: torch.library.Library) -> None:
+    others = torch.library.Library("_", "IMPL")
+    others.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
+    _libraries.append(others)
+    casts: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+    excluded = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)
+
+    def cast(value: Any, dtype: torch.dtype) -> Any:
+        if not isinstance(value, torch.Tensor) or value.device.type != DEVICE or not value.is_floating_point():
+            return value
+        if value.dtype in (dtype, torch.float64):
+            return value
+        if value.is_leaf and value.requires_grad and dtype != torch.float32 and value.dtype == torch.float32:
+            # A weight is cast once per forward, as `cached_cast` does.
+            if id(value) not in casts:
+                casts[id(value)] = (value.to(dtype), value)
+            return casts[id(value)][0]
+        return value.to(dtype)
+
+    def kernel(op: Any, to: Callable[[tuple, dict], tuple[tuple, dict]]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with torch._C._ExcludeDispatchKeyGuard(excluded):
+                args, kwargs = to(args, kwargs)
+                return op(*args, **kwargs)
+
+        return run
+
+    def all_to(dtype: Callable[[], torch.dtype]) -> Callable[[tuple, dict], tuple[tuple, dict]]:
+        return lambda args, kwargs: (
+            tuple(cast(value, dtype()) for value in args),
+            {name: cast(value, dtype()) for name, value in kwargs.items()},
+        )
+
+    def result_in_fp32(args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        half = isinstance(args[0], torch.Tensor) and args[0].dtype in (torch.float16, torch.bfloat16)
+        if half and kwargs.get("dtype") is None and not any(isinstance(value, torch.dtype) for value in args):
+            kwargs = {**kwargs, "dtype": torch.float32}
+        return args, kwargs
+
+    low = all_to(lambda: torch.get_autocast_dtype(DEVICE))
+    for names, to in ((_LOW, low), (_FP32, all_to(lambda: torch.float32)), (_FP32_RESULT, result_in_fp32)):
+        for name in names:
+            base, _, overload = name.partition(".")
+            op = getattr(getattr(torch.ops.aten, base), overload or "default")
+            library.impl(name, kernel(op, to), "AutocastPrivateUse1")
+
+    original = torch.clear_autocast_cache
+
+    def clear() -> None:
+        original()
+        casts.clear()
+
+    torch.clear_autocast_cache = clear  # autocast calls it as its outermost context is left

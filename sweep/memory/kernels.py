@@ -1,0 +1,176 @@
+"""Which attention kernel a CUDA device runs, and what kernels allocate inside themselves, read from their source.
+
+A dispatch mode sees what an operator takes and returns. What a kernel's host code allocates and frees in between is
+known for the few kernels of a training step where it is large.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+MIB = 2**20
+
+
+def cublas_workspace_bytes(capability: tuple[int, int]) -> int:
+    """cuBLAS's workspace for one handle and stream, which PyTorch takes from its caching allocator.
+
+    32 MiB on Hopper and later, 2·4096 + 8·16 KiB before (`getChosenWorkspaceSize` in CUDABlas.cpp). A step holds two:
+    the thread of the forward has one handle, autograd's has another.
+    """
+    return 32 * MIB if capability >= (9, 0) else (2 * 4096 + 8 * 16) * 1024
+
+
+def attention_kernel(
+    capability: tuple[int, int], dtype: torch.dtype, head_dim: int, *, masked: bool, grouped: bool
+) -> str:
+    """What `scaled_dot_product_attention` of PyTorch 2.13 picks on CUDA (`sdp_utils.cpp`, `priority_order`).
+
+    "cudnn" (first on sm_90 and sm_100), "flash" (no mask), "efficient" (no grouped queries) or "math", which holds the
+    whole score matrix. `grouped`: fewer key heads than query heads reach the kernel.
+    """
+    half = dtype in (torch.float16, torch.bfloat16)
+    if capability in ((9, 0), (10, 0)) and half and head_dim % 8 == 0 and head_dim <= 128:
+        return "cudnn"
+    if half and not masked and capability >= (8, 0) and head_dim <= 256:
+        return "flash"
+    if not grouped and (dtype != torch.bfloat16 or capability >= (8, 0)):
+        return "efficient"
+    return "math"
+
+
+@contextmanager
+def cuda_attention(capability: tuple[int, int], forced: str | None, seen: set[str]) -> Iterator[None]:
+    """Send `scaled_dot_product_attention` to the operator that a CUDA device would run; `seen` collects their names."""
+    original = F.scaled_dot_product_attention
+
+    def attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
+        device = query.device.type
+        if torch.is_autocast_enabled(device):
+            low = torch.get_autocast_dtype(device)
+            query, key, value = (tensor.to(low) for tensor in (query, key, value))
+        grouped = enable_gqa and key.size(-3) != query.size(-3)
+        kernel = forced or attention_kernel(
+            capability, query.dtype, query.size(-1), masked=attn_mask is not None, grouped=grouped
+        )
+        if kernel == "flash" and attn_mask is not None:
+            attn_mask, is_causal = None, True  # FlashAttention leaves padding out by lengths instead of a mask
+        seen.add(kernel)
+        with torch.autocast(device, enabled=False):
+            return _KERNELS[kernel](query, key, value, attn_mask, dropout_p, is_causal, scale)
+
+    F.scaled_dot_product_attention = attention
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention = original
+
+
+def _flash(query, key, value, mask, dropout, causal, scale):
+    width = query.size(-1)
+    padding = -width % 8
+    if padding:
+        query, key, value = (F.pad(tensor, (0, padding)) for tensor in (query, key, value))
+    op = torch.ops.aten._scaled_dot_product_flash_attention
+    output = op(query, key, value, dropout, causal, False, scale=scale)[0]
+    return output[..., :width] if padding else output
+
+
+def _efficient(query, key, value, mask, dropout, causal, scale):
+    trains = query.requires_grad or key.requires_grad or value.requires_grad
+    op = torch.ops.aten._scaled_dot_product_efficient_attention
+    return op(query, key, value, _bias(query, key, mask), trains, dropout, causal, scale=scale)[0]
+
+
+def _cudnn(query, key, value, mask, dropout, causal, scale):
+    trains = query.requires_grad or key.requires_grad or value.requires_grad
+    op = torch.ops.aten._scaled_dot_product_cudnn_attention
+    return op(query, key, value, _bias(query, key, mask), trains, dropout, causal, False, scale=scale)[0]
+
+
+def _math(query, key, value, mask, dropout, causal, scale):
+    groups = query.size(-3) // key.size(-3)
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3)
+    op = torch.ops.aten._scaled_dot_product_attention_math
+    return op(query, key, value, mask, dropout, causal, scale=scale)[0]
+
+
+def _bias(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor | None:
+    """A boolean mask becomes an additive one, padded to a multiple of eight columns and expanded over the heads."""
+    if mask is None:
+        return None
+    if mask.dtype == torch.bool:
+        zero = torch.zeros((), dtype=query.dtype, device=query.device)
+        mask = torch.where(mask, zero, torch.full((), float("-inf"), dtype=query.dtype, device=query.device))
+    columns = mask.size(-1)
+    if columns % 8:
+        mask = F.pad(mask, (0, -columns % 8))[..., :columns]
+    return mask.expand(query.size(0), query.size(1), query.size(2), key.size(2))
+
+
+_KERNELS: dict[str, Callable[..., torch.Tensor]] = {
+    "flash": _flash,
+    "efficient": _efficient,
+    "cudnn": _cudnn,
+    "math": _math,
+}
+
+
+def inner_bytes(func: Any, args: tuple, kwargs: dict) -> list[int]:
+    """Bytes that the CUDA kernel behind this operator allocates inside itself, tensor by tensor."""
+    counted = _INNER.get(func)
+    return counted(args, kwargs) if counted else []
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _softmax_backward(args: tuple, kwargs: dict) -> list[int]:
+    """`Tensor tmp = grad * output` in SoftMax.cu."""
+    return [_bytes(args[1])]
+
+
+def _gemm_4bit(args: tuple, kwargs: dict) -> list[int]:
+    """The weight dequantised for the product, and the scales that double quantisation holds in 8 bits."""
+    rows, columns = args[2]
+    scales = kwargs.get("absmax_8bit")
+    nested = [4 * scales.numel()] * 2 if scales is not None else []
+    return [rows * columns * args[0].element_size(), *nested]
+
+
+def _flash_backward(args: tuple, kwargs: dict) -> list[int]:
+    """dq in fp32, padded; the row sums; and dk, dv for every query head where heads are grouped (`mha_bwd`)."""
+    query, key = args[1], args[2]
+    batch, heads, length, width = query.shape
+    rows, step = -(-length // 128) * 128, 32 if width <= 128 else 64
+    padded = -(-width // step) * step
+    grouped = 2 if key.shape[1] != heads else 0
+    expanded = batch * key.shape[2] * heads * width * query.element_size()
+    return [batch * rows * heads * padded * 4, batch * heads * rows * 4, *([expanded] * grouped)]
+
+
+def _efficient_backward(args: tuple, kwargs: dict) -> list[int]:
+    """delta, the row sums of grad · output."""
+    batch, heads, length, _ = args[1].shape
+    return [batch * heads * (-(-length // 32) * 32) * 4]
+
+
+_INNER: dict[Any, Callable[[tuple, dict], list[int]]] = {
+    torch.ops.aten._softmax_backward_data.default: _softmax_backward,
+    torch.ops.aten._scaled_dot_product_flash_attention_backward.default: _flash_backward,
+    torch.ops.aten._scaled_dot_product_cudnn_attention_backward.default: _flash_backward,  # not published: as flash
+    torch.ops.aten._scaled_dot_product_efficient_attention_backward.default: _efficient_backward,
+}
+
+
+def know_bitsandbytes() -> None:
+    """Register bitsandbytes' operator, once it is imported."""
+    import bitsandbytes  # noqa: F401  defines the operator
+
+    _INNER[torch.ops.bitsandbytes.gemm_4bit.default] = _gemm_4bit

@@ -1,0 +1,90 @@
+"""What a prediction of memory is, and for which machine. Imports nothing but the standard library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+# Categories of `Prediction.breakdown`, in the order in which charts stack them.
+CATEGORIES = (
+    "frozen_weights",
+    "trainable_weights",
+    "quantized_weights",
+    "quantization_state",
+    "gradients",
+    "optimizer_state",
+    "activations",
+    "logits_and_loss",
+    "temporaries",
+    "workspaces",
+    "buffers_and_batch",
+    "allocator_rounding",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """The device that a run is predicted for.
+
+    `capability` is CUDA's compute capability, (9, 0) for an H100: it decides which attention kernel runs and how large
+    cuBLAS's workspace is. `capacity_bytes` is the device's memory, None where it is not known.
+    """
+
+    kind: Literal["cuda", "cpu"]
+    capability: tuple[int, int] | None = None
+    name: str = ""
+    capacity_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """Predicted memory of one run, in bytes.
+
+    `allocated_bytes` is what the run's meter will read as the peak of its train phase: `max_memory_allocated` on CUDA,
+    live tensor bytes on the CPU. `requested_bytes` is the same peak before the allocator rounds and adds workspaces,
+    `reserved_bytes` what the allocator holds from the device. `load_bytes` and `eval_bytes` are the peaks of the other
+    phases. None is what is not known.
+
+    `breakdown` says what each byte at the peak of the train phase is for (names in CATEGORIES); it sums to
+    `allocated_bytes`. `peak_at` is the part of the step that reaches the peak: "forward", "backward" or "optimizer".
+    `relative_band` is the declared error of `allocated_bytes`: the truth is expected within ± that share of it.
+    `assumptions` names the facts that the prediction rests on (kernel, longest batch, …) as text.
+    """
+
+    tier: Literal["trace", "formula"]
+    allocated_bytes: int
+    requested_bytes: int | None = None
+    reserved_bytes: int | None = None
+    load_bytes: int | None = None
+    eval_bytes: int | None = None
+    peak_at: str
+    breakdown: Mapping[str, int]
+    relative_band: float
+    assumptions: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if sum(self.breakdown.values()) != self.allocated_bytes:
+            raise ValueError(
+                f"the breakdown sums to {sum(self.breakdown.values())} bytes, not to allocated_bytes = "
+                f"{self.allocated_bytes}"
+            )
+        unknown = set(self.breakdown) - set(CATEGORIES)
+        if unknown:
+            raise ValueError(f"unknown categories in the breakdown: {', '.join(sorted(unknown))}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain containers, for JSON and for the pipe between processes."""
+        return {**asdict(self), "breakdown": dict(self.breakdown), "assumptions": dict(self.assumptions)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Prediction:
+        """The inverse of `as_dict`."""
+        return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unpredictable:
+    """No tier can predict this run; `reason` says why, in words for its user."""
+
+    reason: str

@@ -1,0 +1,117 @@
+"""The process that predictions are made in: it imports torch, and its patches end with it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sweep.config import parse
+from sweep.errors import UserError, first_line
+from sweep.memory import facts, result, trace
+from sweep.memory.prediction import Machine, Prediction, Unpredictable
+from sweep.report import Report
+
+if TYPE_CHECKING:
+    from sweep.config import RunConfig
+    from sweep.memory.facts import Facts
+
+log = logging.getLogger(__name__)
+
+# Keys of a config that no byte depends on, beside `seed`, `study` and `tracking`.
+_IDLE_VARIANT = ("name", "learning_rate")
+_IDLE_TRAIN = ("lr_scheduler_type", "warmup_ratio", "adam_beta2", "weight_decay")
+
+
+def predict_all(
+    configs: Sequence[Mapping[str, Any]], machine: Machine, report: Report
+) -> list[Prediction | Unpredictable]:
+    """One answer per config. Those that differ in nothing that memory depends on share one execution."""
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    known: dict[str, Prediction | Unpredictable] = {}
+    found_facts: dict[str, Facts] = {}
+    answers = []
+    for done, plain in enumerate(configs):
+        report.progress("predicting memory", done, len(configs))
+        try:
+            config = parse(plain)
+        except UserError as error:
+            answers.append(Unpredictable(reason=str(error)))
+            continue
+        where = _text({key: plain[key] for key in ("model", "task", "train", "seed")})
+        if where not in found_facts:
+            found_facts[where] = facts.find(config, machine)
+        key = _key(plain, found_facts[where])
+        if key not in known:
+            known[key] = _predict(config, found_facts[where], machine)
+        answers.append(known[key])
+    return answers
+
+
+def _key(plain: Mapping[str, Any], found: Facts) -> str:
+    variant = {key: value for key, value in plain["variant"].items() if key not in _IDLE_VARIANT}
+    train = {key: value for key, value in plain["train"].items() if key not in _IDLE_TRAIN}
+    return _text([plain["model"], plain["task"], variant, train, repr(found)])
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def precision_on(machine: Machine, name: str) -> str:
+    """What `sweep.precision.resolve` would say on that machine."""
+    if name != "auto":
+        return name
+    if machine.kind == "cpu":
+        return "fp32"
+    return "bf16" if (machine.capability or (8, 0)) >= (8, 0) else "fp16"
+
+
+def _predict(config: RunConfig, found: Facts, machine: Machine) -> Prediction | Unpredictable:
+    try:
+        architecture = config.model.architecture()
+        return trace_tier(config, found, machine, architecture)
+    except UserError as error:
+        return Unpredictable(reason=str(error))
+    except Exception as error:
+        log.debug("the trace failed", exc_info=True)
+        reason = f"its code cannot run on fake tensors ({type(error).__name__}: {first_line(error)})"
+    return Unpredictable(reason=reason)
+
+
+def trace_tier(config: RunConfig, found: Facts, machine: Machine, architecture: Any) -> Prediction:
+    """The prediction by execution."""
+    precision = precision_on(machine, config.train.precision)
+    traced = trace.run(config, found, machine, precision, architecture)
+    peaks = result.peaks(traced.events, machine, traced.warm_up_bytes)
+    train = peaks["train"]
+    quantized = any(block.category == "quantized_weights" for block in traced.blocks.values())
+    optimizer = config.variant.optimizer(machine.kind) or config.train.optimizer
+    assumptions = {
+        "longest_micro_batch": found.as_text(),
+        "precision": precision,
+        "optimizer": optimizer,
+        "layers_traced": traced.layers,
+    }
+    if machine.kind == "cuda":
+        major, minor = machine.capability or (8, 0)
+        assumptions["device"] = f"CUDA, compute capability {major}.{minor}"
+        assumptions["attention_kernel"] = ", ".join(sorted(traced.kernels)) or config.model.attention
+    else:
+        assumptions["device"] = "CPU: live tensor bytes"
+    if traced.evaluation_fault:
+        assumptions["evaluation"] = traced.evaluation_fault
+    return Prediction(
+        tier="trace",
+        allocated_bytes=train.allocated,
+        requested_bytes=train.requested,
+        reserved_bytes=train.reserved,
+        load_bytes=peaks["load"].allocated,
+        eval_bytes=peaks["eval"].allocated if "eval" in peaks and not traced.evaluation_fault else None,
+        peak_at=traced.events[train.where].part,
+        breakdown=result.breakdown(traced.events, traced.blocks, train, machine),
+        relative_band=(0.015 if quantized else 0.005) if machine.kind == "cuda" else 0.01,
+        assumptions=assumptions,
+    )

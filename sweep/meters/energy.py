@@ -1,0 +1,135 @@
+"""Energy of the GPUs that a run has leased, in joules: the third cost, beside memory and time.
+
+It is the energy of whole devices, idle share included, from the driver's own counter. A host's share is left out. Where
+nothing was measured there is no figure, and a reason: an estimate by a device's rated power would be an invention.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+from sweep.meters import nvml
+
+COUNTER = "nvml_total_energy_counter"
+SAMPLES = "nvml_power_samples"
+_SAMPLE_SECONDS = 0.1  # how often drivers renew the figure
+
+
+class EnergyMeter:
+    """Energy used while it is entered. `joules` is the sum over the leased GPUs, None where nothing measures it, and
+    `source` says how it was measured, or why it was not.
+
+    GPUs since Volta count millijoules in the driver (`nvmlDeviceGetTotalEnergyConsumption`): two readings, no error but
+    the counter's own, which is renewed some ten times a second. Older ones tell their power only: it is then sampled
+    ten times a second and integrated, and `source` says so.
+    """
+
+    def __init__(self) -> None:
+        self.joules: float | None = None
+        self.source = "none: nothing was measured yet"
+        self._counters: list[int] = []
+        self._sampler: _PowerSampler | None = None
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> EnergyMeter:
+        uuids = nvml.leased_uuids()
+        if not uuids:
+            self.source = "none: no NVIDIA GPU, and no counter of the CPU's is read"
+            return self
+        try:
+            self._handles = nvml.handles(uuids)
+        except nvml.Unavailable as error:
+            self.source = f"none: {error}"
+            return self
+        try:
+            self._counters = [_millijoules(handle) for handle in self._handles]
+        except nvml.Unavailable:
+            self._sample()
+        return self
+
+    def _sample(self) -> None:
+        try:
+            sum(_watts(handle) for handle in self._handles)
+        except nvml.Unavailable as error:
+            self.source = f"none: neither an energy counter nor power readings: {error}"
+            return
+        self._sampler = _PowerSampler(self._handles)
+        self._sampler.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._counters:
+                self.joules = counted_joules(self._counters, [_millijoules(handle) for handle in self._handles])
+                self.source = COUNTER if self.joules is not None else "none: the energy counter ran backwards"
+            elif self._sampler is not None:
+                self.joules = integrated_joules(self._sampler.stop())
+                self.source = SAMPLES if self.joules is not None else "none: fewer than two power readings"
+        except nvml.Unavailable as reason:
+            self.source = f"none: {reason}"
+
+
+def counted_joules(before: Sequence[int], after: Sequence[int]) -> float | None:
+    """Joules between two readings of counters in millijoules, summed over the GPUs. None where one ran backwards: the
+    driver was loaded anew in between, and began at 0."""
+    differences = [end - begin for begin, end in zip(before, after, strict=True)]
+    return sum(differences) / 1000 if min(differences) >= 0 else None
+
+
+def integrated_joules(samples: Sequence[tuple[float, float]]) -> float | None:
+    """The integral of (seconds, watts) by trapezoids; None for fewer than two samples."""
+    if len(samples) < 2:
+        return None
+    return sum((t1 - t0) * (w0 + w1) / 2 for (t0, w0), (t1, w1) in itertools.pairwise(samples))
+
+
+class _PowerSampler(threading.Thread):
+    """Reads the power of all the GPUs together, until it is stopped."""
+
+    def __init__(self, handles: Sequence[Any]) -> None:
+        super().__init__(daemon=True, name="power-samples")
+        self._handles_read = list(handles)
+        self._done = threading.Event()
+        self._samples: list[tuple[float, float]] = []
+        self._failed: nvml.Unavailable | None = None
+
+    def run(self) -> None:
+        while self._failed is None:
+            self._take()
+            if self._done.wait(_SAMPLE_SECONDS):
+                return
+
+    def _take(self) -> None:
+        try:
+            watts = sum(_watts(handle) for handle in self._handles_read)
+        except nvml.Unavailable as error:
+            self._failed = error
+            return
+        self._samples.append((time.perf_counter(), watts))
+
+    def stop(self) -> list[tuple[float, float]]:
+        """Take the last sample, and give all of them.
+
+        Raises:
+            Unavailable: where a reading failed; half an integral is none.
+        """
+        self._done.set()
+        self.join()
+        self._take()
+        if self._failed is not None:
+            raise self._failed
+        return self._samples
+
+
+def _millijoules(handle: Any) -> int:
+    return int(nvml.ask("nvmlDeviceGetTotalEnergyConsumption", handle))
+
+
+def _watts(handle: Any) -> float:
+    return nvml.ask("nvmlDeviceGetPowerUsage", handle) / 1000

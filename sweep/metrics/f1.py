@@ -1,0 +1,64 @@
+"""F1 of labels: macro, weighted, or of one label."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sweep.errors import alternatives
+from sweep.metrics import CorpusMetric
+
+
+@dataclass(frozen=True, kw_only=True)
+class F1(CorpusMetric):
+    """2·tp / (predicted + true) of a label: of `positive_label` alone ("binary"), or the mean over the labels that
+    occur in references or predictions, each counting the same ("macro") or by how often it is right ("weighted").
+
+    As scikit-learn's `f1_score`, where a label that is never predicted has 0. `positive_label` null is the last label
+    in order: 1 of 0 and 1, "yes" of "no" and "yes".
+    """
+
+    average: Literal["macro", "weighted", "binary"] = "macro"
+    positive_label: str | None = None
+
+    def label_faults(self, labels: Sequence[str]) -> Iterator[str]:
+        if self.average != "binary":
+            return
+        if self.positive_label is None and len(labels) != 2:
+            yield f"needs two labels, and the data has {len(labels)}; use average: macro, or name a positive_label"
+        elif self.positive_label is not None and self.positive_label not in labels:
+            yield f"positive_label: {self.positive_label!r} is no label; {alternatives(self.positive_label, labels)}"
+
+    @property
+    def rule(self) -> str:
+        return f"f1_{self.average}"
+
+    def statistics(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, list[float]]:
+        labels = in_order({*predictions, *references})
+        if self.average == "binary":
+            labels = [labels[-1] if self.positive_label is None else self.positive_label]
+        pairs = list(zip(predictions, references, strict=True))
+        columns: dict[str, list[float]] = {}
+        for index, label in enumerate(labels):
+            columns[f"tp_{index}"] = [float(got == label == wanted) for got, wanted in pairs]
+            columns[f"predicted_{index}"] = [float(got == label) for got, _ in pairs]
+            columns[f"true_{index}"] = [float(wanted == label) for _, wanted in pairs]
+        return columns
+
+    def from_sums(self, sums: Mapping[str, float]) -> float:
+        total = weights = 0.0
+        for index in range(len(sums) // 3):
+            tp, predicted, true = (sums[f"{name}_{index}"] for name in ("tp", "predicted", "true"))
+            if not predicted + true:
+                continue
+            weight = true if self.average == "weighted" else 1.0
+            total += weight * 2 * tp / (predicted + true)
+            weights += weight
+        return total / weights if weights else 0.0
+
+
+def in_order(labels: set[str]) -> list[str]:
+    """Labels by value where all are whole numbers, else by text."""
+    numeric = all(label.lstrip("-").isdecimal() for label in labels)
+    return sorted(labels, key=(lambda label: (int(label), label)) if numeric else str)

@@ -1,0 +1,42 @@
+"""ROUGE by Google's rouge-score, with a tokenizer for all scripts."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sweep.metrics import Metric
+
+# Scripts without spaces between words: each character is a token. (Thai and its neighbours stay whole phrases.)
+_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}"
+_TOKEN = rf"[{_UNSPACED}]|[[\p{{L}}\p{{M}}\p{{N}}]--[{_UNSPACED}]]+"
+
+
+class UnicodeTokenizer:
+    """Runs of letters, marks and digits, in lower case. On English text the same tokens as rouge-score's own, which
+    drops every other letter than a to z: identical Korean texts then score 0."""
+
+    def __init__(self) -> None:
+        import regex
+
+        self._token = regex.compile(_TOKEN, regex.VERSION1)
+
+    def tokenize(self, text: str) -> list[str]:
+        return self._token.findall(unicodedata.normalize("NFC", text).lower())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rouge(Metric):
+    """F-measure of common words (rouge1), of common pairs of words (rouge2), or of the longest common subsequence
+    (rougeL), without stemming."""
+
+    kind: Literal["rouge1", "rouge2", "rougeL"] = "rougeL"
+
+    def per_example(self, predictions: Sequence[str], references: Sequence[str]) -> list[float]:
+        from rouge_score.rouge_scorer import RougeScorer
+
+        scorer = RougeScorer([self.kind], tokenizer=UnicodeTokenizer())
+        pairs = zip(predictions, references, strict=True)
+        return [float(scorer.score(reference, prediction)[self.kind].fmeasure) for prediction, reference in pairs]

@@ -1,0 +1,112 @@
+"""What is wrong with a checkpoint's folder, as far as can be known without loading it. Standard library only."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sweep.tasks.batching import RELATIVE, usable_positions
+
+_TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "tokenizer.model",
+               "spiece.model", "sentencepiece.bpe.model", "source.spm")  # fmt: skip
+_INDEX = "model.safetensors.index.json"
+_HEADER_LIMIT = 100 * 2**20  # bytes; safetensors' own
+
+
+def folder_faults(folder: Path) -> Iterator[str]:
+    """Config, tokenizer and weights, in this order."""
+    yield from config_faults(folder)
+    if not any((folder / name).is_file() for name in _TOKENIZERS):
+        yield "has no tokenizer (tokenizer.json, vocab.txt, …); tokenizer.save_pretrained writes one"
+    yield from _weight_faults(folder)
+
+
+def config_faults(folder: Path) -> Iterator[str]:
+    """Whether config.json is there, and says what kind of model this is."""
+    config, fault = read_config(folder)
+    if fault:
+        yield fault
+    elif not isinstance(config.get("model_type"), str) and "auto_map" not in config:
+        yield "has a config.json without a model_type, so that nobody knows what it is; take that of the original model"
+
+
+def read_config(folder: Path) -> tuple[dict[str, Any], str | None]:
+    """config.json, or an empty one and what is wrong with it."""
+    file = folder / "config.json"
+    if not file.is_file():
+        return {}, "is a folder without a config.json; save_pretrained writes one"
+    try:
+        config = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        return {}, f"has a config.json that cannot be read: {error}"
+    if not isinstance(config, dict):
+        return {}, f"has a config.json that is {type(config).__name__}, not an object"
+    return config, None
+
+
+def positions(folder: Path) -> int | None:
+    """The longest sequence in tokens, where config.json tells it."""
+    config, _ = read_config(folder)
+    found = next((config[key] for key in ("max_position_embeddings", "n_positions") if key in config), None)
+    kind = config.get("model_type", "")
+    if not isinstance(found, int) or kind in RELATIVE:
+        return None
+    pad = config.get("pad_token_id", 1)
+    return usable_positions(kind, found, pad if isinstance(pad, int) else None)
+
+
+def _weight_faults(folder: Path) -> Iterator[str]:
+    index = folder / _INDEX
+    if index.is_file():
+        try:
+            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+            yield f"has a damaged {_INDEX}: {type(error).__name__}: {error}"
+            return
+        missing = [name for name in names if not (folder / name).is_file()]
+        if missing:
+            yield f"lacks {', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}, which {_INDEX} names"
+        files = [folder / name for name in names if name not in missing]
+    else:
+        files = [file for file in (folder / "model.safetensors",) if file.is_file()]
+        if not files:
+            pickles = [file.name for file in folder.glob("*.bin")] + [file.name for file in folder.glob("*.pt")]
+            adapter = (folder / "adapter_config.json").is_file()
+            if adapter:
+                yield "holds an adapter, not a base model; give the base that it was trained on"
+            elif pickles:
+                yield (
+                    f"has its weights as pickle only ({pickles[0]}), which can run any code; convert them once, where "
+                    "you trust them: AutoModel.from_pretrained(…, use_safetensors=False).save_pretrained(…)"
+                )
+            else:
+                yield "has no weights: model.safetensors, or parts of it with their index"
+            return
+    for file in files:
+        fault = safetensors_fault(file)
+        if fault:
+            yield f"has a damaged {file.name}: {fault}; copy it again"
+
+
+def safetensors_fault(file: Path) -> str | None:
+    """What is wrong with the header or the length of a safetensors file: both are broken where a copy was cut short."""
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        first = stream.read(8)
+        if len(first) < 8:
+            return f"{size} bytes are no safetensors file"
+        (length,) = struct.unpack("<Q", first)
+        if length > min(size - 8, _HEADER_LIMIT):
+            return "its header is longer than the file, or no header"
+        try:
+            header = json.loads(stream.read(length))
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+            needed = 8 + length + max(ends, default=0)
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+            return "its header cannot be read"
+    if size != needed:
+        return f"it has {size} bytes, and its header speaks of {needed}"
+    return None

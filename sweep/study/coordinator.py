@@ -1,0 +1,127 @@
+"""Who runs a study: each coordinator's name, its heartbeat, and the lock that they share.
+
+Several coordinators, on one machine or many, work on one study where they share its Optuna storage. What is read and
+then written (which run is next, who takes it) happens under a lock of that storage; a coordinator that has died is
+recognised by its process where it ran on this machine, by its silence where it did not.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from sweep.preflight import sqlite_path
+
+log = logging.getLogger(__name__)
+BEAT_SECONDS = 20.0
+# A coordinator of another machine counts as dead after this long without a beat: ten beats, and clocks that differ.
+SILENT_SECONDS = 300.0
+
+
+def identity() -> str:
+    """This process, as no other is called: host, process, and the moment of its start."""
+    return f"{socket.gethostname()}/{os.getpid()}/{_start_of(os.getpid()) or 0}"
+
+
+def is_alive(name: str, beats: Mapping[str, float], now: float | None = None) -> bool:
+    """Whether the coordinator of this name still runs. `beats` are the last heartbeats, in Unix seconds."""
+    host, pid, started = name.rsplit("/", 2)
+    if host == socket.gethostname():
+        return _start_of(int(pid)) == int(started)
+    beat = beats.get(name)
+    return beat is not None and (now if now is not None else time.time()) - beat < SILENT_SECONDS
+
+
+def _start_of(pid: int) -> int | None:
+    """When a process began, in clock ticks since the machine's start; None where there is none of this number."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else int(fields[19])
+
+
+class Heartbeat:
+    """Calls `beat` every BEAT_SECONDS until it is left. Optuna's own heartbeat beats in `study.optimize` only."""
+
+    def __init__(self, beat: Callable[[], None]):
+        self._beat = beat
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._go_on, daemon=True, name="heartbeat")
+
+    def __enter__(self) -> Heartbeat:
+        self._beat()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._over.set()
+        self._thread.join(timeout=5)
+
+    def _go_on(self) -> None:
+        while not self._over.wait(BEAT_SECONDS):
+            try:
+                self._beat()
+            except (SQLAlchemyError, OSError) as error:
+                log.warning("no heartbeat: %s", error)
+
+
+class StudyLock:
+    """One coordinator at a time, among all that share an Optuna storage. A file beside SQLite, an advisory lock in
+    PostgreSQL, a named one in MySQL; in memory there is but one process."""
+
+    def __init__(self, storage: str | None, study: str):
+        self._storage = storage
+        self._study = study
+        self._thread = threading.RLock()
+        self._depth = 0
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._thread:
+            if self._depth:
+                yield
+                return
+            self._depth += 1
+            try:
+                with self._between_processes():
+                    yield
+            finally:
+                self._depth -= 1
+
+    @contextmanager
+    def _between_processes(self) -> Iterator[None]:
+        if not self._storage:
+            yield
+            return
+        file = sqlite_path(self._storage)
+        if file is not None:
+            with FileLock(f"{file.absolute()}.lock"):
+                yield
+            return
+        kind = self._storage.partition(":")[0].partition("+")[0]
+        key = zlib.crc32(self._study.encode())
+        ask, release = {
+            "postgresql": ("select pg_advisory_lock(7041, :key)", "select pg_advisory_unlock(7041, :key)"),
+            "mysql": ("select get_lock(concat('paretune', :key), -1)", "select release_lock(concat('paretune', :key))"),
+        }[kind]
+        engine = create_engine(self._storage, poolclass=NullPool)
+        # PostgreSQL's second key is a signed number of 32 bits. A connection that breaks gives its lock back.
+        with engine.connect() as connection:
+            connection.execute(text(ask), {"key": key - (1 << 31)})
+            try:
+                yield
+            finally:
+                connection.execute(text(release), {"key": key - (1 << 31)})

@@ -1,0 +1,299 @@
+"""Our own application as a study: each job is a training with a Record, and MLflow is the ledger of what is done.
+
+A run that was deleted in MLflow is run again, whatever Optuna remembers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+
+from sweep import progress, provenance, redact
+from sweep.config import RunConfig, parse, plain_config
+from sweep.errors import ConfigError, Fault, UserError, first_line
+from sweep.record import Outcome, Record
+from sweep.study import replicates
+from sweep.study.application import Application, Replicate, composed_with
+from sweep.study.comparable import Setting, name_clashes, require_same, require_same_study
+from sweep.study.setting import VARIANT, setting_digest, setting_name
+from sweep.study.space import Params, Space
+
+if TYPE_CHECKING:
+    from sweep.study.trials import Entry, Seed, Trials
+
+log = logging.getLogger(__name__)
+
+
+class TrainingRuns(Application):
+    """The objectives are the score and the memory; with `hydra.sweeper.direction` a single one, the score alone."""
+
+    keeps_ledger = True
+
+    def __init__(self, context: HydraContext, config: DictConfig, direction: Any, study_name: str | None):
+        self._context = context
+        self._config = config
+        self._asked_direction = direction
+        self._asked_name = study_name
+        self._settings: dict[tuple[Any, ...], Setting] = {}
+        self._done: dict[str, dict[int, Record]] = {}
+        self._attempts: Counter[tuple[str, int]] = Counter()
+        self.ended: list[Record] = []
+        self.metric_names = None
+        self._parent_id: str | None = None
+
+    # Before anything is launched
+
+    def check(self, space: Space, settings: Sequence[Params], searching: bool) -> None:
+        self._space = space
+        faults: list[Fault] = []
+        for params in settings:
+            try:
+                self._setting(params)
+            except ConfigError as error:
+                faults.extend(error.faults)
+        faults.extend(name_clashes(self._settings.items()))
+        if faults:
+            raise ConfigError(faults)
+        if not self._settings:
+            raise UserError("the study has no setting: name at least one value for each swept key")
+        first = next(iter(self._settings.values())).config
+        if first.study.name is None:
+            raise ConfigError([Fault("study.name", "null", "a study needs a name")])
+        self._first = first
+        self.study_name = self._asked_name or first.study.name
+        metric = first.task.metrics[first.task.score]
+        self.directions = ["maximize" if first.task.higher_is_better else "minimize", "minimize"]
+        self.metric_names = [first.task.score, first.study.memory_metric]
+        self.worst = [metric.worst, float("inf")]
+        self._take_direction(first)
+
+    def _take_direction(self, first: RunConfig) -> None:
+        asked = self._asked_direction
+        if asked is None:
+            return
+        listed = [asked] if isinstance(asked, str) else list(asked)
+        if listed != self.directions[: len(listed)] or len(listed) not in (1, 2):
+            raise ConfigError(
+                [
+                    Fault(
+                        "hydra.sweeper.direction",
+                        str(asked),
+                        f"must be [{', '.join(self.directions)}], the score ({first.task.score}) and the memory; or "
+                        f"{self.directions[0]}, for the score alone; or null",
+                    )
+                ]
+            )
+        self.directions = self.directions[: len(listed)]
+        self.metric_names = self.metric_names[: len(listed)]
+        self.worst = self.worst[: len(listed)]
+
+    def _setting(self, params: Params) -> Setting:
+        key = tuple(params.items())
+        if key not in self._settings:
+            plain = plain_config(
+                composed_with(self._context.config_loader, self._config, self._space.overrides(params))
+            )
+            swept = self._swept(params)
+            self._settings[key] = Setting(setting_name(plain, swept), setting_digest(plain, swept), parse(plain), plain)
+        return self._settings[key]
+
+    def _swept(self, params: Params) -> list[str]:
+        """The keys that make this setting: one that does not exist in it is not part of its name."""
+        return [key for key in self._space.swept if key not in self._space.dimensions or key in params]
+
+    @property
+    def study(self) -> Any:
+        """The study's own part of the config."""
+        return self._first.study
+
+    def seeds(self) -> tuple[Seed, ...]:
+        return self._space.seeds or (self._first.seed,)
+
+    def plain_settings(self, space: Space) -> list[Params]:
+        """Each variant with its own values, where the space holds them."""
+        choices = space.dimensions[VARIANT].values if VARIANT in space.dimensions else (None,)
+        plain_settings = []
+        for choice in choices or ():
+            overrides = [*space.fixed.values(), *([f"{VARIANT}={choice}"] if choice is not None else [])]
+            composed = composed_with(self._context.config_loader, self._config, overrides)
+            params: Params = {} if choice is None else {VARIANT: choice}
+            for key in space.in_order_of_dependence():
+                if key not in params and space.exists(key, params):
+                    own = _select(composed, key)
+                    if space.dimensions[key].contains(own):
+                        params[key] = own
+            plain_settings.append(params)
+        return plain_settings
+
+    # The study's rows
+
+    def open(self, trials: Trials, settings: Sequence[Params] | None) -> None:
+        from sweep.launch.supervise import conditions_of, store  # MLflow takes seconds to import
+
+        first, name = self._first, str(self._first.study.name)
+        self._runs = store(first.tracking)
+        known = list(self._settings.values())
+        # Masked as they are kept, or a masked value would never equal itself.
+        conditions = [redact.tree(conditions_of(s.config, s.plain, self._space.swept)) for s in known]
+        require_same(conditions, known)
+        parent = self._runs.find_study(name)
+        if parent is None:
+            tags = {"fingerprint": provenance.fingerprint(conditions[0]), "command": provenance.command()}
+            parent = self._runs.create_study(name, conditions[0], tags)
+        else:
+            require_same_study(name, self._runs.study_conditions(parent), conditions[0])
+        self._parent_id = parent.info.run_id
+        self._take_done(self._runs.adopt(self._parent_id, trials.is_alive))
+        self._runs.reopen_study(self._parent_id)
+
+    def _take_done(self, records: Sequence[Record]) -> None:
+        digests = {setting.name: setting.digest for setting in self._settings.values()}
+        for record in records:
+            if record.outcome.final:
+                if digests.get(record.setting, record.facts.get("setting_digest")) != record.facts.get(
+                    "setting_digest"
+                ):
+                    raise UserError(
+                        f"setting {record.setting} was run with other values of its variant in this study; a study "
+                        "keeps one meaning per name. Choose another study.name, or another variant.name"
+                    )
+                self._done.setdefault(record.setting, {})[record.seed] = record
+            elif record.facts.get("died") == "itself":
+                self._attempts[record.setting, record.seed] += 1
+
+    def attributes(self, params: Params) -> dict[str, Any]:
+        return {"setting": self._setting(params).name}
+
+    def done(self, params: Params) -> dict[Seed, Entry]:
+        name = self._setting(params).name
+        found = {seed: self._entry(record) for seed, record in self._done.get(name, {}).items()}
+        for seed in self.seeds():
+            attempts = self._attempts[name, seed]
+            if seed not in found and attempts >= self.study.max_attempts:
+                log.warning(
+                    "%s · seed %s was killed %d times and is not tried again; raise study.max_attempts, or delete its "
+                    "rows in MLflow", name, seed, attempts,
+                )  # fmt: skip
+                from sweep.study.trials import Entry
+
+                found[seed] = Entry(outcome="killed")
+        return found
+
+    def announce(self, left: int) -> None:
+        there = sum(seed in found for found in self._done.values() for seed in self.seeds())
+        if left == 0:
+            log.info("All %d runs of study %s are there already.", there, self.study_name)
+        else:
+            log.info("%d of %d runs are there; launching %d.", there, there + left, left)
+
+    # Jobs
+
+    def wanted(self, trials: Trials) -> Mapping[int, Sequence[Seed]] | None:
+        if self.study.replicates == "all":
+            return None
+        scores: dict[int, list[float]] = {}
+        memory: dict[int, float] = {}
+        entries = {trial.number: trials.entries(trial) for trial in trials.all() if "setting" in trial.user_attrs}
+        for number, found in entries.items():
+            ok = [entry.values for entry in found.values() if entry.outcome == "ok" and None not in entry.values]
+            scores[number] = [values[0] for values in ok]
+            if ok and len(ok[0]) > 1:
+                memory[number] = sum(values[1] for values in ok) / len(ok)
+        names = {str(number): found for number, found in scores.items()}
+        contending = replicates.in_contention(
+            names,
+            {str(number): value for number, value in memory.items()},
+            threshold=self.study.threshold,
+            higher_is_better=self.directions[0] == "maximize",
+            maximum=len(self.seeds()),
+        )
+        seeds = self.seeds()
+        first, wanted = seeds[: replicates.FIRST], {}
+        for number, found in entries.items():
+            ended = {seed for seed, entry in found.items() if entry.ended}
+            if not set(first) <= ended or str(number) not in contending:
+                wanted[number] = first
+            else:
+                wanted[number] = seeds[: max(len(first), len(ended) + 1)]
+        return wanted
+
+    def overrides(self, replicate: Replicate) -> list[str]:
+        return [
+            *self._space.overrides(replicate.params),
+            f"seed={replicate.seed}",
+            f"study.trial={replicate.trial}",
+            f"study.swept=[{','.join(self._swept(dict(replicate.params)))}]",
+        ]
+
+    def entry(self, replicate: Replicate, returned: JobReturn) -> Entry:
+        record = _record_of(returned)
+        self.ended.append(record)
+        log.info(progress.line(record))
+        return self._entry(record)
+
+    def _entry(self, record: Record) -> Entry:
+        from sweep.study.trials import Entry
+
+        measured = record.measurements
+        score = measured.get("score") if record.outcome in (Outcome.OK, Outcome.PRUNED) else None
+        memory = measured.get(self.study.memory_metric)
+        budget = self.study.memory_budget_bytes
+        violated = {
+            "out_of_memory": float(record.outcome is Outcome.OOM),
+            "diverged": float(record.outcome is Outcome.DIVERGED),
+            "pruned": float(record.outcome is Outcome.PRUNED),
+        }
+        if budget is not None and memory is not None:
+            violated["memory_budget"] = memory / budget - 1
+        return Entry(
+            outcome=str(record.outcome),
+            values=(score, memory)[: len(self.directions)],
+            violated=violated,
+            final=record.outcome.final,
+        )
+
+    # The end
+
+    def close(self, trials: Trials, finished: bool) -> None:
+        if self._parent_id is None or trials.others():
+            return  # never begun, or others go on
+        self._runs.close_study(self._parent_id, "FINISHED" if finished else "KILLED")
+
+    def require_complete(self, max_failure_rate: float | None) -> None:
+        """Raises UserError where runs ended without saying anything of their setting. Out of memory and divergence are
+        results."""
+        lost = [record for record in self.ended if not record.outcome.final]
+        if lost:
+            lines = "\n".join(f"  {record.name}: {record.outcome}: {first_line(record.reason)}" for record in lost)
+            raise UserError(
+                f"{len(lost)} of the study's runs ended without a result:\n{lines}\n"
+                "Mend the cause and give the same command again: it repeats these and no others."
+            )
+        before = [record for found in self._done.values() for record in found.values()]
+        if not any(record.outcome is Outcome.OK for record in [*self.ended, *before]):
+            raise UserError(
+                "no run of this study was ok, so that it has no answer. Out of memory: smaller micro-batches, shorter "
+                "sequences, activation checkpointing or QLoRA. Diverged: a lower learning rate."
+            )
+
+
+def _record_of(returned: JobReturn) -> Record:
+    """The run's Record. An exception here is not the run's, which has an outcome: it is the store's, or ours."""
+    if returned.status == JobStatus.COMPLETED and isinstance(returned.return_value, Record):
+        return returned.return_value
+    value = returned._return_value  # the property would print all overrides, credentials among them
+    if isinstance(value, BaseException):
+        raise value
+    raise UserError(f"a run returned {type(value).__name__} instead of a Record")
+
+
+def _select(composed: DictConfig, key: str) -> Any:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.select(composed, key.lstrip("+"), throw_on_missing=False)

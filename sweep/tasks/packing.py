@@ -1,0 +1,84 @@
+"""Several short examples in one row, so that a batch has hardly any padding.
+
+Each example keeps positions of its own and sees nothing of its neighbours: transformers masks attention across the
+points where positions start anew. The loss is the same as unpacked, to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sweep.errors import UserError
+from sweep.tasks import IGNORED, Encoded, Encodings
+from sweep.tasks.batching import padded
+
+if TYPE_CHECKING:
+    import torch
+
+_OPEN_ROWS = 64  # rows that are looked at for room
+
+
+def pack(rows: Encodings, max_length: int) -> Encodings:
+    """Rows of at most `max_length` tokens, each example in the first open row that has room."""
+    packed: list[dict[str, list[int]]] = []
+    for row in rows:
+        size = len(row["input_ids"])
+        open_rows = packed[-_OPEN_ROWS:]
+        target = next((other for other in open_rows if len(other["input_ids"]) + size <= max_length), None)
+        if target is None:
+            target = {"input_ids": [], "labels": [], "position_ids": []}
+            packed.append(target)
+        target["input_ids"] += row["input_ids"]
+        target["labels"] += [IGNORED, *row["labels"][1:]]  # nothing before an example foretells its first token
+        target["position_ids"] += range(size)
+    return Encodings(packed, truncated=rows.truncated, dropped=rows.dropped)
+
+
+def pad_packed(pad: int) -> Callable[[list[Encoded]], dict[str, torch.Tensor]]:
+    """A collator without an attention mask: positions alone tell examples apart, and padding is one more of them.
+    `tokens` counts what is no padding, for the throughput."""
+
+    def collate(rows: list[Encoded]) -> dict[str, torch.Tensor]:
+        import torch
+
+        longest = max(len(row["input_ids"]) for row in rows)
+        positions = [[*row["position_ids"], *range(longest - len(row["position_ids"]))] for row in rows]
+        return {
+            "input_ids": padded([row["input_ids"] for row in rows], pad),
+            "labels": padded([row["labels"] for row in rows], IGNORED),
+            "position_ids": torch.tensor(positions),
+            "tokens": torch.tensor(sum(len(row["input_ids"]) for row in rows)),
+        }
+
+    return collate
+
+
+def verify(model: Any, rows: Sequence[Encoded]) -> None:
+    """Check on the first row of several examples that the model gives each what it gives it alone.
+
+    Raises:
+        UserError: where it does not: its architecture, or the variant, does not tell packed examples apart.
+    """
+    import torch
+
+    row = next((row for row in rows if row["position_ids"].count(0) > 1), None)
+    if row is None:
+        return
+    device = next(model.parameters()).device
+    starts = [index for index, position in enumerate(row["position_ids"]) if position == 0]
+    begin, end = starts[1], [*starts, len(row["input_ids"])][2]
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        ids = torch.tensor([row["input_ids"][:end]], device=device)
+        packed = model(input_ids=ids, position_ids=torch.tensor([row["position_ids"][:end]], device=device)).logits
+        alone = model(input_ids=ids[:, begin:end]).logits
+    model.train(was_training)
+    apart = (packed[0, -(end - begin) :].float() - alone[0, -(end - begin) :].float()).abs().max()
+    scale = alone.float().abs().max()
+    if apart > 0.05 * scale:
+        raise UserError(
+            f"task.packing: {type(model).__name__} does not keep packed examples apart (logits differ by "
+            f"{float(apart):.3g} of {float(scale):.3g}); use task.packing=false"
+        )

@@ -1,0 +1,91 @@
+"""Prompt → response by an encoder and a decoder (T5, BART, …)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from sweep.datasets import Example, Splits
+from sweep.tasks import Encoded, Encodings
+from sweep.tasks.batching import mask, padded, positions_of
+from sweep.tasks.generation import Generation, pad_batch
+from sweep.tasks.prompts import Dialogue, check_roles, plain_dialogue
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seq2Seq(Generation):
+    """The prompt is the encoder's text, closed as its tokenizer closes texts; the response is the decoder's. Each is
+    cut at the longest length by itself, and keeps its end token then."""
+
+    task_type: ClassVar[str] = "SEQ_2_SEQ_LM"
+    token_loss: ClassVar[bool] = False
+    _shifted: ClassVar[bool] = False
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        yield from super().faults()
+        if self.packing:
+            yield "packing", "is for causal models; encoder and decoder have no packed form"
+        if self.chat:
+            yield "chat", "is for causal models"
+        if self.outside is not None:
+            yield "outside", "is for causal models: an encoder and decoder gives no likelihood to a text by itself"
+
+    def bind(self, splits: Splits) -> Self:
+        for name in ("train", "validation", "test"):
+            check_roles(getattr(splits, name), splits.columns, name, conversations=False)
+        return self
+
+    def auto_class(self) -> type:
+        from transformers import AutoModelForSeq2SeqLM
+
+        return AutoModelForSeq2SeqLM
+
+    def encode(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int) -> Encodings:
+        dialogues = self._dialogues(tokenizer, examples)
+        truncated = sum(max(d.answer, len(d.ids) - d.answer) > max_length for d in dialogues)
+        return Encodings(self._answers(dialogues, max_length), truncated=truncated)
+
+    def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[Encoded]], dict[str, torch.Tensor]]:
+        """`tokens` counts both sides, for the throughput."""
+        batch = pad_batch(tokenizer)
+
+        def collate(rows: list[Encoded]) -> dict[str, torch.Tensor]:
+            import torch
+
+            tokens = sum(len(row["input_ids"]) + len(row["labels"]) for row in rows)
+            return {**batch(rows), "tokens": torch.tensor(tokens)}
+
+        return collate
+
+    def _dialogues(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> list[Dialogue]:
+        prompts = tokenizer([example["prompt"] for example in examples], verbose=False)["input_ids"]
+        responses = tokenizer(text_target=[example["response"] for example in examples], verbose=False)["input_ids"]
+        return [
+            plain_dialogue(example, prompt, response)
+            for example, prompt, response in zip(examples, prompts, responses, strict=True)
+        ]
+
+    def _fitting(self, prompts: Sequence[list[int]], model: torch.nn.Module, max_length: int | None) -> list[list[int]]:
+        limits = [limit for limit in (max_length, positions_of(model)) if limit]
+        return [_cut(prompt, min(limits)) for prompt in prompts] if limits else list(prompts)
+
+    def _generate(
+        self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]]
+    ) -> list[str]:
+        inputs = {"input_ids": padded(prompts, tokenizer.pad_token_id), "attention_mask": mask(prompts)}
+        return tokenizer.batch_decode(self._sequences(model, tokenizer, inputs), skip_special_tokens=True)
+
+    def _answers(self, dialogues: Sequence[Dialogue], limit: int) -> list[Encoded]:
+        return [
+            {"input_ids": _cut(d.ids[: d.answer], limit), "labels": _cut(d.ids[d.answer :], limit)} for d in dialogues
+        ]
+
+
+def _cut(ids: list[int], max_length: int) -> list[int]:
+    """At most `max_length` tokens, the last of which stays: it closes the text."""
+    return ids if len(ids) <= max_length else [*ids[: max_length - 1], ids[-1]]

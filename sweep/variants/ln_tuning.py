@@ -1,0 +1,62 @@
+"""LN tuning (Zhao et al. 2023, arXiv 2312.11420), by PEFT: the normalisation layers alone train."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweep.variants.adapter import AUTO, Adapter, heads, require_names
+
+if TYPE_CHECKING:
+    from peft import LNTuningConfig, PeftModel
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class LNTuning(Adapter):
+    """Copies of normalisation layers train: one or two vectors of the hidden size each.
+
+    "auto" is PEFT's choice for an architecture it knows, else every module whose class is a norm.
+    """
+
+    target_modules: str | list[str] = AUTO
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        if isinstance(self.target_modules, str) and self.target_modules != AUTO:
+            yield "target_modules", f"must be a list of names of normalisation layers, [{self.target_modules}], or auto"
+        elif not self.target_modules:
+            yield "target_modules", "is empty: nothing would train; give names of normalisation layers, or auto"
+
+    def peft_config(self, model: PreTrainedModel, task_type: str) -> LNTuningConfig:
+        from peft import LNTuningConfig
+        from peft.utils.constants import TRANSFORMERS_MODELS_TO_LNTUNING_TARGET_MODULES_MAPPING as MAPPING
+
+        norms = tuple({type(m) for m in model.modules() if "norm" in type(m).__name__.lower()})
+        targets = self.target_modules
+        if isinstance(targets, str):
+            found = dict.fromkeys(n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, norms))
+            targets = list(MAPPING.get(model.config.model_type, found))
+        require_names(model, targets, norms, "normalisation layer")
+        return LNTuningConfig(
+            task_type=task_type, target_modules=targets, modules_to_save=heads(model, task_type) or None
+        )
+
+    def wrap(self, model: PreTrainedModel, task_type: str, activation_checkpointing: bool) -> PeftModel:
+        with _as_intended():
+            return super().wrap(model, task_type, activation_checkpointing)
+
+    def restore(self, base: PreTrainedModel, folder: Path) -> PeftModel:
+        with _as_intended():
+            return super().restore(base, folder)
+
+
+@contextmanager
+def _as_intended() -> Iterator[None]:
+    """PEFT (0.21) calls every norm an unsupported layer, "at your own risk": it asks for the sizes of linear ones."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Unsupported layer type", category=UserWarning)
+        yield

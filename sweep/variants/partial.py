@@ -1,0 +1,59 @@
+"""Partial fine-tuning: some of the base's own parameters train, by name or by layer, the others stay frozen."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Annotated
+
+from annotated_types import Ge
+
+from sweep.errors import UserError
+from sweep.variants import Variant
+from sweep.variants.adapter import heads
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Partial(Variant):
+    """Parameters whose name matches one of `parameters` ("*.bias": BitFit, Ben Zaken et al. 2021, arXiv 2106.10199),
+    and all of the last `last_layers` blocks. A new classification head trains too."""
+
+    parameters: list[str] = field(default_factory=list)
+    last_layers: Annotated[int, Ge(0)] = 0
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        if not self.parameters and not self.last_layers:
+            yield "parameters", "is empty, and last_layers is 0: nothing would train; name parameters, such as '*.bias'"
+
+    def wrap(self, model: PreTrainedModel, task_type: str, activation_checkpointing: bool) -> PreTrainedModel:
+        """Raises UserError where a pattern matches no parameter, with those that exist."""
+        names = [name for name, _ in model.named_parameters()]
+        for pattern in self.parameters:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                have = ", ".join(dict.fromkeys(".".join(name.split(".")[-2:]) for name in names))
+                raise UserError(
+                    f"variant.parameters: {pattern!r} matches no parameter of {type(model).__name__}; their names end "
+                    f"in: {have}"
+                )
+        patterns = [*self.parameters, *self._last_blocks(names), *(f"{head}.*" for head in heads(model, task_type))]
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(any(fnmatchcase(name, pattern) for pattern in patterns))
+        if activation_checkpointing:  # the first parameter that trains may lie behind frozen blocks
+            model.enable_input_require_grads()
+        return model
+
+    def _last_blocks(self, names: list[str]) -> list[str]:
+        """Patterns for the last blocks: the numbered modules that come first in a name, as model.layers.3 does."""
+        if not self.last_layers:
+            return []
+        found = [match for match in (re.match(r"(.*?\.)(\d+)\.", name) for name in names) if match]
+        prefix = found[0][1] if found else ""
+        count = 1 + max((int(match[2]) for match in found if match[1] == prefix), default=-1)
+        if self.last_layers > count:
+            raise UserError(f"variant.last_layers = {self.last_layers} is more than the {count} blocks of this model")
+        return [f"{prefix}{index}.*" for index in range(count - self.last_layers, count)]

@@ -1,0 +1,80 @@
+"""Learned tokens before every sequence: prompt tuning (Lester et al. 2021, arXiv 2104.08691) and prefix tuning (Li &
+Liang 2021, arXiv 2101.00190), by PEFT."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from annotated_types import Ge
+
+from sweep.errors import UserError
+from sweep.variants.adapter import Adapter
+
+if TYPE_CHECKING:
+    from peft import PrefixTuningConfig, PromptTuningConfig
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Prompt(Adapter):
+    mergeable: ClassVar[bool] = False
+
+    num_virtual_tokens: Annotated[int, Ge(1)] = 20
+
+    @property
+    def extra_positions(self) -> int:
+        return self.num_virtual_tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptTuning(_Prompt):
+    """`num_virtual_tokens` embeddings train: that many times the hidden size. They start as those of random words of
+    the vocabulary, or as noise."""
+
+    init: Literal["sample_vocab", "random"] = "sample_vocab"
+
+    def peft_config(self, model: PreTrainedModel, task_type: str) -> PromptTuningConfig:
+        from peft import PromptTuningConfig
+
+        return PromptTuningConfig(
+            task_type=task_type,
+            num_virtual_tokens=self.num_virtual_tokens,
+            prompt_tuning_init=self.init.upper(),
+            **shape(model),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrefixTuning(_Prompt):
+    """Keys and values of `num_virtual_tokens` train in every layer: 2 · layers · tokens · width of keys.
+
+    They enter by the cache, which activation checkpointing does without: the two do not go together.
+    """
+
+    def peft_config(self, model: PreTrainedModel, task_type: str) -> PrefixTuningConfig:
+        from peft import PrefixTuningConfig
+
+        return PrefixTuningConfig(task_type=task_type, num_virtual_tokens=self.num_virtual_tokens, **shape(model))
+
+    def prepare(self, model: PreTrainedModel, activation_checkpointing: bool) -> PreTrainedModel:
+        if activation_checkpointing:
+            raise UserError(
+                f"variant {self.name} gives its prefix to the model by the cache, which activation checkpointing does "
+                "without; set train.activation_checkpointing=false for the whole study, or leave this variant out"
+            )
+        if "past_key_values" not in inspect.signature(model.forward).parameters:
+            raise UserError(
+                f"variant {self.name} needs a model that takes a cache of keys and values, which "
+                f"{type(model).__name__} does not; use another variant, such as prompt_tuning"
+            )
+        return model
+
+
+def shape(model: PreTrainedModel) -> dict[str, int]:
+    """What PEFT looks for in the config under names that not every architecture uses."""
+    return {
+        "token_dim": model.get_input_embeddings().weight.shape[1],
+        "num_attention_heads": model.config.num_attention_heads,
+    }

@@ -1,0 +1,26 @@
+"""The device pool under Hydra's own launcher suites."""
+
+from __future__ import annotations
+
+import pytest
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.test_utils.launcher_common_tests import IntegrationTestSuite, LauncherTestSuite
+
+from hydra_plugins.paretune.launcher import ParetuneLauncher
+
+
+def test_hydra_finds_it():
+    assert ParetuneLauncher.__name__ in [found.__name__ for found in Plugins.instance().discover(Launcher)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("launcher_name", "overrides"), [("paretune", []), ("paretune", ["hydra.launcher.slots=2"])])
+class TestLauncher(LauncherTestSuite):
+    pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("task_launcher_cfg", "extra_flags"), [({}, ["-m", "hydra/launcher=paretune"])])
+class TestIntegration(IntegrationTestSuite):
+    pass
