@@ -9,17 +9,17 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 
 @dataclass
 class ParetuneLauncherConf:
-    """`hydra.launcher.*`: which GPUs, how many for one run (null: what `train.devices_per_run` says, 1 where there is no
-    such key), and how many runs at a time where there is no GPU (null: the sweeper's n_jobs)."""
+    """`hydra.launcher.*`: which GPUs, how many for one run, and how many runs at a time where there is no GPU (null:
+    the sweeper's n_jobs)."""
 
     _target_: str = "hydra_plugins.paretune.launcher.ParetuneLauncher"
     devices: Any = "auto"
-    devices_per_run: int | None = None
+    devices_per_run: int = 1
     slots: int | None = None
 
 
