@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +74,7 @@ def plan(args: Any, options: Mapping[str, Any]) -> str:
     steps: dict[str, list[Step]] = {}
     for (name, plain), answer in zip(found, answers, strict=True):
         if target is not None and isinstance(answer, Prediction) and cards.needed_bytes(answer) > target.capacity_bytes:
-            steps[name] = remedies(plain, answer, target.capacity_bytes, _quickly(machine, answer))
+            steps[name] = remedies(plain, target.capacity_bytes, _quickly(machine, answer))
     lines = plan_table.text(predicted, on_cards, machine, corners)
     lines += plan_table.remedy_lines(steps, target) if target is not None else []
     folder = Path(str(options["out"]).replace("${study}", study))
@@ -100,11 +100,15 @@ def settings(args: Any) -> tuple[list[tuple[str, Mapping[str, Any]]], str, bool]
 
 def _quickly(machine: Machine, before: Prediction) -> Any:
     """For what-if questions: the closed form where it answers, which takes no time and differs from the execution by
-    less than a change saves; else the execution."""
+    less than a change saves; else the execution. What the allocator holds beyond what it gave out is that of `before`.
+    """
+    held = (before.reserved_bytes or before.allocated_bytes * cards.RESERVED_PRIOR) / before.allocated_bytes
 
-    def ask(configs: Sequence[Mapping[str, Any]]) -> list[Prediction | Unpredictable]:
-        answers = [predict_by_formula(config, machine) for config in configs]
-        return predict(configs, machine) if any(isinstance(one, Unpredictable) for one in answers) else answers
+    def ask(config: Mapping[str, Any]) -> Prediction | Unpredictable:
+        answer = predict_by_formula(config, machine)
+        if isinstance(answer, Unpredictable):
+            return predict([config], machine)[0]
+        return replace(answer, reserved_bytes=int(answer.allocated_bytes * held), relative_band=before.relative_band)
 
     return ask
 

@@ -46,8 +46,9 @@ def text(
         lines += _notes(rows, machine, bool(on_cards))
     if corners:
         lines.append("These are the corners of the space: the ends of each range, with every choice.")
-    for name, reason in failed:
-        lines += ["", f"{name}: no prediction", *_wrapped(reason)]
+    for reason in dict.fromkeys(reason for _, reason in failed):
+        names = ", ".join(name for name, why in failed if why == reason)
+        lines += ["", f"{names}: no prediction", *_wrapped(reason)]
     return lines
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from sweep.memory.cards import needed_bytes
 from sweep.memory.prediction import Prediction, Unpredictable
 
 Config = Mapping[str, Any]
-Predict = Callable[[Sequence[Config]], Sequence[Prediction | Unpredictable]]
+Predict = Callable[[Config], Prediction | Unpredictable]
 
 
 @dataclass(frozen=True)
@@ -24,16 +24,19 @@ class Step:
     needed_bytes: int
 
 
-def remedies(config: Config, before: Prediction, capacity_bytes: int, predict: Predict) -> list[Step]:
+def remedies(config: Config, capacity_bytes: int, predict: Predict) -> list[Step]:
     """Changes that save something, one after another until it fits; all of them where it never does.
 
     In the order of what they cost: time first, then the optimizer's precision, then the variant, and the length of
     sequences last, since it changes what is learned from.
     """
     steps: list[Step] = []
+    before = predict(config)
+    if not isinstance(before, Prediction):
+        return steps
     held = needed_bytes(before)
     for change, what, changed in _changes(config):
-        after = predict([changed(config)])[0]
+        after = predict(changed(config))
         if not isinstance(after, Prediction):
             continue
         saved = held - needed_bytes(after)

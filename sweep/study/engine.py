@@ -111,8 +111,9 @@ class Engine:
         app = TrainingRuns(self._context, self._config, self._options.get("direction"), None)
         space = self._space(arguments)
         settings = self._all_settings(space, self._extension() is not None)
-        app.check(space, list(space.corners()) if settings is None else settings, settings is None)
-        return app.composed, settings is None
+        shown = list(space.corners()) if settings is None else settings
+        app.check(space, shown, settings is None)
+        return list({id(one): one for one in map(app._setting, shown)}.values()), settings is None
 
     def _application(self) -> Application:
         direction, name = self._options.get("direction"), self._options.get("study_name")

@@ -104,11 +104,6 @@ class TrainingRuns(Application):
             self._settings[key] = Setting(setting_name(plain, swept), setting_digest(plain, swept), parse(plain), plain)
         return self._settings[key]
 
-    @property
-    def composed(self) -> list[Setting]:
-        """The settings that were checked."""
-        return list(self._settings.values())
-
     def _swept(self, params: Params) -> list[str]:
         """The keys that make this setting: one that does not exist in it is not part of its name."""
         return [key for key in self._space.swept if key not in self._space.dimensions or key in params]
