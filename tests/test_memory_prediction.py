@@ -55,7 +55,7 @@ def test_the_chart_s_errors_are_those_of_ended_runs_that_were_predicted():
     marks = memory_prediction.data(runs())
     assert marks["setting"].tolist() == ["b", "a", "a"]
     assert marks["error"].tolist() == pytest.approx([0.0, 0.02, 102 / 104 - 1])
-    assert memory_prediction.words(marks) == "Predictions are off by 1.3% on average, at worst by +2.0%"
+    assert memory_prediction.words(marks) == "Predictions are off by 1.3% on average, +2.0% at worst"
 
 
 def test_nothing_predicted_is_nothing_to_draw():
