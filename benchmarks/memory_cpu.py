@@ -14,7 +14,7 @@ import itertools
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,19 +68,17 @@ def architecture(name: str, **smaller: Any) -> Any:
 def run_config(cell: Cell, folder: str) -> Any:
     """The cell as a run of the program, its checkpoint in `folder`."""
     from sweep.config import RunConfig, Study, Tracking, Train
+    from sweep.meters import Meters
     from sweep.models.pretrained import Pretrained
     from sweep.variants.full import Full
-    from sweep.variants.lora import LoRA
+    from sweep.variants.lora import LoRA, QLoRA
 
-    # Of a classifier, the first layer of the head trains whole, and can have no adapter.
-    adapted = cell.variant != "fft" and cell.architecture == "distilbert"
-    targets = {"target_modules": ["q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"]} if adapted else {}
     weights, computation = PRECISIONS[cell.precision]
-    family = {"fft": Full, "qlora_r16": _qlora(cell.architecture)}.get(cell.variant, LoRA)
+    family = {"fft": Full, "qlora_r16": QLoRA}.get(cell.variant, LoRA)
     return RunConfig(
         model=Pretrained(path=folder, dtype=weights),
         task=_task(cell.architecture),
-        variant=family(name=cell.variant, learning_rate=1e-4, **VARIANTS[cell.variant], **targets),
+        variant=family(name=cell.variant, learning_rate=1e-4, **VARIANTS[cell.variant]),
         train=Train(
             max_steps=3,
             micro_batch_size=TOKENS[0],
@@ -91,64 +89,22 @@ def run_config(cell: Cell, folder: str) -> Any:
         ),
         tracking=Tracking(uri="", artifacts="", experiment="none"),
         study=Study(),
+        meters=Meters(),
         seed=0,
     )
 
 
 def _task(name: str) -> Any:
     from sweep.datasets.scan import ScanAroundRight
+    from sweep.metrics.accuracy import Accuracy
     from sweep.metrics.exact_match import ExactMatch
+    from sweep.tasks.classification import Classification
     from sweep.tasks.generation import Generation
 
-    data = {"data": ScanAroundRight(n_train=64, n_validation=20), "metrics": {"exact_match": ExactMatch()}}
+    data = ScanAroundRight(n_train=64, n_validation=20)  # never read: lengths are declared
     if name == "distilbert":
-        return _classification()(score="exact_match", **data)
-    return Generation(score="exact_match", max_new_tokens=4, **data)
-
-
-def _qlora(name: str) -> type:
-    """QLoRA; of a classifier, the head is not quantised: it is new, and trains."""
-    from sweep.variants.lora import QLoRA
-
-    class WithHead(QLoRA):
-        def quantization(self, compute_dtype: Any) -> Any:
-            quantization = super().quantization(compute_dtype)
-            quantization.llm_int8_skip_modules = ["classifier", "pre_classifier"]
-            return quantization
-
-    return WithHead if name == "distilbert" else QLoRA
-
-
-def _classification() -> type:
-    """A task of two labels, with all that a training step needs."""
-    from sweep.tasks import Task
-
-    class TwoLabels(Task):
-        task_type = "SEQ_CLS"
-
-        def auto_class(self) -> type:
-            from transformers import AutoModelForSequenceClassification
-
-            return AutoModelForSequenceClassification
-
-        def encode(self, tokenizer: Any, examples: Any, max_length: int) -> list[Mapping[str, Any]]:
-            ids = tokenizer([example["text"] for example in examples])["input_ids"]
-            return [{"input_ids": row, "labels": 0} for row in ids]
-
-        def collator(self, tokenizer: Any) -> Any:
-            def collate(rows: Any) -> dict[str, Any]:
-                import torch
-
-                ids = torch.tensor([row["input_ids"] for row in rows])
-                labels = torch.tensor([row["labels"] for row in rows])
-                return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
-
-            return collate
-
-        def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-            raise NotImplementedError
-
-    return TwoLabels
+        return Classification(data=data, metrics={"accuracy": Accuracy()}, score="accuracy")
+    return Generation(data=data, metrics={"exact_match": ExactMatch()}, score="exact_match", max_new_tokens=4)
 
 
 def measure(config: Any, facts: Any) -> dict[str, float]:
@@ -158,15 +114,24 @@ def measure(config: Any, facts: Any) -> dict[str, float]:
 
     meter = LiveTensorMemory()
     compute = precision.dtype_of(config.train.precision)
+    task = facts.task
     with meter.phase("load"), meter.window():
-        base = config.model.load(config.task.auto_class(), config.variant.quantization(compute), "cpu")
-        model = config.variant.wrap(base, config.task.task_type, config.train.activation_checkpointing)
+        quantization = config.variant.quantization(compute, task.task_type)
+        base = config.model.load(task.auto_class(), quantization, "cpu", task.model_arguments(facts.tokenizer))
+        model = config.variant.wrap(base, task.task_type, config.train.activation_checkpointing)
         precision.hold_fp16_trainables_in_fp32(model)
         meter.watch(model)
     rows = list(facts.rows) * config.train.max_steps
     with meter.phase("train"):
         training.fit(
-            model, rows, config.task.collator(facts.tokenizer), config.train, learning_rate=1e-4, seed=0, meter=meter
+            model,
+            rows,
+            task.collator(facts.tokenizer),
+            config.train,
+            learning_rate=1e-4,
+            seed=0,
+            token_loss=task.token_loss,
+            meter=meter,
         )
     return meter.readings
 

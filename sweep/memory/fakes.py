@@ -28,7 +28,8 @@ def shallow(architecture: PretrainedConfig) -> PretrainedConfig:
         Irregular: where it has no more than that, or says of each layer something that differs.
     """
     layers = getattr(architecture, "num_hidden_layers", None)
-    if layers is None or layers <= TRACED or architecture.get_text_config() is not architecture:
+    single = not getattr(architecture, "is_encoder_decoder", False)
+    if layers is None or layers <= TRACED or not single or architecture.get_text_config() is not architecture:
         raise Irregular("there is nothing to leave out")
     less = copy.deepcopy(architecture)
     for name, value in vars(architecture).items():
@@ -45,7 +46,7 @@ def build(config: RunConfig, architecture: PretrainedConfig, compute: str, log: 
     makes them: one by one, each 4-bit weight after its full-precision source."""
     with torch.device("meta"):
         base = _base(config, architecture)
-        quantization = config.variant.quantization(precision.dtype_of(compute))
+        quantization = config.variant.quantization(precision.dtype_of(compute), config.task.task_type)
         packed = _quantize(base, quantization) if quantization is not None else {}
         base.config.use_cache = False
         _load(base, packed, log)

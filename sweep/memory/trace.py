@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import gc
 from collections.abc import Sequence
@@ -45,6 +46,9 @@ class Trace:
 
 def run(config: RunConfig, facts: Facts, machine: Machine, precision: str, architecture: PretrainedConfig) -> Trace:
     """Trace the run: by four of its layers where all are alike, else by all of them."""
+    architecture = copy.deepcopy(architecture)
+    for name, value in facts.task.model_arguments(facts.tokenizer).items():
+        setattr(architecture, name, value)
     try:
         traced = execute(config, facts, machine, precision, fakes.shallow(architecture))
         depth = architecture.num_hidden_layers
@@ -78,13 +82,15 @@ def execute(config: RunConfig, facts: Facts, machine: Machine, precision: str, a
 def train(model: nn.Module, config: RunConfig, facts: Facts, machine: Machine, precision: str) -> None:
     """Two optimizer steps of the longest micro-batch: the second has the optimizer's state, as all later ones."""
     accumulated = min(2, config.train.gradient_accumulation_steps)  # the second finds the gradients of the first
-    steps = min(2, config.train.max_steps)
+    steps = min(2, config.train.max_steps or 2)
     short = dataclasses.replace(
         config.train,
         max_steps=steps,
         gradient_accumulation_steps=accumulated,
         precision=precision,
+        epochs=None,
         group_by_length=False,
+        compile=False,  # what the compiler fuses is not foretold: declared among the assumptions
     )
     training.fit(
         model,
@@ -94,6 +100,7 @@ def train(model: nn.Module, config: RunConfig, facts: Facts, machine: Machine, p
         learning_rate=config.variant.learning_rate,
         seed=0,
         optimizer=config.variant.optimizer(machine.kind),
+        token_loss=facts.task.token_loss,
     )
     gc.collect()
 
@@ -107,7 +114,7 @@ def evaluate(model: nn.Module, facts: Facts, device: str, precision: str, log: E
     task = facts.task
     tokens = getattr(task, "max_new_tokens", 1)
     passes = [(facts.prompt_length, [EVALUATION] * min(2, tokens))]
-    if tokens > 2:
+    if tokens > 2 and task.task_type == "CAUSAL_LM":
         passes.append((facts.prompt_length + tokens - 2, [PROMPT, EVALUATION]))
         task = dataclasses.replace(task, max_new_tokens=2)
     tokenizer, size = StandInTokenizer(), facts.prompt_batch_size

@@ -41,9 +41,13 @@ def predict_all(
         except UserError as error:
             answers.append(Unpredictable(reason=str(error)))
             continue
-        where = _text({key: plain[key] for key in ("model", "task", "train", "seed")})
-        if where not in found_facts:
-            found_facts[where] = facts.find(config, machine)
+        try:
+            where = _text({key: plain[key] for key in ("model", "task", "train", "seed")})
+            if where not in found_facts:
+                found_facts[where] = facts.find(config, machine)
+        except UserError as error:
+            answers.append(Unpredictable(reason=str(error)))
+            continue
         key = _key(plain, found_facts[where])
         if key not in known:
             known[key] = _predict(plain, config, found_facts[where], machine)
@@ -114,6 +118,8 @@ def trace_tier(config: RunConfig, found: Facts, machine: Machine, architecture: 
         assumptions["attention_kernel"] = ", ".join(sorted(traced.kernels)) or config.model.attention
     else:
         assumptions["device"] = "CPU: live tensor bytes"
+    if config.train.compile:
+        assumptions["compile"] = "not modelled: what the compiler fuses needs less"
     if traced.evaluation_fault:
         assumptions["evaluation"] = traced.evaluation_fault
     return Prediction(
