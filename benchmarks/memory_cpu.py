@@ -107,17 +107,17 @@ def _task(name: str) -> Any:
     return Generation(data=data, metrics={"exact_match": ExactMatch()}, score="exact_match", max_new_tokens=4)
 
 
-def measure(config: Any, facts: Any) -> dict[str, float]:
+def measure(config: Any, facts: Any, device: str = "cpu") -> dict[str, float]:
     """The run's load and train phases under its meter, with real tensors."""
     from sweep import precision, training
-    from sweep.meters.cpu import LiveTensorMemory
+    from sweep.meters import memory_meter
 
-    meter = LiveTensorMemory()
+    meter = memory_meter(device)
     compute = precision.dtype_of(config.train.precision)
     task = facts.task
     with meter.phase("load"), meter.window():
         quantization = config.variant.quantization(compute, task.task_type)
-        base = config.model.load(task.auto_class(), quantization, "cpu", task.model_arguments(facts.tokenizer))
+        base = config.model.load(task.auto_class(), quantization, device, task.model_arguments(facts.tokenizer))
         model = config.variant.wrap(base, task.task_type, config.train.activation_checkpointing)
         precision.hold_fp16_trainables_in_fp32(model)
         meter.watch(model)
@@ -130,6 +130,7 @@ def measure(config: Any, facts: Any) -> dict[str, float]:
             config.train,
             learning_rate=1e-4,
             seed=0,
+            optimizer=config.variant.optimizer(device),
             token_loss=task.token_loss,
             meter=meter,
         )
