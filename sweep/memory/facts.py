@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from sweep.datasets import Example, Splits
+from sweep.datasets import Example
 from sweep.tasks import IGNORED
 
 if TYPE_CHECKING:
@@ -58,12 +58,8 @@ def find(config: RunConfig, machine: Machine) -> Facts:
 
 def declared(config: RunConfig, *, length: int, padded: bool) -> Facts:
     """Every micro-batch as long as `length` tokens, and every prompt too."""
-    tokenizer = StandInTokenizer()
-    task = _plain(config.task)
-    labels = getattr(task, "labels", None) or ("0", "1")
-    examples = [example(length // 2, length, label) for label in labels[:2]]
-    task = task.bind(Splits(train=examples, validation=examples))
-    row = task.encode(tokenizer, examples[:1], length)[0]
+    task, tokenizer = _plain(config.task).without_data(), StandInTokenizer()
+    row = task.encode(tokenizer, [example(length // 2, length)], length)[0]
     return Facts(
         micro_batch_size=config.train.micro_batch_size,
         length=length,
@@ -93,7 +89,7 @@ def _from_data(config: RunConfig, machine: Machine) -> Facts:
     task = config.task.bind(data)
     encoded = task.encode(tokenizer, data.train, config.train.max_length)
     train = config.train.with_steps(len(encoded))
-    lengths = [training._length(row) for row in encoded]
+    lengths = [training.length(row) for row in encoded]
     order = training.training_order(lengths, train, config.seed)
     micro = train.micro_batch_size
     batches = [order[start : start + micro] for start in range(0, len(order), micro)]

@@ -86,9 +86,9 @@ def train(model: nn.Module, config: RunConfig, facts: Facts, machine: Machine, p
     short = dataclasses.replace(
         config.train,
         max_steps=steps,
+        epochs=None,
         gradient_accumulation_steps=accumulated,
         precision=precision,
-        epochs=None,
         group_by_length=False,
         compile=False,  # what the compiler fuses is not foretold: declared among the assumptions
     )
@@ -111,7 +111,7 @@ def evaluate(model: nn.Module, facts: Facts, device: str, precision: str, log: E
     Of a generation, memory peaks as the prompt is read, or at the last token, where the cache is full. Both are
     executed: a prompt and one token, and then a prompt that all tokens but the last stand in already, and that one.
     """
-    task = facts.task
+    task = facts.task.without_data()
     tokens = getattr(task, "max_new_tokens", 1)
     passes = [(facts.prompt_length, [EVALUATION] * min(2, tokens))]
     if tokens > 2 and task.task_type == "CAUSAL_LM":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.config import parse
 from sweep.errors import UserError, first_line
-from sweep.memory import facts, result, trace
+from sweep.memory import facts, formula, result, trace
 from sweep.memory.prediction import Machine, Prediction, Unpredictable
 from sweep.report import Report
 
@@ -88,10 +88,6 @@ def _predict(plain: Mapping[str, Any], config: RunConfig, found: Facts, machine:
 
 def _closed_form(plain: Mapping[str, Any], found: Facts, machine: Machine, reason: str) -> Prediction | Unpredictable:
     """The other tier, which says that it is, and why it was asked."""
-    try:
-        from sweep.memory import formula
-    except ImportError:
-        return Unpredictable(reason=reason)
     answer = formula.predict_by_formula(plain, machine, found)
     if isinstance(answer, Unpredictable):
         return Unpredictable(reason=f"{reason}; {answer.reason}")
