@@ -98,11 +98,11 @@ def _predict(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    rows = rows_of(Path(sys.argv[1]))
-    answers = isolation.call("benchmarks.memory_t4:predict", rows)
+    rows = sorted(rows_of(Path(sys.argv[1])), key=lambda row: row["role"] != "holdout")
     figures: dict[str, Any] = {}
     table: dict[str, dict[str, Any]] = {}
-    for row, answer in zip(rows, answers, strict=True):
+    for row in rows:
+        (answer,) = isolation.call("benchmarks.memory_t4:predict", [row])
         run = row["identity"]
         method = "QLoRA" if run["quantization"] == "nf4" else "LoRA"
         label = (
@@ -117,7 +117,10 @@ def main() -> None:
             "allocated_error": answer["allocated_bytes"] / (row["measured"]["peak_allocated_mib"] * MIB) - 1,
             "reserved_error": answer["reserved_bytes"] / (row["measured"]["peak_reserved_mib"] * MIB) - 1,
         }
-        print(f"{label:64} {100 * table[label]['allocated_error']:+.3f}%  {100 * table[label]['reserved_error']:+.1f}%")
+        print(
+            f"{label:64} {100 * table[label]['allocated_error']:+.3f}%  {100 * table[label]['reserved_error']:+.1f}%",
+            flush=True,
+        )
     groups = {
         "all": list(table.values()),
         "lora": [row for label, row in table.items() if " LoRA " in label],

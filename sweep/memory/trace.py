@@ -32,15 +32,13 @@ if TYPE_CHECKING:
 class Trace:
     """All events of a run in order, the blocks that they speak of, and the attention kernels that ran.
 
-    `warm_up_bytes` is what transformers asks of a GPU before it loads; `evaluation_fault` why evaluation is not among
-    the events, or ""; `layers` how many were executed.
+    `evaluation_fault` is why evaluation is not among the events, or ""; `layers` how many were executed.
     """
 
     events: Sequence[Event]
     blocks: dict[int, Block]
     kernels: set[str]
     layers: str
-    warm_up_bytes: int = 0
     evaluation_fault: str = ""
 
 
@@ -76,7 +74,7 @@ def execute(config: RunConfig, facts: Facts, machine: Machine, precision: str, a
             train(model, config, facts, machine, precision)
             fault = evaluate(model, facts, device, precision, log)
         events = list(log.events)  # before the model goes
-    return Trace(events=events, blocks=log.blocks, kernels=seen, layers="all", evaluation_fault=fault, warm_up_bytes=0)
+    return Trace(events=events, blocks=log.blocks, kernels=seen, layers="all", evaluation_fault=fault)
 
 
 def train(model: nn.Module, config: RunConfig, facts: Facts, machine: Machine, precision: str) -> None:

@@ -98,7 +98,7 @@ def trace_tier(config: RunConfig, found: Facts, machine: Machine, architecture: 
     """The prediction by execution."""
     precision = precision_on(machine, config.train.precision)
     traced = trace.run(config, found, machine, precision, architecture)
-    peaks = result.peaks(traced.events, machine, traced.warm_up_bytes)
+    peaks = result.peaks(traced.events, machine)
     train = peaks["train"]
     quantized = any(block.category == "quantized_weights" for block in traced.blocks.values())
     optimizer = config.variant.optimizer(machine.kind) or config.train.optimizer
