@@ -58,18 +58,18 @@ def bleu(sums: Sums) -> np.ndarray:
 
 
 def chrf(sums: Sums) -> np.ndarray:
-    """Corpus chrF (β = 2) in percent as sacrebleu computes it, from n-gram counts of both sides: precision and recall
-    are averaged over the orders that occur on both, then combined."""
+    """Corpus chrF (β = 2) in percent, averaged over the orders that occur, from n-gram counts of both sides."""
     matches, ours, theirs = _family(sums, "match"), _family(sums, "hyp"), _family(sums, "ref")
-    precision, recall, orders = (np.zeros_like(matches[0], dtype=float) for _ in range(3))
+    total = np.zeros_like(matches[0], dtype=float)
+    orders = np.zeros_like(total)
     for match, hyp, ref in zip(matches, ours, theirs, strict=True):
         there = (hyp > 0) & (ref > 0)
-        precision += np.where(there, match / np.maximum(hyp, 1), 0.0)
-        recall += np.where(there, match / np.maximum(ref, 1), 0.0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            precision, recall = match / hyp, match / ref
+            score = 5 * precision * recall / (4 * precision + recall)
+        total += np.where(there & (match > 0), score, 0.0)
         orders += there
-    precision, recall = precision / np.maximum(orders, 1), recall / np.maximum(orders, 1)
-    below = 4 * precision + recall
-    return np.where(below > 0, 500 * precision * recall / np.maximum(below, 1e-300), 0.0)
+    return 100 * total / np.maximum(orders, 1)
 
 
 def f1(sums: Sums) -> np.ndarray:
@@ -80,37 +80,38 @@ def f1(sums: Sums) -> np.ndarray:
 
 
 def macro_f1(sums: Sums) -> np.ndarray:
-    """The mean of each class's F1, from `tp_<class>`, `fp_<class>` and `fn_<class>`, over the classes that occur."""
-    return _mean_f1(sums, lambda tp, fp, fn: (tp + fp + fn > 0).astype(float))
+    """The mean of each label's F1, from `tp_<label>`, `fp_<label>` and `fn_<label>`, over the labels that occur."""
+    return _mean_f1(sums, by_support=False)
 
 
 def weighted_f1(sums: Sums) -> np.ndarray:
-    """The same, each class counting by how often it is the right one."""
-    return _mean_f1(sums, lambda tp, fp, fn: tp + fn)
+    """The same, each label counting by how often it is right."""
+    return _mean_f1(sums, by_support=True)
 
 
-def _mean_f1(sums: Sums, weight: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
-    total, weights = 0.0, 0.0
-    for name in (name.removeprefix("tp_") for name in sums if name.startswith("tp_")):
+def _mean_f1(sums: Sums, by_support: bool) -> np.ndarray:
+    names = [name.removeprefix("tp_") for name in sums if name.startswith("tp_")]
+    total = weights = 0.0
+    for name in names:
         parts = {part: sums[f"{part}_{name}"] for part in ("tp", "fp", "fn")}
-        share = weight(**parts)
-        total, weights = total + share * f1(parts), weights + share
-    return total / np.maximum(weights, 1e-300)
+        weight = parts["tp"] + parts["fn"] if by_support else (parts["tp"] + parts["fp"] + parts["fn"] > 0) * 1.0
+        total, weights = total + weight * f1(parts), weights + weight
+    return np.where(np.asarray(weights) > 0, total / np.maximum(weights, 1e-300), 0.0)
 
 
 def matthews(sums: Sums) -> np.ndarray:
-    """Matthews correlation of any number of classes (Gorodkin 2004), from how often each is predicted and true; 0 where
-    one of the two is constant."""
-    predicted, true = np.stack(_family(sums, "predicted")), np.stack(_family(sums, "true"))
-    total = true.sum(axis=0)
-    covariance = sums["correct"] * total - (predicted * true).sum(axis=0)
-    spread = (total**2 - (predicted**2).sum(axis=0)) * (total**2 - (true**2).sum(axis=0))
+    """Matthews correlation for any number of labels, from `correct`, and how often each is predicted and true."""
+    predicted = [sums[name] for name in sums if name.startswith("predicted_")]
+    true = [sums[f"true_{name.removeprefix('predicted_')}"] for name in sums if name.startswith("predicted_")]
+    total = sum(true)
+    covariance = sums["correct"] * total - sum(p * t for p, t in zip(predicted, true, strict=True))
+    spread = (total**2 - sum(p * p for p in predicted)) * (total**2 - sum(t * t for t in true))
     return np.where(spread > 0, covariance / np.sqrt(np.maximum(spread, 1e-300)), 0.0)
 
 
 def perplexity(sums: Sums) -> np.ndarray:
-    """e to the mean negative log-likelihood per token."""
-    return np.exp(sums["nll"] / np.maximum(sums["tokens"], 1e-300))
+    """exp of the mean negative log-likelihood per token, from `nll` and `tokens`."""
+    return np.exp(np.minimum(sums["nll"] / sums["tokens"], 700.0))
 
 
 def ratio(sums: Sums) -> np.ndarray:

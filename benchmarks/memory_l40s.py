@@ -4,8 +4,8 @@
 
 PEFT's method comparison (Apache-2.0) publishes the memory that the allocator reserved over the whole process, with
 batches of every length up to 768 tokens and generation in between, the cache emptied every ten steps. What is predicted
-is what the allocator would hold after steps of 4 × LENGTH tokens alone. Which length was met is not published: the table
-says what 768 would need, and which length would explain the published figure.
+is what the allocator would hold after steps of 4 × LENGTH tokens alone. Which length was met is not published: the rows
+say what 768 would need, and which length would explain the published figure.
 16-bit weights without autocast, foreach AdamW, and the model's output kept until the next one, as in PEFT's loop.
 """
 
