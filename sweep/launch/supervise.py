@@ -139,7 +139,7 @@ def supervise(
     except KeyboardInterrupt:
         _close(row, record.ended(Outcome.KILLED, "interrupted by Ctrl-C"), folder)
         raise
-    record = remarks.remarked(record, config, facts["precision"])
+    record = remarks.remarked(record, config, plain, facts["precision"])
     _close(row, record, folder)
     return record
 
