@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis import comparable, compare, csv_source, examples, present, write
+from analysis import comparable, csv_source, examples, write
 from analysis.decide import decide
 from analysis.evidence import gather
-from analysis.load import Store
 from analysis.report import Report
 from analysis.settings import settings
 from analysis.stability import stability
 from analysis.study import Study
+from analysis.words import few
 from sweep import redact
 from sweep.errors import UserError, alternatives
 from sweep.record import is_memory
 
+if TYPE_CHECKING:
+    from analysis.load import Store
+
+_STEPS = 4  # of what would settle it, on the terminal
 DIRECTIONS = ("maximize", "minimize")
 MEASURED = ("train_seconds", "energy_joules", "tokens_per_second", "trainable_params")
 
@@ -33,6 +37,9 @@ def answer(options: Mapping[str, Any]) -> str:
     """
     if options["source"] is not None:
         return _of_file(options)
+    from analysis import present  # imports MLflow, which a CSV can do without
+    from analysis.load import Store
+
     store = Store(str(options["tracking"]["uri"]), str(options["tracking"]["experiment"]))
     if options["compare"] is not None:
         return _two(store, options)
@@ -58,6 +65,8 @@ def _of_file(options: Mapping[str, Any]) -> str:
 
 
 def _two(store: Store, options: Mapping[str, Any]) -> str:
+    from analysis import compare
+
     first, second = (store.study(str(name)) for name in options["compare"])
     made = compare.Comparison(of_study(first, options), of_study(second, options))
     out = compare.default_folder(options, first.name, second.name)
@@ -183,7 +192,10 @@ def summary(made: Report, out: Path) -> str:
         for row in rows
     ]
     bar = f"The bar is {made.bar_words}: {made.decision.bar:.4f}.  → pick  ★ best score"
-    asked = [f"  {row.setting}: {row.next_step}" for row in made.words.open_questions()[:3]]
+    steps: dict[str, list[str]] = {}
+    for row in made.words.open_questions():
+        steps.setdefault(row.next_step, []).append(row.setting)
+    asked = [f"  {few(names)}: {step}" for step, names in list(steps.items())[:_STEPS]]
     settled = ["", "To settle what could not be told:", *asked] if asked else []
     return "\n".join(
         ["", *lines, "", bar, "", *filter(None, [made.so_far]), made.answer, made.confidence, *settled, *_told(made),

@@ -80,9 +80,38 @@ def f1(sums: Sums) -> np.ndarray:
 
 
 def macro_f1(sums: Sums) -> np.ndarray:
-    """The mean of each class's F1, from `tp_<class>`, `fp_<class>` and `fn_<class>`."""
-    classes = [name.removeprefix("tp_") for name in sums if name.startswith("tp_")]
-    return np.mean([f1({part: sums[f"{part}_{name}"] for part in ("tp", "fp", "fn")}) for name in classes], axis=0)
+    """The mean of each label's F1, from `tp_<label>`, `fp_<label>` and `fn_<label>`, over the labels that occur."""
+    return _mean_f1(sums, by_support=False)
+
+
+def weighted_f1(sums: Sums) -> np.ndarray:
+    """The same, each label counting by how often it is right."""
+    return _mean_f1(sums, by_support=True)
+
+
+def _mean_f1(sums: Sums, by_support: bool) -> np.ndarray:
+    names = [name.removeprefix("tp_") for name in sums if name.startswith("tp_")]
+    total = weights = 0.0
+    for name in names:
+        parts = {part: sums[f"{part}_{name}"] for part in ("tp", "fp", "fn")}
+        weight = parts["tp"] + parts["fn"] if by_support else (parts["tp"] + parts["fp"] + parts["fn"] > 0) * 1.0
+        total, weights = total + weight * f1(parts), weights + weight
+    return np.where(np.asarray(weights) > 0, total / np.maximum(weights, 1e-300), 0.0)
+
+
+def matthews(sums: Sums) -> np.ndarray:
+    """Matthews correlation for any number of labels, from `correct`, and how often each is predicted and true."""
+    predicted = [sums[name] for name in sums if name.startswith("predicted_")]
+    true = [sums[f"true_{name.removeprefix('predicted_')}"] for name in sums if name.startswith("predicted_")]
+    total = sum(true)
+    covariance = sums["correct"] * total - sum(p * t for p, t in zip(predicted, true, strict=True))
+    spread = (total**2 - sum(p * p for p in predicted)) * (total**2 - sum(t * t for t in true))
+    return np.where(spread > 0, covariance / np.sqrt(np.maximum(spread, 1e-300)), 0.0)
+
+
+def perplexity(sums: Sums) -> np.ndarray:
+    """exp of the mean negative log-likelihood per token, from `nll` and `tokens`."""
+    return np.exp(np.minimum(sums["nll"] / sums["tokens"], 700.0))
 
 
 def ratio(sums: Sums) -> np.ndarray:
@@ -95,6 +124,9 @@ RULES: Mapping[str, Callable[[Sums], np.ndarray]] = {
     "sacrebleu.chrf": chrf,
     "f1": f1,
     "macro_f1": macro_f1,
+    "weighted_f1": weighted_f1,
+    "matthews": matthews,
+    "perplexity": perplexity,
     "ratio": ratio,
 }
 

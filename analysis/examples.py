@@ -61,22 +61,24 @@ def read(
     rule = corpus.rule_of(rule_tag)
     if rule_tag and rule is None:
         return Absent(f"the way in which {metric} follows from its examples ({rule_tag}) is not known here")
-    rows: list[np.ndarray] = []
+    rows: list[dict[str, np.ndarray]] = []
     first_index: np.ndarray | None = None
-    names: tuple[str, ...] = ()
     for run_id in scores:
         found = _columns(find(run_id), metric, rule is not None)
         if isinstance(found, Absent):
             return found
-        index, names_here, values = found
+        index, columns = found
         if first_index is None:
-            first_index, names = index, names_here
-        elif names_here != names or not np.array_equal(index, first_index):
+            first_index = index
+        elif not np.array_equal(index, first_index):
             return Absent("the runs were not validated on the same examples")
-        rows.append(values)
+        rows.append(columns)
     if first_index is None or not len(first_index):
         return Absent("no run has per-example results")
-    stacked = np.stack(rows)
+    # A label that a run never met has no column there: it counts 0.
+    names = tuple(dict.fromkeys(name for columns in rows for name in columns))
+    nothing = np.zeros(len(first_index))
+    stacked = np.stack([np.column_stack([columns.get(name, nothing) for name in names]) for columns in rows])
     run_ids = list(scores)
     if rule is None:
         made = Examples(run_ids, stacked.shape[1], values=stacked[:, :, 0])
@@ -96,10 +98,8 @@ def _checked(made: Examples, scores: Mapping[str, float], metric: str) -> Exampl
     return made
 
 
-def _columns(
-    path: Path | None, metric: str, of_corpus: bool
-) -> tuple[np.ndarray, tuple[str, ...], np.ndarray] | Absent:
-    """(index, names, examples × names), in order of the index."""
+def _columns(path: Path | None, metric: str, of_corpus: bool) -> tuple[np.ndarray, dict[str, np.ndarray]] | Absent:
+    """The index, and each column by its name, in order of the index."""
     if path is None:
         return Absent("not every run has per-example results")
     try:
@@ -109,11 +109,11 @@ def _columns(
         if not wanted or any(name not in known for name in wanted):
             return Absent(f"the per-example results have no column for {metric}")
         table = file.read(columns=[*(["index"] if "index" in known else []), *wanted])
-        values = np.column_stack([table[name].to_numpy().astype(float) for name in wanted])
+        values = {name: table[name].to_numpy().astype(float) for name in wanted}
     except (OSError, ArrowException, ValueError, TypeError) as error:
         return Absent(f"per-example results cannot be read ({path.name}: {error})")
-    if not np.isfinite(values).all():
+    if not all(np.isfinite(column).all() for column in values.values()):
         return Absent(f"some per-example values of {metric} are missing")
-    index = table["index"].to_numpy() if "index" in known else np.arange(len(values))
+    index = table["index"].to_numpy() if "index" in known else np.arange(table.num_rows)
     order = np.argsort(index, kind="stable")
-    return index[order], tuple(name.removeprefix(f"{metric}/") for name in wanted), values[order]
+    return index[order], {name.removeprefix(f"{metric}/"): values[name][order] for name in wanted}

@@ -81,7 +81,7 @@ class Words:
         if pick.verdict == MEETS:
             return (
                 f"Safe, but perhaps not the smallest: the data support that {pick.setting} meets the bar; whether "
-                f"{_listed(open_smaller)} would do with less memory cannot be told."
+                f"{few(open_smaller)} would do with less memory cannot be told."
             )
         firm = self._settings[self._settings["verdict"] == MEETS].sort_values(["memory", "setting"])
         text = f"Tentative: whether {pick.setting} really meets the bar cannot be told from these runs."
@@ -191,6 +191,7 @@ class Words:
         return "seed=" + ",".join(map(str, numbers))
 
 
-def _listed(names: Sequence[str]) -> str:
+def few(names: Sequence[str]) -> str:
+    """The first names, and how many more."""
     rest = len(names) - _FEW
     return ", ".join(names[:_FEW]) + (f" and {rest} more" if rest > 0 else "")

@@ -74,20 +74,36 @@ def test_bleu_smooths_and_vanishes_as_sacrebleu_does():
     assert corpus.bleu({**sums, "match_1": np.array([0.0])})[0] == 0.0
 
 
-def test_bleu_is_sacrebleu_s():
-    bleu = pytest.importorskip("sacrebleu.metrics").BLEU()
-    ours = ["the cat sat on the mat", "a dog runs far away", "no match"]
-    theirs = ["the cat sat on a mat", "a dog ran far away from here", "something else"]
-    rows = np.array(bleu._extract_corpus_statistics(ours, [theirs]), dtype=float).sum(axis=0)
-    names = ["hyp_len", "ref_len", *(f"match_{i}" for i in range(1, 5)), *(f"total_{i}" for i in range(1, 5))]
-    found = corpus.bleu({name: np.array([value]) for name, value in zip(names, rows, strict=True)})
-    assert found[0] == pytest.approx(bleu.corpus_score(ours, [theirs]).score)
+OURS = ["the cat sat on the mat", "a dog runs far away", "no match", "a dog runs"]
+THEIRS = ["the cat sat on a mat", "a dog ran far away from here", "something else", "the dog runs"]
 
 
-def test_f1_and_its_mean_over_classes():
-    sums = {"tp_a": np.array([2.0]), "fp_a": np.array([1.0]), "fn_a": np.array([1.0]),
-            "tp_b": np.array([0.0]), "fp_b": np.array([1.0]), "fn_b": np.array([1.0])}  # fmt: skip
-    assert corpus.macro_f1(sums)[0] == pytest.approx((4 / 6 + 0) / 2)
+@pytest.mark.parametrize("name", ["bleu", "chrf", "f1_macro", "f1_weighted", "f1_binary", "matthews"])
+def test_the_rules_are_those_of_the_metrics(name: str):
+    """The formula over sums gives what the metric itself gives, which its own tests hold against others' programs."""
+    from sweep.metrics.bleu import Bleu
+    from sweep.metrics.chrf import ChrF
+    from sweep.metrics.f1 import F1
+    from sweep.metrics.matthews import Matthews
+
+    labels = (list("abcabcaab"), list("abcacbbab"))
+    metric, (ours, theirs) = {
+        "bleu": (Bleu(), (OURS, THEIRS)),
+        "chrf": (ChrF(), (OURS, THEIRS)),
+        "f1_macro": (F1(average="macro"), labels),
+        "f1_weighted": (F1(average="weighted"), labels),
+        "f1_binary": (F1(average="binary", positive_label="b"), labels),
+        "matthews": (Matthews(), labels),
+    }[name]
+    rule = corpus.rule_of(metric.facts()["corpus"])
+    assert rule is not None
+    columns = metric.statistics(ours, theirs)
+    sums = {key: np.array([[sum(values)]]) for key, values in columns.items()}
+    assert rule.formula(sums)[0, 0] == pytest.approx(metric.score(ours, theirs))
+
+
+def test_perplexity_is_the_exponential_of_the_mean():
+    assert corpus.perplexity({"nll": np.array([6.0]), "tokens": np.array([3.0])})[0] == pytest.approx(math.e**2)
 
 
 @pytest.mark.parametrize("tag", ['"sacrebleu.bleu"', '{"rule": "sacrebleu.bleu", "signature": "x"}', "sacrebleu.bleu"])

@@ -14,7 +14,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from sweep import progress, provenance, redact
+from sweep import progress, provenance, redact, remarks
 from sweep.config import RunConfig, parse, plain_config
 from sweep.errors import ConfigError, Fault, UserError, first_line
 from sweep.record import Outcome, Record
@@ -235,7 +235,7 @@ class TrainingRuns(Application):
     def entry(self, replicate: Replicate, returned: JobReturn) -> Entry:
         record = _record_of(returned)
         self.ended.append(record)
-        log.info(progress.line(record))
+        log.info("\n".join([progress.line(record), *remarks.lines(record)]))
         return self._entry(record)
 
     def _entry(self, record: Record) -> Entry:
