@@ -71,6 +71,26 @@ def test_a_rank_that_is_killed_ends_the_run_with_a_reason(tmp_path: Path, toy: l
     assert not any(Path(f"/proc/{pid}").exists() for pid in victims)
 
 
+def test_all_ranks_heed_what_one_of_them_is_told(tmp_path: Path, toy: list[str]):
+    asked: list[int] = []
+
+    def stop_at_the_second_question(event: isolation.Event) -> str | None:
+        if event.name != "reason_to_stop":
+            return None
+        asked.append(event.arguments[0])
+        return "others are better" if len(asked) == 2 else None
+
+    record = isolation.call(
+        "sweep.launch.ranks:run",
+        job(tmp_path / "two", toy, "train.devices_per_run=2", "train.eval_steps=2"),
+        log_file=tmp_path / "log",
+        on_event=stop_at_the_second_question,
+    )
+    assert asked == [2, 4]
+    assert (record.outcome, record.reason) == (Outcome.PRUNED, "others are better")
+    assert record.facts["ranks"] == "2"
+
+
 def _ranks_of(folder: Path) -> list[int]:
     """Processes that write to this run's log: the run's own, and its ranks."""
     found = []
