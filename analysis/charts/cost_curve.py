@@ -19,6 +19,7 @@ from analysis.pareto import on_front
 
 CAPACITY = "memory/capacity_bytes"
 _MANY = 14  # settings: beyond that, only names that matter must be there
+_MOST_NAMES = 30
 _LOG_RANGE = 30.0  # largest cost over smallest: beyond that, a linear axis would hide the small ones
 _ROOM = 0.14  # of the axes' height, around the points
 
@@ -181,6 +182,7 @@ def _names(axes: Axes, settings: pd.DataFrame, looks: style.Looks) -> list[label
     ordered = settings.assign(
         rank=settings["pick"].astype(int) * 4 + settings["best"].astype(int) * 2 + settings["front"].astype(int)
     ).sort_values(["rank", "score"], ascending=False)
+    ordered = ordered.head(max(_MOST_NAMES, int((ordered["rank"] > 0).sum())))
     return [
         labels.Label(
             row.cost, row.score, str(row.setting), looks[row.variant][0], 8.0 if row.pick else 4.5,
