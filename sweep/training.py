@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-import random
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from sweep import precision
+from sweep import distributed, precision
 from sweep.divergence import DivergenceWatch
 from sweep.errors import UserError
 from sweep.meters import MemoryMeter
 from sweep.meters.throughput import Throughput
+from sweep.order import training_order
 from sweep.report import Report, silent
 
 if TYPE_CHECKING:
@@ -27,7 +28,18 @@ if TYPE_CHECKING:
 # has it and meets the longest micro-batch, the third and one now and then show whether anything grows.
 METERED_STEPS = 3
 METERED_EVERY = 25
-LONGEST_AT_STEP = 1
+
+
+Evaluate = Callable[[], tuple[float, float]]  # → the score, and its standard error
+
+
+class Pruned(Exception):
+    """Training was stopped at `step` with `score`, since others do clearly better."""
+
+    def __init__(self, reason: str, step: int, score: float):
+        super().__init__(reason)
+        self.step = step
+        self.score = score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +67,17 @@ def fit(
     meter: MemoryMeter | None = None,
     report: Report = silent,
     label: str = "training",
+    evaluate: Evaluate | None = None,
 ) -> Fit:
     """Train `model` in place for `train.max_steps` steps.
 
     The order of the examples follows from `seed` and their lengths alone, so that all variants see the same batches.
     With `token_loss` the model's loss is over the tokens of the whole batch, however it is cut into micro-batches;
-    without, it is the mean over micro-batches.
+    without, it is the mean over micro-batches. Every `train.eval_steps` steps `evaluate` is asked for the score,
+    outside of what is timed and metered, and the report for a reason to stop.
 
     Raises:
+        Pruned: where there is a reason to stop.
         Diverged: as soon as the loss is NaN or infinite, or stays far above what guessing would score.
         UserError: where one batch needs more examples than there are.
     """
@@ -72,7 +87,7 @@ def fit(
             f"{train.gradient_accumulation_steps} needs {train.batch_size} examples for one batch; the data has "
             f"{len(examples)}. Lower one of them"
         )
-    order = training_order([_length(example) for example in examples], train, seed)
+    order = training_order([length(example) for example in examples], train, seed)
     device_type = next(model.parameters()).device.type
     resolved = precision.resolve(train.precision, device_type)
     with tempfile.TemporaryDirectory(prefix="paretune-trainer-") as scratch:
@@ -93,6 +108,7 @@ def fit(
             activation_checkpointing=train.activation_checkpointing,
             activation_checkpointing_kwargs={"use_reentrant": False} if train.activation_checkpointing else None,
             use_cpu=device_type == "cpu",
+            ddp_find_unused_parameters=False,
             seed=seed,
             data_seed=seed,
             torch_compile=train.compile,
@@ -106,7 +122,7 @@ def fit(
             logging_nan_inf_filter=False,
             disable_tqdm=True,
         )
-        watcher = _Watcher(train.max_steps, meter, report, label)
+        watcher = _Watcher(train, meter, report, label, evaluate)
         trainer = _OrderedTrainer(
             order=order,
             watcher=watcher,
@@ -131,45 +147,10 @@ def fit(
     return watcher.result()
 
 
-def _length(example: Encoded) -> int:
+def length(example: Encoded) -> int:
     """Tokens of an example; of an encoder's and its decoder's, both."""
     labels, ids = example["labels"], example["input_ids"]
     return len(ids) + (len(labels) if isinstance(labels, list) and len(labels) != len(ids) else 0)
-
-
-def training_order(lengths: Sequence[int], train: Train, seed: int) -> list[int]:
-    """Indices of the examples in the order in which training meets them; `max_steps` × `batch_size` of them.
-
-    Every pass is a fresh permutation. With `group_by_length`, examples of similar length share a micro-batch (sorted
-    inside windows of 16 micro-batches), so that less is padding. The longest micro-batch of all is then exchanged with
-    the last one of the second step: an out-of-memory comes early, and the memory meter sees the peak.
-    """
-    micro = train.micro_batch_size
-    generator = random.Random(seed)
-    batches: list[list[int]] = []
-    needed = train.max_steps * train.gradient_accumulation_steps
-    while len(batches) < needed:
-        batches.extend(_one_pass(lengths, micro, train.group_by_length, generator))
-    batches = batches[:needed]
-    longest = max(range(needed), key=lambda b: (max(lengths[i] for i in batches[b]), -b))
-    early = min(LONGEST_AT_STEP, train.max_steps - 1) * train.gradient_accumulation_steps
-    early += train.gradient_accumulation_steps - 1
-    batches[early], batches[longest] = batches[longest], batches[early]
-    return [index for batch in batches for index in batch]
-
-
-def _one_pass(lengths: Sequence[int], micro: int, grouped: bool, generator: random.Random) -> Iterator[list[int]]:
-    permutation = list(range(len(lengths)))
-    generator.shuffle(permutation)
-    whole = len(permutation) // micro * micro
-    window = micro * 16 if grouped else micro
-    for start in range(0, whole, window):
-        part = permutation[start : min(start + window, whole)]
-        if grouped:
-            part.sort(key=lambda index: lengths[index])
-        batches = [part[i : i + micro] for i in range(0, len(part), micro)]
-        generator.shuffle(batches)
-        yield from batches
 
 
 class _OrderedTrainer(Trainer):
@@ -198,8 +179,12 @@ class _OrderedTrainer(Trainer):
 class _Watcher(TrainerCallback):
     """Clock, memory window and divergence check around each optimizer step."""
 
-    def __init__(self, max_steps: int, meter: MemoryMeter | None, report: Report, label: str) -> None:
-        self._max_steps = max_steps
+    def __init__(
+        self, train: Train, meter: MemoryMeter | None, report: Report, label: str, evaluate: Evaluate | None
+    ) -> None:
+        self._max_steps = train.max_steps
+        self._eval_steps = train.eval_steps if evaluate is not None else None
+        self._evaluate = evaluate
         self._meter = meter
         self._report = report
         self._label = label
@@ -238,8 +223,9 @@ class _Watcher(TrainerCallback):
         self._gradient_norm = norm
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        loss = float(torch.stack(self._micro).sum())  # waits for the device
-        tokens = int(torch.stack(self._micro_tokens).sum())
+        summed = [float(torch.stack(self._micro).sum()), float(torch.stack(self._micro_tokens).sum())]  # waits
+        losses, tokens = distributed.total(summed)
+        loss, tokens = losses / distributed.ranks(), int(tokens)
         self._micro.clear()
         self._micro_tokens.clear()
         if self._meter is not None:
@@ -253,6 +239,19 @@ class _Watcher(TrainerCallback):
         self._divergence.check(state.global_step, loss, None if norm is None else float(norm))
         self._report.metrics(state.global_step, {"train/loss": loss})
         self._report.progress(self._label, state.global_step, self._max_steps)
+        if self._eval_steps and state.global_step % self._eval_steps == 0 and state.global_step < self._max_steps:
+            self._look(state.global_step, kwargs["model"])
+
+    def _look(self, step: int, model: torch.nn.Module) -> None:
+        """Evaluate in the middle of training, which must not change it: modes and random states are given back."""
+        with self._meter.aside() if self._meter is not None else nullcontext(), torch.random.fork_rng():
+            model.eval()
+            score, error = self._evaluate()
+            model.train()
+        peak = max((moment.peak_bytes for moment in self._meter.timeline), default=None) if self._meter else None
+        reason = self._report.reason_to_stop(step, score, error, peak)
+        if reason is not None:
+            raise Pruned(reason, step, score)
 
     def close(self) -> None:
         """Leave the memory window, if one is open."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from transformers import set_seed
 
-from sweep import doubts, precision, training, weights
+from sweep import distributed, doubts, precision, training, weights
 from sweep.config import Train, parse
 from sweep.divergence import Diverged
 from sweep.errors import UserError
@@ -22,6 +23,7 @@ from sweep.meters.energy import EnergyMeter
 from sweep.oom import is_out_of_memory
 from sweep.record import Outcome, Record
 from sweep.report import Report
+from sweep.study.pruner import standard_error
 from sweep.tasks import Task
 
 
@@ -37,6 +39,9 @@ def run(job: Job, report: Report) -> Record:
         _measure(job, meter, energy, measured, facts, report)
     except Diverged as error:
         outcome, reason = Outcome.DIVERGED, str(error)
+    except training.Pruned as error:
+        outcome, reason = Outcome.PRUNED, str(error)
+        measured["score"], measured["train/steps"] = error.score, error.step
     except UserError as error:
         outcome, reason = Outcome.FAILED, str(error)
     except Exception as error:  # noqa: BLE001  an outcome, never the end of a study
@@ -101,6 +106,7 @@ def _measure(
             token_loss=task.token_loss,
             meter=meter,
             report=report,
+            evaluate=lambda: _look(task, model, tokenizer, data.validation, train, device),
         )
     measured["train/steps"] = fit.steps
     measured["train_seconds"] = fit.train_seconds
@@ -109,6 +115,8 @@ def _measure(
     measured.update(doubts.moved(fit.losses))
     if fit.tokens_per_second is not None:
         measured["tokens_per_second"] = fit.tokens_per_second
+    if not distributed.is_main():
+        return  # every rank holds the same model: one of them writes and evaluates
     measured.update(weights.keep(config.variant, model, Path(job.folder, WEIGHTS_FOLDER), config.tracking))
 
     with meter.phase("eval"), precision.autocast(train.precision, device):
@@ -137,6 +145,24 @@ def _measure(
 def _beside(task: Task, model: torch.nn.Module, tokenizer: Any, train: Train, device: str) -> dict[str, float]:
     with precision.autocast(train.precision, device):
         return task.beside(model, tokenizer, train.max_length)
+
+
+def _look(
+    task: Task, model: torch.nn.Module, tokenizer: Any, validation: Any, train: Train, device: str
+) -> tuple[float, float]:
+    """The score of a model that still learns, and the standard error of its mean over the validation examples; infinite
+    where the score is no mean."""
+    with precision.autocast(train.precision, device):
+        found = task.evaluate(
+            model,
+            tokenizer,
+            validation,
+            train.eval_batch_size,
+            metered=lambda batch: nullcontext(),
+            max_length=train.max_length,
+        )
+    values = [row[task.score] for row in found.rows if task.score in row]
+    return found.scores[task.score], standard_error(values)
 
 
 def prepare(config: Mapping[str, Any], report: Report) -> dict[str, str]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import random
 
+import numpy as np
 import pytest
 from conftest import ROOT, compose
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score, matthews_corrcoef
 
+from analysis import corpus
 from sweep.config import parse
 from sweep.errors import UserError
 from sweep.metrics import Answers, CorpusMetric
@@ -51,7 +53,7 @@ def test_binary_f1_takes_the_last_of_two_labels_and_needs_two():
 
 def test_labels_are_in_order_of_value_where_they_are_numbers():
     columns = F1(average="macro").statistics(["10", "9"], ["9", "9"])
-    assert columns["true_0"] == [1.0, 1.0]  # 9 before 10
+    assert columns["fn_0"] == [1.0, 0.0]  # 9 before 10
 
 
 def test_accuracy_is_about_whole_labels():
@@ -84,10 +86,41 @@ def test_resampled_rows_give_the_score_of_the_resampled_examples(metric: CorpusM
     assert metric.from_sums(sums) == pytest.approx(expected)
 
 
+RULED = [
+    Bleu(),
+    ChrF(),
+    ChrF(word_order=2),
+    F1(average="macro"),
+    F1(average="weighted"),
+    F1(average="binary", positive_label="1"),
+    Matthews(),
+]
+
+
+@settings(max_examples=25, deadline=None)
+@given(TEXTS, LABELS, st.integers(0, 1000))
+def test_the_analysis_knows_each_rule_and_finds_the_same(
+    texts: list[tuple[str, str]], labels: list[tuple[str, str]], seed: int
+):
+    """The report resamples validation examples by formulas of its own, since it imports nothing of this package."""
+    for metric in RULED:
+        pairs = labels if isinstance(metric, F1 | Matthews) else texts
+        columns = metric.statistics([p for p, _ in pairs], [w for _, w in pairs])
+        drawn = random.Random(seed).choices(range(len(pairs)), k=len(pairs))
+        sums = {name: sum(values[i] for i in drawn) for name, values in columns.items()}
+        rule = corpus.rule_of(metric.facts()["corpus"])
+        assert rule is not None, metric
+        found = rule.formula({name: np.array([float(value)]) for name, value in sums.items()})
+        assert found[0] == pytest.approx(metric.from_sums(sums), abs=1e-9), metric
+    rule = corpus.rule_of(Perplexity().facts()["corpus"])
+    assert rule is not None
+    assert rule.formula({"nll": np.array([6.0]), "tokens": np.array([3.0])})[0] == pytest.approx(math.e**2)
+
+
 def test_signatures_are_sacrebleu_s_own():
     assert Bleu().facts()["signature"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
     assert ChrF(word_order=2).facts()["signature"].startswith("nrefs:1|case:mixed|eff:yes|nc:6|nw:2|space:no|version:")
-    assert Bleu().facts()["corpus"] == "bleu"
+    assert Bleu().facts()["corpus"] == "sacrebleu.bleu"
 
 
 @pytest.mark.parametrize(

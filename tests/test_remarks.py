@@ -94,7 +94,7 @@ def test_advice_after_divergence_is_for_these_settings():
         "variant.learning_rate=0.003", "train.max_grad_norm=1", "train.precision=bf16", "train.warmup_ratio=0.03",
         "train.weight_decay=0.01", "train.adam_beta2=0.999",
     ]  # fmt: skip
-    assert "which was 0.01" in steps[0].why
+    assert "it was 0.01" in steps[0].why
     assert overrides(advice.after_divergence(config("variant.learning_rate=3e-4"), "fp32")) == [
         "variant.learning_rate=0.0001"
     ]

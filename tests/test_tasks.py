@@ -146,7 +146,7 @@ def test_a_classifier_learns_and_its_rows_say_how(tmp_path: Path):
     model.eval()
     found = evaluate(task, model, tokenizer, REVIEWS)
     assert found.scores["accuracy"] == 1.0
-    assert found.facts == {"corpus.f1": "f1_macro"}
+    assert found.facts == {"corpus.f1": "macro_f1"}
     assert found.rows[1] | {"confidence": 1.0} == {
         "index": 1,
         "text": REVIEWS[1]["text"],
@@ -155,11 +155,11 @@ def test_a_classifier_learns_and_its_rows_say_how(tmp_path: Path):
         "confidence": 1.0,
         "accuracy": 1.0,
         "f1/tp_0": 0.0,
-        "f1/predicted_0": 0.0,
-        "f1/true_0": 0.0,
+        "f1/fp_0": 0.0,
+        "f1/fn_0": 0.0,
         "f1/tp_1": 1.0,
-        "f1/predicted_1": 1.0,
-        "f1/true_1": 1.0,
+        "f1/fp_1": 0.0,
+        "f1/fn_1": 0.0,
     }
 
 

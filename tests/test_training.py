@@ -17,8 +17,9 @@ from sweep.datasets import scan
 from sweep.divergence import Diverged
 from sweep.errors import UserError
 from sweep.meters.cpu import LiveTensorMemory
+from sweep.order import training_order
 from sweep.tasks.generation import IGNORED, encode_pairs, pad_batch
-from sweep.training import fit, training_order
+from sweep.training import fit
 from sweep.trial import count_parameters
 from sweep.variants.full import Full
 from sweep.variants.lora import LoRA, QLoRA

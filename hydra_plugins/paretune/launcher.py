@@ -37,8 +37,9 @@ class ParetuneLauncher(Launcher):
         self.task_function = task_function
         self.config = config
 
-    def open(self, slots: int | None = None) -> Any:
-        """A pool that takes one job at a time; `slots` where there is no GPU and the launcher names no number."""
+    def open(self, slots: int | None = None, devices_per_run: int = 1) -> Any:
+        """A pool that takes one job at a time; `slots` where there is no GPU and the launcher names no number;
+        `devices_per_run` as the jobs' configs want it, unless the launcher names more."""
         from hydra.core.utils import configure_log, setup_globals
 
         from sweep.launch.devices import leases
@@ -47,7 +48,8 @@ class ParetuneLauncher(Launcher):
 
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        options = {**self.options, "slots": self.options.get("slots") or slots}
+        devices_per_run = max(devices_per_run, self.options.get("devices_per_run") or 1)
+        options = {**self.options, "slots": self.options.get("slots") or slots, "devices_per_run": devices_per_run}
         return JobPool(Application(self.task_function, self.hydra_context, self.config), leases(**options))
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:

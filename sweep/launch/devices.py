@@ -59,12 +59,10 @@ def leases(devices: Any = "auto", slots: int | None = None, devices_per_run: int
             f"{'the GPUs ' + ', '.join(known) if known else 'no GPU'}; name others, or auto"
         )
     if not wanted:
-        if devices_per_run > 1:
-            raise UserError(f"hydra.launcher.devices_per_run = {devices_per_run}, but this machine shows no GPU")
-        return [Lease()] * (slots or 1)
+        return [Lease()] * (slots or 1)  # several ranks of a run share the CPU
     if len(wanted) < devices_per_run:
         raise UserError(
-            f"hydra.launcher.devices_per_run = {devices_per_run}, but only {len(wanted)} GPUs are there: "
+            f"devices_per_run = {devices_per_run} (train or hydra.launcher), but only {len(wanted)} GPUs are there: "
             f"{', '.join(wanted)}"
         )
     count = len(wanted) // devices_per_run

@@ -220,7 +220,7 @@ def _child(
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    die_with_parent_soon()
     if log_file:
         _redirect_output(log_file)
     os.environ.update(env)
@@ -250,8 +250,12 @@ def _redirect_output(log_file: str) -> None:
     os.close(descriptor)
 
 
+def die_with_parent_soon() -> None:
+    """Watch the parent from here on: a coordinator that is killed leaves no orphan on the device."""
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
 def _die_with_parent() -> None:
-    """A coordinator that is killed leaves no orphan on the device."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         connection.wait([parent.sentinel])

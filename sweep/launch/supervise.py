@@ -68,7 +68,7 @@ def _prepare(config: Mapping[str, Any], log_file: Path) -> dict[str, str]:
             if done == 1:
                 log.info("%s, once: %d steps", label, total)
 
-    env = one_device().env
+    env = first_devices(1).env
     try:
         facts = isolation.call("sweep.trial:prepare", _for_child(config), log_file=log_file, env=env, on_event=on_event)
     except (isolation.ChildFailed, isolation.ChildKilled) as error:
@@ -100,7 +100,7 @@ def supervise(
 
     Returns the Record however the run ended. A Ctrl-C ends the child, closes the row as `killed`, and goes on up.
     """
-    lease = lease or one_device()
+    lease = lease or first_devices(config.train.devices_per_run)
     folder.mkdir(parents=True, exist_ok=True)
     swept = list(config.study.swept or [])
     facts = prepare(plain)
@@ -159,7 +159,8 @@ def _run(job: Job, row: RunLog, lease: Lease, referee: Referee | None) -> Record
 
     try:
         log_file = Path(job.folder, LOG_FILE)
-        return isolation.call("sweep.trial:run", job, log_file=log_file, env=lease.env, on_event=on_event)
+        target = "sweep.trial:run" if int(job.config["train"]["devices_per_run"]) == 1 else "sweep.launch.ranks:run"
+        return isolation.call(target, job, log_file=log_file, env=lease.env, on_event=on_event)
     except isolation.ChildFailed as error:
         Path(job.folder, TRACEBACK_FILE).write_text(redact.text(error.traceback))
         return job.record.ended(Outcome.FAILED, str(error))
@@ -181,10 +182,10 @@ def _close(row: RunLog, record: Record, folder: Path) -> None:
     shutil.rmtree(folder / WEIGHTS_FOLDER, ignore_errors=True)  # kept by the store: not on the disk twice
 
 
-def one_device() -> Lease:
-    """A run sees one GPU, the first of those that this process may use: over several, the Trainer would split each
-    batch, and memory and throughput would be of another set-up."""
-    return Lease(devices=tuple(devices.visible()[:1]))
+def first_devices(count: int) -> Lease:
+    """A run sees as many GPUs as it trains on, the first of those that this process may use: over more, the Trainer
+    would split each batch, and memory and throughput would be of another set-up."""
+    return Lease(devices=tuple(devices.visible()[:count]))
 
 
 def _for_child(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,9 +30,9 @@ class Facts:
     prompt_batch_size: int
     prompt_length: int
     from_data: bool
-    rows: Sequence[Encoded] = field(compare=False, repr=False)
-    task: Task = field(compare=False, repr=False)
-    tokenizer: Any = field(compare=False, repr=False)
+    rows: Sequence[Encoded] = field(default=(), compare=False, repr=False)
+    task: Task | None = field(default=None, compare=False, repr=False)
+    tokenizer: Any = field(default=None, compare=False, repr=False)
 
     def as_text(self) -> str:
         padding = "with padding" if self.padded else "without padding"
@@ -51,7 +51,7 @@ def find(config: RunConfig, machine: Machine) -> Facts:
 
 def declared(config: RunConfig, *, length: int, padded: bool) -> Facts:
     """Every micro-batch as long as `length` tokens, and every prompt too."""
-    task, tokenizer = config.task, StandInTokenizer()
+    task, tokenizer = config.task.without_data(), StandInTokenizer()
     rows = task.encode(tokenizer, [example(length // 2, length)] * config.train.micro_batch_size, length)
     return Facts(
         micro_batch_size=config.train.micro_batch_size,
@@ -69,11 +69,12 @@ def declared(config: RunConfig, *, length: int, padded: bool) -> Facts:
 def _from_data(config: RunConfig, machine: Machine) -> Facts:
     from sweep import training
 
-    train, task = config.train, config.task
     tokenizer = config.model.load_tokenizer()
-    data = task.data.load()
-    encoded = task.encode(tokenizer, data.train, train.max_length)
-    lengths = [len(row["input_ids"]) for row in encoded]
+    data = config.task.data.load()
+    task = config.task.bind(data)
+    encoded = task.encode(tokenizer, data.train, config.train.max_length)
+    train = config.train.with_steps(len(encoded))
+    lengths = [training.length(row) for row in encoded]
     order = training.training_order(lengths, train, config.seed)
     if machine.kind == "cpu":
         order = order[: training.METERED_STEPS * train.batch_size]  # what the meter watches

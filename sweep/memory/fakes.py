@@ -45,7 +45,7 @@ def build(config: RunConfig, architecture: PretrainedConfig, compute: str, log: 
     makes them: one by one, each 4-bit weight after its full-precision source."""
     with torch.device("meta"):
         base = _base(config, architecture)
-        quantization = config.variant.quantization(precision.dtype_of(compute))
+        quantization = config.variant.quantization(precision.dtype_of(compute), config.task.task_type)
         packed = _quantize(base, quantization) if quantization is not None else {}
         base.config.use_cache = False
         _load(base, packed, log)

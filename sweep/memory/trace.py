@@ -78,10 +78,11 @@ def execute(config: RunConfig, facts: Facts, machine: Machine, precision: str, a
 def train(model: nn.Module, config: RunConfig, facts: Facts, machine: Machine, precision: str) -> None:
     """Two optimizer steps of the longest micro-batch: the second has the optimizer's state, as all later ones."""
     accumulated = min(2, config.train.gradient_accumulation_steps)  # the second finds the gradients of the first
-    steps = min(2, config.train.max_steps)
+    steps = min(2, config.train.max_steps or 2)
     short = dataclasses.replace(
         config.train,
         max_steps=steps,
+        epochs=None,
         gradient_accumulation_steps=accumulated,
         precision=precision,
         group_by_length=False,
@@ -94,6 +95,7 @@ def train(model: nn.Module, config: RunConfig, facts: Facts, machine: Machine, p
         learning_rate=config.variant.learning_rate,
         seed=0,
         optimizer=config.variant.optimizer(machine.kind),
+        token_loss=facts.task.token_loss,
     )
     gc.collect()
 
@@ -104,7 +106,7 @@ def evaluate(model: nn.Module, facts: Facts, device: str, precision: str, log: E
     Of a generation, memory peaks as the prompt is read, or at the last token, where the cache is full. Both are
     executed: a prompt and one token, and then a prompt that all tokens but the last stand in already, and that one.
     """
-    task = facts.task
+    task = facts.task.without_data()
     tokens = getattr(task, "max_new_tokens", 1)
     passes = [(facts.prompt_length, [EVALUATION] * min(2, tokens))]
     if tokens > 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import warnings
@@ -45,7 +46,7 @@ def predict_all(
             found_facts[where] = facts.find(config, machine)
         key = _key(plain, found_facts[where])
         if key not in known:
-            known[key] = _predict(config, found_facts[where], machine)
+            known[key] = _predict(plain, config, found_facts[where], machine)
         answers.append(known[key])
     return answers
 
@@ -69,7 +70,7 @@ def precision_on(machine: Machine, name: str) -> str:
     return "bf16" if (machine.capability or (8, 0)) >= (8, 0) else "fp16"
 
 
-def _predict(config: RunConfig, found: Facts, machine: Machine) -> Prediction | Unpredictable:
+def _predict(plain: Mapping[str, Any], config: RunConfig, found: Facts, machine: Machine) -> Prediction | Unpredictable:
     try:
         architecture = config.model.architecture()
         return trace_tier(config, found, machine, architecture)
@@ -78,7 +79,19 @@ def _predict(config: RunConfig, found: Facts, machine: Machine) -> Prediction | 
     except Exception as error:
         log.debug("the trace failed", exc_info=True)
         reason = f"its code cannot run on fake tensors ({type(error).__name__}: {first_line(error)})"
-    return Unpredictable(reason=reason)
+    return _closed_form(plain, found, machine, reason)
+
+
+def _closed_form(plain: Mapping[str, Any], found: Facts, machine: Machine, reason: str) -> Prediction | Unpredictable:
+    """The other tier, which says that it is, and why it was asked."""
+    try:
+        from sweep.memory import formula
+    except ImportError:
+        return Unpredictable(reason=reason)
+    answer = formula.predict_by_formula(plain, machine, found)
+    if isinstance(answer, Unpredictable):
+        return Unpredictable(reason=f"{reason}; {answer.reason}")
+    return dataclasses.replace(answer, assumptions={**answer.assumptions, "not_executed": reason})
 
 
 def trace_tier(config: RunConfig, found: Facts, machine: Machine, architecture: Any) -> Prediction:

@@ -68,6 +68,10 @@ class MemoryMeter(ABC):
         """A window around optimizer step `number` (from 1), kept in the timeline."""
         yield
 
+    def aside(self) -> AbstractContextManager[None]:
+        """Within a phase, something that is not part of it: it leaves no trace in the phase's peak."""
+        return nullcontext()
+
     def watch(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
         """Tell the meter about a model that was made outside its windows, and about what holds its optimizer state."""
         self._model, self._optimizer = model, optimizer

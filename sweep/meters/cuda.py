@@ -59,6 +59,12 @@ class CudaMemory(MemoryMeter):
                 )
             )
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        self._take_peaks()
+        yield
+        torch.cuda.reset_peak_memory_stats()
+
     def synchronize(self) -> None:
         torch.cuda.synchronize()
 

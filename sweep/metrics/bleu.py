@@ -22,7 +22,7 @@ class Bleu(CorpusMetric):
 
     @property
     def rule(self) -> str:
-        return "bleu"
+        return "sacrebleu.bleu"
 
     def statistics(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, list[float]]:
         rows = self._sacrebleu()._extract_corpus_statistics(predictions, [references])

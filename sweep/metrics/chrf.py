@@ -22,7 +22,7 @@ class ChrF(CorpusMetric):
 
     @property
     def rule(self) -> str:
-        return f"chrf_beta{self.beta}"
+        return "sacrebleu.chrf" if self.beta == 2 else f"sacrebleu.chrf_beta{self.beta}"
 
     def _names(self) -> list[str]:
         orders = range(1, self.char_order + self.word_order + 1)

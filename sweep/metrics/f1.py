@@ -12,7 +12,7 @@ from sweep.metrics import CorpusMetric
 
 @dataclass(frozen=True, kw_only=True)
 class F1(CorpusMetric):
-    """2·tp / (predicted + true) of a label: of `positive_label` alone ("binary"), or the mean over the labels that
+    """2·tp / (2·tp + fp + fn) of a label: of `positive_label` alone ("binary"), or the mean over the labels that
     occur in references or predictions, each counting the same ("macro") or by how often it is right ("weighted").
 
     As scikit-learn's `f1_score`, where a label that is never predicted has 0. `positive_label` null is the last label
@@ -32,28 +32,30 @@ class F1(CorpusMetric):
 
     @property
     def rule(self) -> str:
-        return f"f1_{self.average}"
+        return "f1" if self.average == "binary" else f"{self.average}_f1"
 
     def statistics(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, list[float]]:
+        """True positives, false positives and false negatives: of each label, `tp_0` is the first's, or of the one."""
         labels = in_order({*predictions, *references})
+        suffixes = [f"_{index}" for index in range(len(labels))]
         if self.average == "binary":
-            labels = [labels[-1] if self.positive_label is None else self.positive_label]
+            labels, suffixes = [labels[-1] if self.positive_label is None else self.positive_label], [""]
         pairs = list(zip(predictions, references, strict=True))
         columns: dict[str, list[float]] = {}
-        for index, label in enumerate(labels):
-            columns[f"tp_{index}"] = [float(got == label == wanted) for got, wanted in pairs]
-            columns[f"predicted_{index}"] = [float(got == label) for got, _ in pairs]
-            columns[f"true_{index}"] = [float(wanted == label) for _, wanted in pairs]
+        for suffix, label in zip(suffixes, labels, strict=True):
+            columns[f"tp{suffix}"] = [float(got == label == wanted) for got, wanted in pairs]
+            columns[f"fp{suffix}"] = [float(got == label != wanted) for got, wanted in pairs]
+            columns[f"fn{suffix}"] = [float(got != label == wanted) for got, wanted in pairs]
         return columns
 
     def from_sums(self, sums: Mapping[str, float]) -> float:
         total = weights = 0.0
-        for index in range(len(sums) // 3):
-            tp, predicted, true = (sums[f"{name}_{index}"] for name in ("tp", "predicted", "true"))
-            if not predicted + true:
+        for suffix in (name.removeprefix("tp") for name in sums if name.startswith("tp")):
+            tp, fp, fn = (sums[f"{name}{suffix}"] for name in ("tp", "fp", "fn"))
+            if not tp + fp + fn:
                 continue
-            weight = true if self.average == "weighted" else 1.0
-            total += weight * 2 * tp / (predicted + true)
+            weight = tp + fn if self.average == "weighted" else 1.0
+            total += weight * 2 * tp / (2 * tp + fp + fn)
             weights += weight
         return total / weights if weights else 0.0
 

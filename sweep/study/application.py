@@ -32,6 +32,7 @@ class Application(ABC):
     metric_names: Sequence[str] | None
     worst: Sequence[float]
     study_name: str | None
+    devices_per_run = 1
     keeps_ledger = False  # whether `done` knows all that was ever run, or Optuna is all there is
 
     @abstractmethod

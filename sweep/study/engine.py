@@ -210,7 +210,7 @@ class Engine:
             hydra_context=self._context, task_function=self._task_function, config=self._config
         )
         if hasattr(launcher, "open"):
-            return launcher.open(slots=self._n_jobs)
+            return launcher.open(slots=self._n_jobs, devices_per_run=app.devices_per_run)
         if self._options.get("pruner"):
             raise UserError(
                 "hydra.sweeper.pruner needs runs that can be asked while they go on, and hydra/launcher="

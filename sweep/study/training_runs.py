@@ -14,7 +14,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from sweep import progress, provenance, redact
+from sweep import progress, provenance, redact, remarks
 from sweep.config import RunConfig, parse, plain_config
 from sweep.errors import ConfigError, Fault, UserError, first_line
 from sweep.record import Outcome, Record
@@ -71,6 +71,7 @@ class TrainingRuns(Application):
         self.directions = ["maximize" if first.task.higher_is_better else "minimize", "minimize"]
         self.metric_names = [first.task.score, first.study.memory_metric]
         self.worst = [metric.worst, float("inf")]
+        self.devices_per_run = first.train.devices_per_run
         self._take_direction(first)
 
     def _take_direction(self, first: RunConfig) -> None:
@@ -234,7 +235,7 @@ class TrainingRuns(Application):
     def entry(self, replicate: Replicate, returned: JobReturn) -> Entry:
         record = _record_of(returned)
         self.ended.append(record)
-        log.info(progress.line(record))
+        log.info("\n".join([progress.line(record), *remarks.lines(record)]))
         return self._entry(record)
 
     def _entry(self, record: Record) -> Entry:

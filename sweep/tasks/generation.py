@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
@@ -134,6 +134,9 @@ class Generation(Task):
         sums, counts = nll(model, rows, pad_batch(tokenizer), _OUTSIDE_BATCH, True, lambda batch: nullcontext())
         model.train(was_training)
         return {"outside_loss": sum(sums) / sum(counts)}
+
+    def without_data(self) -> Self:
+        return replace(self, chat=False, system=None, chat_template=None)
 
     _shifted: ClassVar[bool] = True  # a causal model foretells a token at the position before it
 

@@ -1,0 +1,119 @@
+"""One run over two devices: two processes joined by gloo, and one Record that is that of one process."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import compose
+from safetensors.torch import load_file
+
+from sweep.config import parse
+from sweep.job import Job
+from sweep.launch import isolation
+from sweep.launch.ranks import SUM, joined
+from sweep.record import Outcome, Record
+from sweep.training import training_order
+
+pytestmark = pytest.mark.slow
+
+
+def job(folder: Path, toy: list[str], *overrides: str) -> Job:
+    folder.mkdir()
+    config = compose(*toy, "task.score=token_accuracy", "train.max_steps=6", *overrides)
+    record = Record(variant="v", setting="v", seed=0, outcome=Outcome.KILLED)
+    return Job(config=config, record=record, folder=str(folder))
+
+
+def test_two_ranks_equal_one_process_with_twice_the_accumulation(tmp_path: Path, toy: list[str]):
+    """The same micro-batches in the same steps: the same losses and weights, up to the order of summation."""
+    seen: list[isolation.Event] = []
+    two = isolation.call(
+        "sweep.launch.ranks:run",
+        job(tmp_path / "two", toy, "train.devices_per_run=2", "train.gradient_accumulation_steps=1"),
+        log_file=tmp_path / "log",
+        on_event=seen.append,
+    )
+    one = isolation.call("sweep.trial:run", job(tmp_path / "one", toy, "train.gradient_accumulation_steps=2"))
+    assert two.outcome is Outcome.OK, (two.reason, (tmp_path / "log").read_text()[-2000:])
+    for key in ("train/final_loss", "train/tokens", "score", "trainable_params"):
+        assert two.measurements[key] == pytest.approx(one.measurements[key], rel=1e-6), key
+    weights = [load_file(tmp_path / name / "trained" / "adapter_model.safetensors") for name in ("two", "one")]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][name], rtol=1e-5, atol=1e-6)
+    assert two.facts["ranks"] == "2"
+    largest, total = (two.measurements[k] for k in ("max_memory_allocated", f"{SUM}train_max_allocated_bytes"))
+    assert largest < total <= 2 * largest
+    steps = [event.arguments[0] for event in seen if event.name == "metrics"]
+    assert steps == [1, 2, 3, 4, 5, 6]  # the main rank's, once each
+    assert [path.name for path in (tmp_path / "two").iterdir() if "rank" in path.name] == []
+
+
+def test_a_rank_that_is_killed_ends_the_run_with_a_reason(tmp_path: Path, toy: list[str]):
+    victims: list[int] = []
+
+    def kill_the_second(event: isolation.Event) -> None:
+        if event.name == "metrics" and not victims:
+            victims.extend(_ranks_of(tmp_path))
+            os.kill(max(victims), signal.SIGKILL)
+
+    record = isolation.call(
+        "sweep.launch.ranks:run",
+        job(tmp_path / "two", toy, "train.devices_per_run=2", "train.max_steps=2000"),
+        log_file=tmp_path / "log",
+        on_event=kill_the_second,
+    )
+    assert record.outcome in (Outcome.FAILED, Outcome.KILLED)
+    assert record.reason
+    assert not any(Path(f"/proc/{pid}").exists() for pid in victims)
+
+
+def _ranks_of(folder: Path) -> list[int]:
+    """Processes that write to this run's log: the run's own, and its ranks."""
+    found = []
+    for process in Path("/proc").iterdir():
+        try:
+            if process.name.isdecimal() and os.readlink(process / "fd" / "1") == str(folder / "log"):
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
+def record(outcome: Outcome = Outcome.OK, reason: str = "", **measured: float) -> Record:
+    return Record(variant="v", setting="v", seed=0, outcome=outcome, reason=reason, measurements=measured)
+
+
+def test_the_largest_rank_s_memory_and_the_sum_beside_it():
+    key = "memory/train_max_allocated_bytes"
+    both = joined({
+        1: record(**{"max_memory_allocated": 30, key: 30, "energy_joules": 5, "memory/train_metered_windows": 3}),
+        0: record(**{"max_memory_allocated": 20, key: 20, "energy_joules": 4, "memory/train_metered_windows": 3,
+                     "score": 0.5}),
+    })  # fmt: skip
+    assert both.measurements == {
+        "max_memory_allocated": 30, key: 30, f"{SUM}train_max_allocated_bytes": 50, "energy_joules": 9,
+        "memory/train_metered_windows": 3, "score": 0.5,
+    }  # fmt: skip
+
+
+def test_the_cause_is_the_outcome():
+    lost = record(Outcome.FAILED, "RuntimeError: connection closed by peer")
+    assert joined({0: lost, 1: record(Outcome.OOM, "out of memory")}).outcome is Outcome.OOM
+    first = record(Outcome.FAILED, "the first to fail")
+    assert joined({1: first, 0: lost}).reason == "the first to fail"
+
+
+def test_the_batch_counts_all_devices_and_the_longest_comes_early(toy: list[str]):
+    train = parse(compose(*toy, "train.devices_per_run=2", "train.gradient_accumulation_steps=3")).train
+    assert train.batch_size == 4 * 3 * 2
+    lengths = list(range(1, 97))
+    order = training_order(lengths, train, seed=0)
+    assert len(order) == train.max_steps * train.batch_size
+    second = order[train.batch_size : 2 * train.batch_size]
+    assert max(order, key=lambda i: lengths[i]) in second
+    assert len(training_order(lengths, replace(train, devices_per_run=1), seed=0)) == len(order) // 2
