@@ -31,7 +31,7 @@ from sweep.record import Outcome, Record
 from sweep.tracking import Store
 
 SEEDS = 5
-REPEATS = 5
+REPEATS = 3
 
 
 def main() -> None:
