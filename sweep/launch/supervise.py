@@ -144,7 +144,7 @@ def supervise(
     except KeyboardInterrupt:
         _close(row, record.ended(Outcome.KILLED, "interrupted by Ctrl-C"), folder)
         raise
-    record = with_error(remarks.remarked(record, config, facts["precision"]))
+    record = with_error(remarks.remarked(record, config, plain, facts["precision"]))
     _close(row, record, folder)
     return record
 

@@ -41,7 +41,7 @@ def predict_by_formula(
         positions = architecture.get("max_position_embeddings")
         if positions is not None and parsed.train.max_length > positions:
             return Unpredictable(
-                reason=f"train.max_length = {parsed.train.max_length} exceeds the model's {positions} positions; lower it"
+                reason=f"train.max_length = {parsed.train.max_length} exceeds the model's {positions} positions"
             )
         return closed_form(parsed, longest or declared(parsed), machine, architecture)
     except NotCovered as error:
