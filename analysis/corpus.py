@@ -58,8 +58,8 @@ def bleu(sums: Sums) -> np.ndarray:
 
 
 def chrf(sums: Sums) -> np.ndarray:
-    """Corpus chrF (β = 2) in percent as sacrebleu computes it, from n-gram counts of both sides: precision and recall
-    are averaged over the orders that occur on both, then combined."""
+    """Corpus chrF (β = 2) in percent as sacrebleu computes it: precision and recall are averaged over the orders that
+    occur on both sides, from n-gram counts."""
     matches, ours, theirs = _family(sums, "match"), _family(sums, "hyp"), _family(sums, "ref")
     precision, recall, orders = (np.zeros_like(matches[0], dtype=float) for _ in range(3))
     for match, hyp, ref in zip(matches, ours, theirs, strict=True):
@@ -68,8 +68,7 @@ def chrf(sums: Sums) -> np.ndarray:
         recall += np.where(there, match / np.maximum(ref, 1), 0.0)
         orders += there
     precision, recall = precision / np.maximum(orders, 1), recall / np.maximum(orders, 1)
-    below = 4 * precision + recall
-    return np.where(below > 0, 500 * precision * recall / np.maximum(below, 1e-300), 0.0)
+    return np.where(precision + recall > 0, 500 * precision * recall / np.maximum(4 * precision + recall, 1e-300), 0.0)
 
 
 def f1(sums: Sums) -> np.ndarray:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.out_of_memory
 
-A study of 60 trials over rank, micro-batch, sequence length and learning rate, whose memory follows a closed form with a
+A study of 60 trials over rank, micro-batch, length and learning rate, whose memory follows a closed form with a
 device of 24 GiB and whose score grows with all of them: the sampler is drawn towards the edge. Three seeds.
 """
 

@@ -111,7 +111,7 @@ def _write(kept: Kept, building: Path, out: Path, options: Mapping[str, Any]) ->
         separate=separate,
         dtype=dtype or _weights_dtype(building),
         note=note,
-        difference=difference(task.score, task.higher_is_better, before, after),
+        difference=difference(task.score, task.metrics[task.score], before, after),
         exported_bytes=sum(file.stat().st_size for file in building.iterdir()),
         labels=ground.arguments.get("num_labels"),
         test=ground.test_scores(model),
