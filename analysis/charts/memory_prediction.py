@@ -30,7 +30,7 @@ def data(runs: pd.DataFrame) -> pd.DataFrame:
 def words(marks: pd.DataFrame) -> str:
     """The conclusion: the mean and the worst error, without its sign and with it."""
     worst = marks["error"].loc[marks["error"].abs().idxmax()]
-    return f"Predictions are off by {marks['error'].abs().mean():.1%} on average, at worst by {worst:+.1%}"
+    return f"Predictions are off by {marks['error'].abs().mean():.1%} on average, {worst:+.1%} at worst"
 
 
 def draw(marks: pd.DataFrame) -> Figure:
@@ -42,8 +42,8 @@ def draw(marks: pd.DataFrame) -> Figure:
         scale, unit = units.scale("[bytes]", largest)
         end = largest * 1.08 / scale
         axes.plot([0, end], [0, end], color=style.FAINT, linewidth=1, zorder=1)
-        axes.annotate("predicted = measured", (end, end), xytext=(-4, -14), textcoords="offset points", ha="right",
-                      fontsize=7.5, color=style.INK)  # fmt: skip
+        axes.annotate("line: predicted = measured", (0.99, 0.03), xycoords="axes fraction", ha="right", fontsize=7.5,
+                      color=style.INK)  # fmt: skip
         for row in marks.itertuples():
             colour, marker = looks[row.variant]
             axes.plot(row.measured / scale, row.predicted / scale, marker, color=colour, markersize=7, alpha=0.8,

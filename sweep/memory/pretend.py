@@ -95,7 +95,8 @@ def _cuda(described: Machine, kernel: str | None, seen: set[str]) -> Iterator[An
     for module in (_foreach_utils, sys.modules["torch.optim.optimizer"]):
         yield mock.patch.object(module, "_foreach_supported_types", [*module._foreach_supported_types, FakeTensor])
     # Managed memory is none of the allocator's: on the host, where the log does not count it.
-    yield mock.patch.multiple(bitsandbytes.functional, get_paged=_managed, prefetch_tensor=lambda *args, **kwargs: None)
+    nothing = {"prefetch_tensor": lambda *args, **kwargs: None, "fill": lambda *args, **kwargs: None}
+    yield mock.patch.multiple(bitsandbytes.functional, get_paged=_managed, **nothing)
     yield mock.patch.object(torch.cuda, "synchronize", return_value=None)
     yield mock.patch.object(torch, "tensor", _tensor(torch.tensor))
     yield mock.patch.object(torch.nn.functional, "softmax", _softmax(torch.nn.functional.softmax))

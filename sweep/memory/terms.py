@@ -176,9 +176,9 @@ class Step:
         return Bytes(gradients=0 if self.lora or model.tied else self.w * model.vocabulary * model.hidden)
 
     def tied_embedding(self) -> Bytes:
-        """The embedding's share of a tied gradient, before it is added to the head's."""
+        """The embedding's share of a tied gradient while it is added to the head's: both, and their sum."""
         model = self.model
-        return Bytes(temporaries=self.w * model.vocabulary * model.hidden if model.tied and not self.lora else 0)
+        return Bytes(temporaries=2 * self.w * model.vocabulary * model.hidden if model.tied and not self.lora else 0)
 
     def optimizer_temporary(self) -> Bytes:
         """PyTorch's foreach loop makes one tensor for each that trains, its plain loop for one at a time (on the CPU);
