@@ -20,7 +20,7 @@ from typing import Any
 from unittest import mock
 
 from benchmarks.memory_cpu import Cell, run_config
-from benchmarks.memory_l40s import _keeping
+from benchmarks.memory_l40s import keeping
 from benchmarks.results import save
 from sweep.launch import isolation
 
@@ -78,7 +78,7 @@ def _predict(row: dict[str, Any]) -> dict[str, Any]:
         config = replace(
             config,
             model=replace(config.model, dtype="fp16", attention=attention),
-            variant=_keeping(type(config.variant))(**values),
+            variant=keeping(type(config.variant), during_next=False)(**values),
             train=replace(
                 config.train,
                 micro_batch_size=run["batch_size"],
