@@ -33,7 +33,8 @@ def require_comparable(runs: pd.DataFrame, allow: Sequence[str] = ()) -> dict[st
             f"memory was measured in different ways ({', '.join(map(str, sorted(sources)))}), and these figures are "
             "never ranked together; give each its own study"
         )
-    if runs["conditions"].nunique() <= 1:
+    same = runs["conditions"].nunique() <= 1
+    if same and not allow:
         return {}
     differ = differing(runs)
     if unknown := [key for key in allow if key not in differ.columns]:
@@ -42,7 +43,7 @@ def require_comparable(runs: pd.DataFrame, allow: Sequence[str] = ()) -> dict[st
             f"{alternatives(unknown[0], [str(column) for column in differ.columns])}"
         )
     refused = [str(key) for key in differ.columns if key not in allow]
-    if refused or differ.columns.empty:
+    if refused or (differ.columns.empty and not same):
         raise UserError(_refusal(runs, differ[refused], refused))
     return {str(key): sorted(map(str, differ[key].unique())) for key in differ.columns}
 

@@ -58,18 +58,17 @@ def bleu(sums: Sums) -> np.ndarray:
 
 
 def chrf(sums: Sums) -> np.ndarray:
-    """Corpus chrF (β = 2) in percent, averaged over the orders that occur, from n-gram counts of both sides."""
+    """Corpus chrF (β = 2) in percent as sacrebleu computes it: precision and recall are averaged over the orders that
+    occur on both sides, from n-gram counts."""
     matches, ours, theirs = _family(sums, "match"), _family(sums, "hyp"), _family(sums, "ref")
-    total = np.zeros_like(matches[0], dtype=float)
-    orders = np.zeros_like(total)
+    precision, recall, orders = (np.zeros_like(matches[0], dtype=float) for _ in range(3))
     for match, hyp, ref in zip(matches, ours, theirs, strict=True):
         there = (hyp > 0) & (ref > 0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            precision, recall = match / hyp, match / ref
-            score = 5 * precision * recall / (4 * precision + recall)
-        total += np.where(there & (match > 0), score, 0.0)
+        precision += np.where(there, match / np.maximum(hyp, 1), 0.0)
+        recall += np.where(there, match / np.maximum(ref, 1), 0.0)
         orders += there
-    return 100 * total / np.maximum(orders, 1)
+    precision, recall = precision / np.maximum(orders, 1), recall / np.maximum(orders, 1)
+    return np.where(precision + recall > 0, 500 * precision * recall / np.maximum(4 * precision + recall, 1e-300), 0.0)
 
 
 def f1(sums: Sums) -> np.ndarray:

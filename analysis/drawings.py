@@ -12,7 +12,7 @@ from analysis.charts.cost_curve import Axis
 from analysis.report import Report
 
 MAIN = "score_against_memory"
-LOSS = "train/loss"
+LOSS, SCORE = "train/loss", "eval/score"  # by step
 
 
 class Drawn(NamedTuple):
@@ -74,9 +74,8 @@ def _curves(report: Report) -> list[tuple[str, Axis, str]]:
 
 
 def _learning_curves(report: Report, folder: Path, suffixes: list[str], looks: style.Looks, drawn: Drawn) -> None:
-    metric = f"eval/{report.metric}"
     kinds = [
-        ("learning_curve", metric, score_label(report), False, "the score while training: it was not taken at steps"),
+        ("learning_curve", SCORE, score_label(report), False, "the score while training: it was not taken at steps"),
         ("training_loss", LOSS, "training loss", True, "training loss: no run has values by step"),
     ]
     for name, key, label, log, missing in kinds:

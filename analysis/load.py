@@ -34,7 +34,7 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
 COLOUR = "mlflow.runColor"
-_PAGE = 2000  # runs per request: each costs a query, and the bar moves once
+_PAGE = 5000  # runs per request: each costs a query, and the bar moves once
 _COUNTED = 200  # of a study's runs, when all studies are listed
 _LISTED = 20  # studies
 
@@ -94,7 +94,8 @@ class Store:
         Raises:
             UserError: where there is no such study, or it has no run yet.
         """
-        parents = [run for run in self._search("tags.kind = 'study'") if run.data.tags.get("study") == name]
+        asked = f" and tags.study = '{name}'" if "'" not in name else ""  # MLflow's filters have no escape
+        parents = [run for run in self._search(f"tags.kind = 'study'{asked}") if run.data.tags.get("study") == name]
         if not parents:
             known = [state.name for state in self.states()[0]]
             instead = alternatives(name, known) if known else "and no other: python -m sweep -m experiment=quickstart"

@@ -21,7 +21,9 @@ def settings(runs: pd.DataFrame, memory_metric: str) -> pd.DataFrame:
     says nothing of its noise), `memory` (mean of `memory_metric`), and the measurements in `AVERAGED`. Settings without
     an `ok` run keep their row, with NaN scores. `seeds` are the sorted seeds behind the means.
     """
-    latest = runs.drop_duplicates(["setting", "seed"], keep="last")
+    used = ["setting", "variant", "seed", "outcome", "reason", "score", memory_metric, *AVERAGED]
+    latest = runs[[name for name in dict.fromkeys(used) if name in runs]]
+    latest = latest.drop_duplicates(["setting", "seed"], keep="last")
     rows = [_setting(str(name), group, memory_metric) for name, group in latest.groupby("setting", sort=False)]
     return pd.DataFrame(rows)
 

@@ -6,7 +6,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy.special import ndtri, stdtrit
 
 from analysis.evidence import Evidence
 from analysis.verdicts import CANNOT_TELL, Verdicts
@@ -59,7 +59,8 @@ def _settlement(evidence: Evidence, found: Verdicts, k: int) -> Settlement:
     def room(seeds: int) -> float:
         """How large the variance may be with so many seeds."""
         freedom = max(1.0, per_seed_freedom * (seeds - 1)) if math.isfinite(per_seed_freedom) else math.inf
-        needed = stats.t.isf(level, freedom) + stats.norm.isf(1 - CHANCE)
+        critical = stdtrit(freedom, 1 - level) if math.isfinite(freedom) else ndtri(1 - level)  # stats.t.ppf, but quick
+        needed = critical + ndtri(CHANCE)
         return (difference / needed) ** 2
 
     for seeds in range(now + 1, MOST_SEEDS + 1):

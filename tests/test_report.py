@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from analysis import advice, answer, comparable, report, write
-from analysis.charts import cost_curve
+from analysis.charts import cost_curve, memory_parts
 from analysis.charts.cost_curve import Axis
 from analysis.study import Study
 from sweep.errors import UserError
@@ -65,6 +65,19 @@ def test_a_setting_that_ran_out_of_memory_is_drawn_at_the_capacity_it_exceeded()
     assert marks.loc[marks["kind"] == "pruned", ["setting", "score"]].values.tolist() == [["stopped", 0.3]]
     time = cost_curve.data(made.decision, made.runs, Axis("train_seconds", "train_seconds", "time [s]"))
     assert "oom" not in set(time["kind"])
+
+
+def test_memory_parts_are_of_the_runs_that_ended_well_or_of_the_moment_of_failure():
+    runs = study().runs
+    ok = runs["setting"] == "fft"
+    runs.loc[ok, ["memory/train_frozen_weights_bytes", "memory/train_trainable_weights_bytes"]] = [30e6, 10e6]
+    runs.loc[ok, "memory/train_max_allocated_bytes"] = 60e6  # no part
+    runs.loc[runs["outcome"] == "oom", "memory/oom_alive_activations_and_temporaries_bytes"] = 70e6
+    parts = memory_parts.data(answer.build(study(), 0.99, None, "max_memory_allocated").settings, runs)
+    rows = parts.set_index("setting")
+    assert rows.loc["fft", "weights"] == 40e6
+    assert rows.loc[f"{SCRIPT} (out of memory)", "activations"] == 70e6
+    assert len(rows) == 2
 
 
 class Page(HTMLParser):

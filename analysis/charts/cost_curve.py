@@ -19,6 +19,7 @@ from analysis.pareto import on_front
 
 CAPACITY = "memory/capacity_bytes"
 _MANY = 14  # settings: beyond that, only names that matter must be there
+_MOST_NAMES = 30
 _LOG_RANGE = 30.0  # largest cost over smallest: beyond that, a linear axis would hide the small ones
 _ROOM = 0.14  # of the axes' height, around the points
 
@@ -92,31 +93,42 @@ def draw(
         steps = _front_line(settings, axis.more_is_better)
         axes.plot(*zip(*steps, strict=True), color=style.FAINT, linewidth=1.2, zorder=1)
         axes.axhline(bar, color=style.INK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
-        _draw_runs(axes, by_kind["run"], by_kind["pruned"], looks)
+        _draw_runs(axes, by_kind["run"], looks)
         _draw_settings(axes, settings, looks)
         below = _limits(axes, marks, bar)
         _draw_below(axes, below, looks)
+        _draw_pruned(axes, by_kind["pruned"], looks)
         _draw_oom(axes, by_kind["oom"], looks)
         axes.set_xlabel(axis.label.replace("[bytes]", f"[{unit}]"))
         axes.set_ylabel(score_label)
         style.set_title(axes, title)
         if note:
             axes.annotate(note, (0, -0.2), xycoords="axes fraction", fontsize=7, color=style.FAINT, va="top")
-        bar_name = _name_the_bar(axes, bar, bar_label, steps)
+        bar_name = _name_the_bar(axes, bar, bar_label, marks.dropna(subset=["score"]))
         left, right = axes.get_xlim()
         marks_drawn = [(x, y, 2.0) for x, y in zip(by_kind["run"]["cost"], by_kind["run"]["score"], strict=True)]
-        names = [*_names(axes, settings, looks), *_oom_names(axes, by_kind["oom"], looks)]
+        names = [
+            *_names(axes, settings, looks),
+            *_edge_names(axes, by_kind["oom"], looks, "out of memory"),
+            *_edge_names(axes, by_kind["pruned"].drop_duplicates("setting"), looks, "stopped"),
+        ]
         labels.place(axes, names, marks=marks_drawn, lines=[steps, [(left, bar), (right, bar)]], texts=[bar_name])
     return figure
 
 
-def _draw_runs(axes: Axes, runs: pd.DataFrame, pruned: pd.DataFrame, looks: style.Looks) -> None:
+def _draw_runs(axes: Axes, runs: pd.DataFrame, looks: style.Looks) -> None:
     for variant, group in runs.groupby("variant", sort=False):
         colour, _ = looks[str(variant)]
         axes.plot(group["cost"], group["score"], ".", color=colour, markersize=6, alpha=0.5, mew=0, zorder=2)
+
+
+def _draw_pruned(axes: Axes, pruned: pd.DataFrame, looks: style.Looks) -> None:
+    """Hollow; at the edge where they were stopped far from it."""
+    low, high = axes.get_ylim()
     for variant, group in pruned.groupby("variant", sort=False):
         colour, marker = looks[str(variant)]
-        axes.plot(group["cost"], group["score"], marker, mfc="none", mec=colour, markersize=6, mew=1.1, zorder=2)
+        axes.plot(group["cost"], group["score"].clip(low, high), marker, mfc="none", mec=colour, markersize=6, mew=1.1,
+                  zorder=2, clip_on=False)  # fmt: skip
 
 
 def _draw_settings(axes: Axes, settings: pd.DataFrame, looks: style.Looks) -> None:
@@ -143,7 +155,7 @@ def _limits(axes: Axes, marks: pd.DataFrame, bar: float) -> pd.DataFrame:
     An interval may leave it: two seeds can have one as wide as the whole scale. Of many settings, those that score
     worse than any on the front leave it, too, since they would press the others together.
     """
-    settings, scores = marks[marks["kind"] == "setting"], marks["score"].dropna()
+    settings, scores = marks[marks["kind"] == "setting"], marks.loc[marks["kind"] != "pruned", "score"].dropna()
     if len(settings) > _MANY:
         front = settings.loc[settings["front"].astype(bool), "score"]
         reach = max(front.max() - front.min(), 3 * abs(front.max() - bar), abs(front.max() - bar))
@@ -181,6 +193,7 @@ def _names(axes: Axes, settings: pd.DataFrame, looks: style.Looks) -> list[label
     ordered = settings.assign(
         rank=settings["pick"].astype(int) * 4 + settings["best"].astype(int) * 2 + settings["front"].astype(int)
     ).sort_values(["rank", "score"], ascending=False)
+    ordered = ordered.head(max(_MOST_NAMES, int((ordered["rank"] > 0).sum())))
     return [
         labels.Label(
             row.cost, row.score, str(row.setting), looks[row.variant][0], 8.0 if row.pick else 4.5,
@@ -190,11 +203,13 @@ def _names(axes: Axes, settings: pd.DataFrame, looks: style.Looks) -> list[label
     ]  # fmt: skip
 
 
-def _oom_names(axes: Axes, oom: pd.DataFrame, looks: style.Looks) -> list[labels.Label]:
-    low, _ = axes.get_ylim()
+def _edge_names(axes: Axes, some: pd.DataFrame, looks: style.Looks, what: str) -> list[labels.Label]:
+    """Of settings that are drawn at the lower edge, or near it, for the way they ended."""
+    low, high = axes.get_ylim()
+    heights = some["score"].fillna(low).clip(low, high)
     return [
-        labels.Label(row.cost, low, f"out of memory: {row.setting}", looks[row.variant][0], 5.0, needed=len(oom) <= 6)
-        for row in oom.itertuples()
+        labels.Label(row.cost, y, f"{what}: {row.setting}", looks[row.variant][0], 5.0, needed=len(some) <= 3)
+        for row, y in zip(some.itertuples(), heights, strict=True)
     ]
 
 
@@ -208,18 +223,26 @@ def _front_line(settings: pd.DataFrame, more_is_better: bool) -> list[tuple[floa
     return corners
 
 
-def _name_the_bar(axes: Axes, bar: float, label: str, front: list[tuple[float, float]]) -> Text:
-    """Above the dashed line, at the end that is further from where the front crosses it."""
-    crossing = next((cost for cost, score in front if score >= bar), front[0][0])
-    at_left = axes.transAxes.inverted().transform(axes.transData.transform((crossing, bar)))[0] > 0.5
+def _name_the_bar(axes: Axes, bar: float, label: str, marks: pd.DataFrame) -> Text:
+    """On the dashed line, above or below, at the end where fewest marks are near."""
+    points = axes.transAxes.inverted().transform(axes.transData.transform(marks[["cost", "score"]].to_numpy(float)))
+    height = axes.transAxes.inverted().transform(axes.transData.transform((marks["cost"].iloc[0], bar)))[1]
+    weight = np.where(marks["kind"] == "run", 1, 4)
+    choices = []
+    for at_left in (False, True):
+        aside = points[:, 0] < 0.42 if at_left else points[:, 0] > 0.58
+        for above in (True, False):
+            rise = (points[:, 1] - height) * (1 if above else -1)
+            choices.append((int((weight * (aside & (rise > -0.03) & (rise < 0.11))).sum()), not above, at_left))
+    _, below, at_left = min(choices)
     return axes.annotate(
         label,
         (0.01 if at_left else 0.99, bar),
         xycoords=("axes fraction", "data"),
-        xytext=(0, 3),
+        xytext=(0, -3 if below else 3),
         textcoords="offset points",
         ha="left" if at_left else "right",
-        va="bottom",
+        va="top" if below else "bottom",
         fontsize=7.5,
         color=style.INK,
         path_effects=[patheffects.withStroke(linewidth=2.5, foreground=style.PAPER)],

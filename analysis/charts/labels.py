@@ -16,6 +16,7 @@ from analysis.charts.style import PAPER
 _SIDES = np.array([(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1), (1, -1), (-1, 1)], float)
 _GAPS = (3.0, 9.0, 16.0, 26.0, 40.0)  # points
 _NEAR_ENOUGH = 2  # gaps: beyond them, a line leads from the name to its point
+_LINE_POINTS = 11.0
 _LONGEST = 26  # characters
 _SPACING = 6.0  # pixels between the boxes that stand for a line
 _OUTSIDE, _HIDDEN, _CROSSED, _STRAYED = 100.0, 10.0, 1.0, 0.4  # per gap
@@ -85,6 +86,25 @@ def place(
             leader = {"arrowstyle": "-", "color": label.colour, "linewidth": 0.8, "shrinkA": 1, "shrinkB": label.radius}
             axes.annotate("", (label.x, label.y), tuple(offsets[best]), textcoords="offset points", arrowprops=leader)
         boxes.append(candidates[best])
+
+
+def place_at_right(axes: Axes, labels: Sequence[Label]) -> None:
+    """Names of lines in the right margin, in the order of the lines' ends and apart from each other."""
+    axes.figure.draw_without_rendering()
+    low, high = axes.transAxes.transform([(0, 0), (0, 1)])[:, 1]
+    gap = _LINE_POINTS * axes.figure.dpi / 72 / (high - low)
+    ordered = sorted(labels, key=lambda label: label.y)
+    wanted = [axes.transAxes.inverted().transform(axes.transData.transform((0, label.y)))[1] for label in ordered]
+    heights: list[float] = []
+    for height in wanted:
+        heights.append(max(height, heights[-1] + gap) if heights else height)
+    down = max(0.0, heights[-1] - 1.0) if heights else 0.0
+    for label, height in zip(ordered, heights, strict=True):
+        leader = {"arrowstyle": "-", "color": label.colour, "linewidth": 0.7, "shrinkA": 1, "shrinkB": 0}
+        axes.annotate(
+            shorten(label.text), (label.x, label.y), (1.03, height - down), xycoords="data", textcoords="axes fraction",
+            va="center", arrowprops={**leader, "relpos": (0, 0.5)}, **_font(label),
+        )  # fmt: skip
 
 
 def shorten(name: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from analysis.charts import labels, style
 from analysis.study import Point
@@ -60,10 +61,10 @@ def draw(points: pd.DataFrame, *, title: str, value_label: str, looks: style.Loo
             names.append(labels.Label(last["step"], last["value"], str(setting), colour, 2.0))
         if log and 0 < 10 * points["value"].min() < points["value"].max():
             axes.set_yscale("log")
-        axes.margins(x=0.02)
-        axes.set_xlim(0, axes.get_xlim()[1] * 1.22)
+        axes.set_xlim(0, float(points["step"].max()))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("optimizer step")
         axes.set_ylabel(value_label)
         style.set_title(axes, title)
-        labels.place(axes, names)
+        labels.place_at_right(axes, names)
     return figure

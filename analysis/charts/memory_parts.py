@@ -16,7 +16,13 @@ PARTS = {
     "weights": ("weights", "frozen_weights", "trainable_weights", "quantized_weights", "quantization_state"),
     "gradients": ("gradients",),
     "optimizer state": ("optimizer_state",),
-    "activations": ("activations", "logits_and_loss", "temporaries", "buffers_and_batch"),
+    "activations": (
+        "activations",
+        "logits_and_loss",
+        "temporaries",
+        "activations_and_temporaries",
+        "buffers_and_batch",
+    ),
     "other": ("workspaces", "allocator_rounding", "other"),
 }
 _COLOURS = {
@@ -27,28 +33,42 @@ _COLOURS = {
     "other": style.FAINT,
 }
 _NAME = re.compile(r"memory/(?:[a-z_]+/)?(?:train_|peak_|part_)*([a-z_]+)_bytes")
+_OUT_OF_MEMORY = "memory/oom_alive_"  # what was alive when a run failed
 _MOST = 12  # bars
 
 
 def data(settings: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """One row per setting that has parts: `setting`, `memory`, and bytes per part (mean over the `ok` runs), smallest
-    memory first; empty where no run has them."""
-    columns = {part: _columns(runs, names) for part, names in PARTS.items()}
-    ok = runs[runs["outcome"] == "ok"]
+    """One row per setting that has parts: `setting` (marked where it ran out of memory: then they are what was alive at
+    that moment) and bytes per part, means over its runs, smallest memory first; empty where no run has them."""
+    measured, failed = _columns(runs, out_of_memory=False), _columns(runs, out_of_memory=True)
+    ok, oom = runs[runs["outcome"] == "ok"], runs[runs["outcome"] == "oom"]
     rows = []
-    for row in settings.sort_values(["memory", "setting"]).itertuples():
-        own = ok[ok["setting"] == row.setting]
-        parts = {
-            part: own[names].astype(float).sum(axis=1, min_count=1).mean() for part, names in columns.items() if names
-        }
-        if any(pd.notna(value) for value in parts.values()):
-            rows.append({"setting": row.setting, "memory": row.memory, **parts})
+    for name in settings.sort_values(["memory", "setting"])["setting"]:
+        parts = _means(ok[ok["setting"] == name], measured)
+        shown = str(name)
+        if not parts:
+            parts, shown = _means(oom[oom["setting"] == name], failed), f"{name} (out of memory)"
+        if parts:
+            rows.append({"setting": shown, **parts})
     return pd.DataFrame(rows)
 
 
-def _columns(runs: pd.DataFrame, names: tuple[str, ...]) -> list[str]:
-    found = {column: _NAME.fullmatch(column) for column in runs.columns if column.startswith("memory/")}
-    return [column for column, match in found.items() if match and match[1] in names]
+def _means(runs: pd.DataFrame, columns: dict[str, list[str]]) -> dict[str, float]:
+    sums = {part: runs[names].astype(float).sum(axis=1, min_count=1).mean() for part, names in columns.items() if names}
+    return {part: float(value) for part, value in sums.items() if pd.notna(value)}
+
+
+def _columns(runs: pd.DataFrame, out_of_memory: bool) -> dict[str, list[str]]:
+    """part → the columns that belong to it."""
+    found: dict[str, list[str]] = {part: [] for part in PARTS}
+    for column in runs.columns:
+        if column.startswith(_OUT_OF_MEMORY) != out_of_memory:
+            continue
+        match = _NAME.fullmatch(column.replace(_OUT_OF_MEMORY, "memory/"))
+        for part, names in PARTS.items():
+            if match and match[1] in names:
+                found[part].append(column)
+    return found
 
 
 def draw(parts: pd.DataFrame, label: str) -> Figure:
