@@ -172,8 +172,10 @@ def _run(job: Job, row: RunLog, lease: Lease, referee: Referee | None) -> Record
 
     try:
         log_file = Path(job.folder, LOG_FILE)
-        target = "sweep.trial:run" if int(job.config["train"]["devices_per_run"]) == 1 else "sweep.launch.ranks:run"
-        return isolation.call(target, job, log_file=log_file, env=lease.env, on_event=on_event)
+        count = int(job.config["train"]["devices_per_run"])
+        target = "sweep.trial:run" if count == 1 else "sweep.launch.ranks:run"
+        env = replace(lease, devices=lease.devices[:count]).env  # one that sees more would be split over them
+        return isolation.call(target, job, log_file=log_file, env=env, on_event=on_event)
     except isolation.ChildFailed as error:
         Path(job.folder, TRACEBACK_FILE).write_text(redact.text(error.traceback))
         return job.record.ended(Outcome.FAILED, str(error))
