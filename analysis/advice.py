@@ -48,3 +48,19 @@ def failures(runs: pd.DataFrame) -> list[Failure]:
 def advice(found: list[Failure]) -> dict[str, str]:
     """outcome → what to do about it, for the outcomes that occur."""
     return {outcome: words for outcome, words in _ADVICE.items() if any(f.outcome == outcome for f in found)}
+
+
+def doubts(runs: pd.DataFrame) -> list[str]:
+    """What the runs' own figures give reason to doubt, as the runs say it (their fact `doubts`): one line for each
+    setting and kind of doubt, in the words of the first run that has it."""
+    if "doubts" not in runs:
+        return []
+    told: dict[tuple[str, str], list[str]] = {}
+    for setting, seed, said in zip(runs["setting"], runs["seed"], runs["doubts"], strict=True):
+        for line in str(said).splitlines() if isinstance(said, str) else []:
+            kind = line.partition(":")[0].partition(",")[0]
+            told.setdefault((str(setting), kind), []).append(f"(seed {seed}) {line}")
+    return [
+        f"{setting} {lines[0]}." + (f" So in {len(lines)} of its runs." if len(lines) > 1 else "")
+        for (setting, _), lines in told.items()
+    ]

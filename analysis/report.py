@@ -99,6 +99,7 @@ class Report:
         repeated = self.runs[self.runs["outcome"] == "ok"].duplicated(["setting", "seed"], keep="last").sum()
         if repeated:
             told.append(f"{repeated} run(s) were repeated with the same setting and seed: the latest of each counts.")
+        told += advice.doubts(self.study.latest())
         if len(self.settings) == 1:
             told.append("There is one setting, so it is the best by definition: compare it with another.")
         if self.evidence.own_variance is None:

@@ -3,8 +3,8 @@
     python -m benchmarks.memory_cpu [architecture …]
 
 {Llama, GPT-2, DistilBERT for classification} × {FFT, LoRA r=8, r=16, QLoRA r=16} × {fp32, bf16 weights, bf16 autocast}
-× {checkpointing off, on}: each is loaded, wrapped and trained for three steps in a process of its own under the meter
-of real runs, and predicted from its config. Takes some ten minutes on two cores.
+× {checkpointing off, on}: each is loaded, wrapped and trained for three steps under the meter of real
+runs, and predicted from its config. Takes some minutes on two cores.
 Figures to reach: mean error of at most 0.1%, worst at most 2%.
 """
 
@@ -14,7 +14,7 @@ import itertools
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,43 +44,34 @@ def cells(architectures: tuple[str, ...] = ARCHITECTURES) -> Iterator[Cell]:
 
 
 def architecture(name: str, **smaller: Any) -> Any:
-    """Shapes of some 30 to 65 million parameters, with grouped queries, tied and untied embeddings, and dropout."""
+    """Shapes of some ten million parameters, with grouped queries, tied and untied embeddings, and dropout."""
     import transformers
 
     if name == "llama":
-        return transformers.LlamaConfig(
-            **{
-                "hidden_size": 512,
-                "num_hidden_layers": 8,
-                "num_attention_heads": 8,
-                "num_key_value_heads": 4,
-                "intermediate_size": 1408,
-                "vocab_size": 32000,
-                "tie_word_embeddings": False,
-                **smaller,
-            }
-        )
+        sizes = {"hidden_size": 256, "num_hidden_layers": 8, "num_attention_heads": 8, "num_key_value_heads": 4}
+        sizes |= {"intermediate_size": 704, "vocab_size": 8192, "tie_word_embeddings": False}
+        return transformers.LlamaConfig(**(sizes | smaller))
     if name == "gpt2":
-        return transformers.GPT2Config(**{"n_embd": 512, "n_layer": 6, "n_head": 8, **smaller})
-    return transformers.DistilBertConfig(**{"num_labels": 2, **smaller})
+        sizes = {"n_embd": 256, "n_layer": 6, "n_head": 8, "vocab_size": 8192}
+        return transformers.GPT2Config(**(sizes | {"bos_token_id": 0, "eos_token_id": 0} | smaller))
+    sizes = {"dim": 256, "n_layers": 6, "n_heads": 8, "hidden_dim": 1024, "vocab_size": 8192, "num_labels": 2}
+    return transformers.DistilBertConfig(**(sizes | smaller))
 
 
 def run_config(cell: Cell, folder: str) -> Any:
     """The cell as a run of the program, its checkpoint in `folder`."""
     from sweep.config import RunConfig, Study, Tracking, Train
+    from sweep.meters import Meters
     from sweep.models.pretrained import Pretrained
     from sweep.variants.full import Full
-    from sweep.variants.lora import LoRA
+    from sweep.variants.lora import LoRA, QLoRA
 
-    # Of a classifier, the first layer of the head trains whole, and can have no adapter.
-    adapted = cell.variant != "fft" and cell.architecture == "distilbert"
-    targets = {"target_modules": ["q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"]} if adapted else {}
     weights, computation = PRECISIONS[cell.precision]
-    family = {"fft": Full, "qlora_r16": _qlora(cell.architecture)}.get(cell.variant, LoRA)
+    family = {"fft": Full, "qlora_r16": QLoRA}.get(cell.variant, LoRA)
     return RunConfig(
         model=Pretrained(path=folder, dtype=weights),
         task=_task(cell.architecture),
-        variant=family(name=cell.variant, learning_rate=1e-4, **VARIANTS[cell.variant], **targets),
+        variant=family(name=cell.variant, learning_rate=1e-4, **VARIANTS[cell.variant]),
         train=Train(
             max_steps=3,
             micro_batch_size=TOKENS[0],
@@ -91,82 +82,50 @@ def run_config(cell: Cell, folder: str) -> Any:
         ),
         tracking=Tracking(uri="", artifacts="", experiment="none"),
         study=Study(),
+        meters=Meters(),
         seed=0,
     )
 
 
 def _task(name: str) -> Any:
     from sweep.datasets.scan import ScanAroundRight
+    from sweep.metrics.accuracy import Accuracy
     from sweep.metrics.exact_match import ExactMatch
+    from sweep.tasks.classification import Classification
     from sweep.tasks.generation import Generation
 
-    data = {"data": ScanAroundRight(n_train=64, n_validation=20), "metrics": {"exact_match": ExactMatch()}}
+    data = ScanAroundRight(n_train=64, n_validation=20)  # never read: lengths are declared
     if name == "distilbert":
-        return _classification()(score="exact_match", **data)
-    return Generation(score="exact_match", max_new_tokens=4, **data)
+        return Classification(data=data, metrics={"accuracy": Accuracy()}, score="accuracy")
+    return Generation(data=data, metrics={"exact_match": ExactMatch()}, score="exact_match", max_new_tokens=4)
 
 
-def _qlora(name: str) -> type:
-    """QLoRA; of a classifier, the head is not quantised: it is new, and trains."""
-    from sweep.variants.lora import QLoRA
-
-    class WithHead(QLoRA):
-        def quantization(self, compute_dtype: Any) -> Any:
-            quantization = super().quantization(compute_dtype)
-            quantization.llm_int8_skip_modules = ["classifier", "pre_classifier"]
-            return quantization
-
-    return WithHead if name == "distilbert" else QLoRA
-
-
-def _classification() -> type:
-    """A task of two labels, with all that a training step needs."""
-    from sweep.tasks import Task
-
-    class TwoLabels(Task):
-        task_type = "SEQ_CLS"
-
-        def auto_class(self) -> type:
-            from transformers import AutoModelForSequenceClassification
-
-            return AutoModelForSequenceClassification
-
-        def encode(self, tokenizer: Any, examples: Any, max_length: int) -> list[Mapping[str, Any]]:
-            ids = tokenizer([example["text"] for example in examples])["input_ids"]
-            return [{"input_ids": row, "labels": 0} for row in ids]
-
-        def collator(self, tokenizer: Any) -> Any:
-            def collate(rows: Any) -> dict[str, Any]:
-                import torch
-
-                ids = torch.tensor([row["input_ids"] for row in rows])
-                labels = torch.tensor([row["labels"] for row in rows])
-                return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
-
-            return collate
-
-        def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-            raise NotImplementedError
-
-    return TwoLabels
-
-
-def measure(config: Any, facts: Any) -> dict[str, float]:
+def measure(config: Any, facts: Any, device: str = "cpu") -> dict[str, float]:
     """The run's load and train phases under its meter, with real tensors."""
     from sweep import precision, training
-    from sweep.meters.cpu import LiveTensorMemory
+    from sweep.meters import memory_meter
 
-    meter = LiveTensorMemory()
+    meter = memory_meter(device)
     compute = precision.dtype_of(config.train.precision)
+    task = facts.task
     with meter.phase("load"), meter.window():
-        base = config.model.load(config.task.auto_class(), config.variant.quantization(compute), "cpu")
-        model = config.variant.wrap(base, config.task.task_type, config.train.activation_checkpointing)
+        quantization = config.variant.quantization(compute, task.task_type)
+        base = config.model.load(task.auto_class(), quantization, device, task.model_arguments(facts.tokenizer))
+        model = config.variant.wrap(base, task.task_type, config.train.activation_checkpointing)
         precision.hold_fp16_trainables_in_fp32(model)
         meter.watch(model)
     rows = list(facts.rows) * config.train.max_steps
     with meter.phase("train"):
         training.fit(
-            model, rows, config.task.collator(facts.tokenizer), config.train, learning_rate=1e-4, seed=0, meter=meter
+            model,
+            rows,
+            task.collator(facts.tokenizer),
+            config.train,
+            learning_rate=1e-4,
+            seed=0,
+            optimizer=config.variant.optimizer(device),
+            token_loss=task.token_loss,
+            meter=meter,
         )
     return meter.readings
 
@@ -189,6 +148,10 @@ def compare(cell: Cell, folder: str, report: object = None) -> dict[str, Any]:
     }
 
 
+def compare_all(cells: list[Cell], folder: str, report: object = None) -> list[dict[str, Any]]:
+    return [compare(cell, folder) for cell in cells]
+
+
 def save_checkpoint(name: str, folder: str, report: object = None, **smaller: Any) -> None:
     """Random weights, as `save_pretrained` writes them."""
     import transformers
@@ -204,16 +167,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for name in chosen:
             isolation.call("benchmarks.memory_cpu:save_checkpoint", name, f"{scratch}/{name}")
-        for cell in cells(chosen):
-            log_file = Path(scratch, "log.txt")
-            row = isolation.call(
-                "benchmarks.memory_cpu:compare", cell, f"{scratch}/{cell.architecture}", log_file=log_file
-            )
-            row["error"] = row["predicted_bytes"] / row["measured_bytes"] - 1
-            label = f"{cell.architecture} {cell.variant} {cell.precision} checkpointing={cell.checkpointing}"
-            rows[label] = row
-            mib = row["measured_bytes"] / 2**20
-            print(f"{label:56} {mib:9.1f} MiB {100 * row['error']:+8.4f}% at {row['peak_at']}", flush=True)
+        log_file = Path(scratch, "log.txt")
+        for (name, variant), group in itertools.groupby(cells(chosen), key=lambda cell: cell[:2]):
+            alike = list(group)
+            found = isolation.call("benchmarks.memory_cpu:compare_all", alike, f"{scratch}/{name}", log_file=log_file)
+            for cell, row in zip(alike, found, strict=True):
+                row["error"] = row["predicted_bytes"] / row["measured_bytes"] - 1
+                label = f"{name} {variant} {cell.precision} checkpointing={cell.checkpointing}"
+                rows[label] = row
+                mib = row["measured_bytes"] / 2**20
+                print(f"{label:56} {mib:9.1f} MiB {100 * row['error']:+8.4f}% at {row['peak_at']}", flush=True)
     errors = [abs(row["error"]) for row in rows.values()]
     save(
         "memory_cpu",

@@ -32,8 +32,10 @@ class Step(NamedTuple):
     saved_bytes: float | None = None
 
     def __str__(self) -> str:
-        saved = f" (predicted to save {gib(self.saved_bytes)})" if self.saved_bytes is not None else ""
-        return f"{self.overrides}: {self.why}{saved}"
+        if self.saved_bytes is None:
+            return f"{self.overrides}: {self.why}"
+        effect = f"save {gib(self.saved_bytes)}" if self.saved_bytes > 0 else "save nothing here"
+        return f"{self.overrides}: {self.why} (predicted to {effect})"
 
 
 def after_divergence(config: RunConfig, precision: str) -> list[Step]:

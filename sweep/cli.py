@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -68,7 +69,7 @@ def check(conf: Path, args: Any, config_name: str, examine: Examine) -> None:
     Raises:
         ConfigError: with all faults of the overrides, the values, the folders and the tracking store.
     """
-    with _Composer(conf, args.config_dir, args.config_name or config_name) as composer:
+    with Composer(conf, args.config_dir, args.config_name or config_name) as composer:
         overrides, faults = composer.usable(args.overrides)
         multirun = args.multirun or composer.mode(overrides) == "MULTIRUN"
         try:
@@ -89,7 +90,7 @@ def check(conf: Path, args: Any, config_name: str, examine: Examine) -> None:
         raise ConfigError(faults)
 
 
-class _Composer:
+class Composer:
     """Hydra's own composition, with its own search path, without its launch."""
 
     def __init__(self, conf: Path, extra: str | None, config_name: str):
@@ -102,7 +103,7 @@ class _Composer:
             search_path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
         self._search_path = search_path
 
-    def __enter__(self) -> _Composer:
+    def __enter__(self) -> Composer:
         self._hydra = Hydra.create_main_hydra2(task_name="sweep", config_search_path=self._search_path)
         self._parser = OverridesParser.create(config_loader=self._hydra.config_loader)
         return self
@@ -119,6 +120,10 @@ class _Composer:
         )
         HydraConfig.instance().set_config(composed)
         return composed
+
+    @property
+    def loader(self) -> ConfigLoader:
+        return self._hydra.config_loader
 
     def mode(self, overrides: Sequence[Override]) -> str | None:
         asked = [o for o in overrides if o.key_or_group == "hydra.mode"]
@@ -171,7 +176,7 @@ class _Composer:
         return self._parser.parse_overrides([text])[0]  # unlike parse_override, it lets glob look at the presets
 
 
-def _cells(overrides: Sequence[Override], composer: _Composer, multirun: bool) -> Iterator[list[str]]:
+def _cells(overrides: Sequence[Override], composer: Composer, multirun: bool) -> Iterator[list[str]]:
     """Configs to check: the one that runs; in a multirun, each value of each swept key once, the others at their
     first. The sweeper checks all combinations."""
     if not multirun:
@@ -201,7 +206,7 @@ def _cells(overrides: Sequence[Override], composer: _Composer, multirun: bool) -
             yield from _cells_inside(override, inside[override.get_key_element()], fixed, composer)
 
 
-def _cells_inside(override: Override, group: Override, fixed: list[str], composer: _Composer) -> Iterator[list[str]]:
+def _cells_inside(override: Override, group: Override, fixed: list[str], composer: Composer) -> Iterator[list[str]]:
     """The values of a key inside a swept group, under the first of its choices that has the key: `variant.r` exists for
     some variants only, and is searched for those only."""
     values, choices = _values(override), _values(group)

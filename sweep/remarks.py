@@ -2,29 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from sweep import advice
 from sweep.config import RunConfig
 from sweep.doubts import doubts
+from sweep.launch import isolation
+from sweep.memory import Machine, Prediction, predict
 from sweep.record import Outcome, Record
 
 
-def remarked(record: Record, config: RunConfig, precision: str) -> Record:
+def remarked(record: Record, config: RunConfig, plain: Mapping[str, Any], precision: str) -> Record:
     """The record with the facts `advice` (a numbered line each) and `doubts` (a line each), where there are any.
 
-    `precision` is what training computed in, as "auto" was resolved.
+    `plain` is the config as containers; `precision` is what training computed in, as "auto" was resolved. After out of
+    memory, the predictor is asked what each step would save: some seconds, in a process of its own.
     """
-    on = "cuda" if record.facts.get("memory_source", "").startswith("cuda") else "cpu"
-    steps = {
-        Outcome.OOM: lambda: advice.after_oom(config, precision, on),
-        Outcome.DIVERGED: lambda: advice.after_divergence(config, precision),
-    }.get(record.outcome, list)()
+    steps: list[advice.Step] = []
+    if record.outcome is Outcome.OOM:
+        machine = machine_of(record)
+        steps = advice.with_savings(
+            advice.after_oom(config, precision, machine.kind), plain, lambda configs: _train_bytes(configs, machine)
+        )
+    elif record.outcome is Outcome.DIVERGED:
+        steps = advice.after_divergence(config, precision)
     found = {
         "advice": advice.text(steps),
         "doubts": "\n".join(doubts(record.measurements, config.task.higher_is_better)),
     }
     return replace(record, facts={**record.facts, **{key: value for key, value in found.items() if value}})
+
+
+def machine_of(record: Record) -> Machine:
+    """What the run ran on, as far as its record tells."""
+    capacity = record.measurements.get("memory/capacity_bytes")
+    capability = record.facts.get("capability")  # "9.0"
+    return Machine(
+        kind="cuda" if record.facts.get("memory_source", "").startswith("cuda") else "cpu",
+        capability=tuple(map(int, capability.split("."))) if capability else None,
+        name=record.facts.get("device", ""),
+        capacity_bytes=None if capacity is None else int(capacity),
+    )
+
+
+def _train_bytes(configs: Sequence[Mapping[str, Any]], machine: Machine) -> list[float | None]:
+    try:
+        found = predict(configs, machine)
+    except isolation.Stopped:
+        return [None] * len(configs)
+    return [answer.allocated_bytes if isinstance(answer, Prediction) else None for answer in found]
 
 
 def lines(record: Record) -> list[str]:

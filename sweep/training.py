@@ -243,13 +243,17 @@ class _Watcher(TrainerCallback):
             self._look(state.global_step, kwargs["model"])
 
     def _look(self, step: int, model: torch.nn.Module) -> None:
-        """Evaluate in the middle of training, which must not change it: modes and random states are given back."""
-        with self._meter.aside() if self._meter is not None else nullcontext(), torch.random.fork_rng():
-            model.eval()
-            score, error = self._evaluate()
-            model.train()
-        peak = max((moment.peak_bytes for moment in self._meter.timeline), default=None) if self._meter else None
-        reason = self._report.reason_to_stop(step, score, error, peak)
+        """Evaluate in the middle of training, which must not change it: modes and random states are given back. Of
+        several ranks, which hold the same weights, one looks, and all heed what it is told."""
+        found: tuple[str | None, float] | None = None
+        if distributed.is_main():
+            with self._meter.aside() if self._meter is not None else nullcontext(), torch.random.fork_rng():
+                model.eval()
+                score, error = self._evaluate()
+                model.train()
+            peak = max((moment.peak_bytes for moment in self._meter.timeline), default=None) if self._meter else None
+            found = self._report.reason_to_stop(step, score, error, peak), score
+        reason, score = distributed.agreed(found)
         if reason is not None:
             raise Pruned(reason, step, score)
 

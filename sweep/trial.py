@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,8 @@ def prepare(config: Mapping[str, Any], report: Report) -> dict[str, str]:
     """
     parsed = parse(config)
     device = device_type()
+    if parsed.train.liger and (device != "cuda" or find_spec("liger_kernel") is None):
+        raise UserError("train.liger needs a CUDA GPU and the package liger-kernel (pip install liger-kernel)")
     data_facts = parsed.task.data.prepare(report)
     parsed.task.bind(parsed.task.data.load())
     model_facts = parsed.model.prepare(report)

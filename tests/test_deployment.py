@@ -24,6 +24,9 @@ from sweep.errors import ConfigError, UserError
 from sweep.evaluate import parse as parse_comparison
 from sweep.job import Job
 from sweep.launch.supervise import _close
+from sweep.metrics.accuracy import Accuracy
+from sweep.metrics.exact_match import ExactMatch
+from sweep.metrics.f1 import F1
 from sweep.record import Outcome, Record
 from sweep.report import silent
 from sweep.tracking import Store
@@ -250,22 +253,40 @@ def rows(*values: float | None) -> list[dict[str, Any]]:
     return [{"index": index, "m": value} for index, value in enumerate(values)]
 
 
+class Less(ExactMatch):
+    higher_is_better = False
+
+
 def test_the_noise_is_that_of_paired_examples():
     """One flip of four: mean -1/4, and a standard error of 1/4 by hand."""
-    found = difference("m", True, (1.0, rows(1, 1, 1, 1)), (0.75, rows(1, 0, 1, 1)))
+    found = difference("m", ExactMatch(), (1.0, rows(1, 1, 1, 1)), (0.75, rows(1, 0, 1, 1)))
     assert (found.drop, found.changed, found.noise) == (0.25, 1, pytest.approx(2 * 0.25))
     assert not found.beyond_noise
     # Ten of a hundred, all down: 0.1, and 2 · sqrt(0.1 · 0.9 / 99).
-    found = difference("m", True, (1.0, rows(*[1] * 100)), (0.9, rows(*[0] * 10, *[1] * 90)))
+    found = difference("m", ExactMatch(), (1.0, rows(*[1] * 100)), (0.9, rows(*[0] * 10, *[1] * 90)))
     assert found.noise == pytest.approx(2 * math.sqrt(0.09 / 99))
     assert found.beyond_noise
     # The same where less is better.
-    assert difference("m", False, (0.9, rows(*[0] * 10, *[1] * 90)), (1.0, rows(*[1] * 100))).beyond_noise
-    assert not difference("m", False, (1.0, rows(*[1] * 100)), (0.9, rows(*[0] * 10, *[1] * 90))).beyond_noise
-    # No change at all is no drop, and a whole-set metric may lose 1%.
-    assert not difference("m", True, (1.0, rows(1, 1)), (1.0, rows(1, 1))).beyond_noise
-    assert not difference("bleu", True, (50.0, rows(1)), (49.6, rows(1))).beyond_noise
-    assert difference("bleu", True, (50.0, rows(1)), (49.4, rows(1))).beyond_noise
+    assert difference("m", Less(), (0.9, rows(*[0] * 10, *[1] * 90)), (1.0, rows(*[1] * 100))).beyond_noise
+    assert not difference("m", Less(), (1.0, rows(*[1] * 100)), (0.9, rows(*[0] * 10, *[1] * 90))).beyond_noise
+    # No change at all is no drop; without examples or predictions, 1% is allowed.
+    assert not difference("m", ExactMatch(), (1.0, rows(1, 1)), (1.0, rows(1, 1))).beyond_noise
+    assert not difference("other", ExactMatch(), (50.0, rows(1)), (49.6, rows(1))).beyond_noise
+    assert difference("other", ExactMatch(), (50.0, rows(1)), (49.4, rows(1))).beyond_noise
+
+
+def test_the_noise_of_a_metric_over_the_whole_set_is_the_jackknife_s():
+    """For a mean, the jackknife is the standard error of the mean; so accuracy without its column shows that it is."""
+
+    def answers(wrong: int) -> list[dict[str, Any]]:
+        return [{"reference": "a", "prediction": "b" if i < wrong else "a", "m": float(i >= wrong)} for i in range(20)]
+
+    sides = (1.0, answers(0)), (0.75, answers(5))
+    by_column = difference("m", Accuracy(), *sides)
+    by_jackknife = difference("no such column", Accuracy(), *sides)
+    assert by_jackknife.noise == pytest.approx(by_column.noise)
+    assert by_jackknife.changed == by_column.changed == 5
+    assert difference("x", F1(average="macro"), (1.0, answers(0)), (1.0, answers(0))).drop == 0
 
 
 def test_the_best_replicate():

@@ -7,6 +7,7 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import checkpoints
 import pandas as pd
@@ -130,3 +131,25 @@ def test_an_experiment_runs_whole_on_local_files(name: str, tmp_path: Path):
     rows = pd.read_parquet(tmp_path / "run" / EXAMPLES_FILE)
     assert len(rows) == (6 if name != "imdb_distilbert" else 12)
     assert {"index", "reference", "prediction"} <= set(rows.columns)
+
+
+def parsed(base: Path, *overrides: str) -> Any:
+    kind = ("task=classification", "data@task.data=files", "model=pretrained")
+    return parse(compose(*kind, f"model.path={base}", *overrides))
+
+
+def test_only_an_export_looks_at_the_test_split(tmp_path: Path):
+    from sweep.deployment.ground import Ground
+
+    rows = [{"text": "the film was good", "label": "pos"}, {"text": "it was bad", "label": "neg"}]
+    for name, count in {"train": 8, "validation": 4, "test": 3}.items():
+        table(tmp_path / f"{name}.csv", (rows * count)[:count])
+    files = {split: f"task.data.{split}={tmp_path / split}.csv" for split in ("train", "validation", "test")}
+    base = checkpoints.distilbert(tmp_path / "model")
+    ground = Ground.of(parsed(base, *files.values()))
+    model = ground.base()
+    scores = ground.test_scores(model)
+    predictions = {row["text"]: row["prediction"] for row in ground.score(model).rows}
+    right = [predictions[row["text"]] == row["label"] for row in (rows * 2)[:3]]
+    assert scores["accuracy"] == pytest.approx(sum(right) / 3)
+    assert Ground.of(parsed(base, files["train"], files["validation"])).test_scores(model) == {}

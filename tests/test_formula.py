@@ -11,9 +11,9 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from sweep import training
 from sweep.config import parse
-from sweep.memory.facts import Facts
 from sweep.memory.formula import predict_by_formula
 from sweep.memory.prediction import Machine, Prediction, Unpredictable
+from sweep.memory.terms import Longest
 from sweep.meters.cpu import LiveTensorMemory
 from sweep.tasks.generation import pad_batch
 
@@ -29,9 +29,7 @@ LLAMA3_8B = {
     "torch_dtype": "bfloat16",
 }  # fmt: skip
 BATCH, LENGTH = 2, 64
-UNPADDED = Facts(
-    micro_batch_size=BATCH, length=LENGTH, padded=False, prompt_batch_size=1, prompt_length=1, from_data=True
-)
+UNPADDED = Longest(BATCH, LENGTH, padded=False)
 
 
 class PadToken:

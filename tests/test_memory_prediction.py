@@ -72,11 +72,16 @@ def traces_are_equal(plain: dict[str, Any], machine: Machine, report: object) ->
     return told[0] == told[1], len(events)
 
 
-@pytest.mark.parametrize("machine", [CPU, HOPPER], ids=["cpu", "cuda"])
-@pytest.mark.parametrize("variant", ["fft", "lora_r8", "qlora_r16"])
-def test_four_layers_extended_are_the_trace_of_all_layers(variant: str, machine: Machine, checkpoints: Path):
+@pytest.mark.parametrize(
+    ("variant", "machine", "checkpointing"),
+    [("fft", CPU, False), ("qlora_r16", CPU, True), ("lora_r8", HOPPER, True), ("qlora_r16", HOPPER, False)],
+    ids=lambda value: value.kind if isinstance(value, Machine) else str(value),
+)
+def test_four_layers_extended_are_the_trace_of_all_layers(
+    variant: str, machine: Machine, checkpointing: bool, checkpoints: Path
+):
     plain = config_of(
-        "llama", checkpoints, f"variant={variant}", f"train.activation_checkpointing={variant == 'lora_r8'}"
+        "llama", checkpoints, f"variant={variant}", f"train.activation_checkpointing={str(checkpointing).lower()}"
     )
     equal, events = isolation.call("test_memory_prediction:traces_are_equal", plain, machine)
     assert equal

@@ -50,7 +50,6 @@ def test_two_ranks_equal_one_process_with_twice_the_accumulation(tmp_path: Path,
     assert largest < total <= 2 * largest
     steps = [event.arguments[0] for event in seen if event.name == "metrics"]
     assert steps == [1, 2, 3, 4, 5, 6]  # the main rank's, once each
-    assert [path.name for path in (tmp_path / "two").iterdir() if "rank" in path.name] == []
 
 
 def test_a_rank_that_is_killed_ends_the_run_with_a_reason(tmp_path: Path, toy: list[str]):
@@ -70,6 +69,26 @@ def test_a_rank_that_is_killed_ends_the_run_with_a_reason(tmp_path: Path, toy: l
     assert record.outcome in (Outcome.FAILED, Outcome.KILLED)
     assert record.reason
     assert not any(Path(f"/proc/{pid}").exists() for pid in victims)
+
+
+def test_all_ranks_heed_what_one_of_them_is_told(tmp_path: Path, toy: list[str]):
+    asked: list[int] = []
+
+    def stop_at_the_second_question(event: isolation.Event) -> str | None:
+        if event.name != "reason_to_stop":
+            return None
+        asked.append(event.arguments[0])
+        return "others are better" if len(asked) == 2 else None
+
+    record = isolation.call(
+        "sweep.launch.ranks:run",
+        job(tmp_path / "two", toy, "train.devices_per_run=2", "train.eval_steps=2"),
+        log_file=tmp_path / "log",
+        on_event=stop_at_the_second_question,
+    )
+    assert asked == [2, 4]
+    assert (record.outcome, record.reason) == (Outcome.PRUNED, "others are better")
+    assert record.facts["ranks"] == "2"
 
 
 def _ranks_of(folder: Path) -> list[int]:

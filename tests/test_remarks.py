@@ -19,7 +19,7 @@ from sweep.metrics.accuracy import Accuracy
 from sweep.metrics.exact_match import ExactMatch
 from sweep.metrics.f1 import F1
 from sweep.record import Outcome, Record
-from sweep.remarks import lines, remarked
+from sweep.remarks import lines, machine_of, remarked
 from sweep.tasks.generation import encode_pairs, pad_batch
 from sweep.training import fit
 
@@ -145,6 +145,7 @@ def test_predicted_savings_are_said_where_there_are_any():
 
     said = advice.text(advice.with_savings(steps, plain, half_when_quantized)).splitlines()
     assert said[0] == "1. variant=qlora_r8: hold the frozen base in 4 bits (predicted to save 512.0 MiB)"
+    assert said[1].endswith("(predicted to save nothing here)")
     assert "predicted" not in next(line for line in said if "max_length" in line)
 
 
@@ -203,10 +204,18 @@ def test_truncation_and_one_answer_for_all_are_said():
 
 def test_the_record_carries_both():
     record = Record(variant="v", setting="v", seed=0, outcome=Outcome.DIVERGED, facts={"device": "cpu"})
-    said = remarked(record, config("train.max_grad_norm=5"), "fp32")
+    said = remarked(record, config("train.max_grad_norm=5"), {}, "fp32")
     assert said.facts["advice"].splitlines()[1] == "2. train.max_grad_norm=1: clip gradients; it was 5"
     assert said.facts["device"] == "cpu"
     assert "  Try, each by itself:" in lines(said)
     ok = replace(record, outcome=Outcome.OK, measurements={"score": 0.9, "eval/chance_score": 0.1})
-    assert remarked(ok, config(), "fp32").facts == {"device": "cpu"}
+    assert remarked(ok, config(), {}, "fp32").facts == {"device": "cpu"}
     assert lines(ok) == []
+
+
+def test_the_machine_is_the_run_s_own():
+    facts = {"memory_source": "cuda_allocator", "capability": "9.0", "device": "H100"}
+    record = Record(variant="v", setting="v", seed=0, outcome=Outcome.OOM, facts=facts)
+    machine = machine_of(record.ended(Outcome.OOM, **{"memory/capacity_bytes": 80.0 * 2**30}))
+    assert (machine.kind, machine.capability, machine.capacity_bytes) == ("cuda", (9, 0), 80 * 2**30)
+    assert machine_of(replace(record, facts={})).kind == "cpu"  # the host's killer leaves no word

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis import answer, comparable, report, write
+from analysis import advice, answer, comparable, report, write
 from analysis.charts import cost_curve, memory_parts
 from analysis.charts.cost_curve import Axis
 from analysis.study import Study
@@ -179,3 +179,14 @@ def test_one_seed_is_said_to_know_no_noise():
 def test_an_unknown_memory_metric_lists_those_measured():
     with pytest.raises(UserError, match="max_memory_allocated"):
         answer.build(study(), 0.99, None, "max_memory")
+
+
+def test_what_runs_doubt_of_themselves_is_said():
+    runs = study().runs
+    runs["doubts"] = None
+    first = runs.index[runs["setting"] == runs["setting"].iloc[0]]
+    runs.loc[first, "doubts"] = "the loss did not move: 3 in the first quarter of the steps, 3 in the last"
+    [note] = advice.doubts(runs)
+    assert note.startswith(f"{runs['setting'].iloc[0]} (seed {runs['seed'].iloc[0]}) the loss did not move")
+    assert note.endswith(f"So in {len(first)} of its runs.")
+    assert advice.doubts(study().runs) == []

@@ -14,6 +14,8 @@ from transformers import (
     AutoModelForSequenceClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
     set_seed,
@@ -68,10 +70,10 @@ def variant_of(name: str, *overrides: str) -> Variant:
     return parse(compose(f"variant={name}", *overrides)).variant
 
 
-def load(folder: Path, variant: Variant, task_type: str, seed: int = 0) -> torch.nn.Module:
+def load(folder: Path, variant: Variant, task_type: str, seed: int = 0, whole: bool = False) -> torch.nn.Module:
     auto = AutoModelForCausalLM if task_type == "CAUSAL_LM" else AutoModelForSequenceClassification
     set_seed(seed)
-    quantization = variant.quantization(torch.float32, task_type)
+    quantization = None if whole else variant.quantization(torch.float32, task_type)
     model = auto.from_pretrained(folder, device_map={"": "cpu"}, quantization_config=quantization)
     model.config.use_cache = False
     return model
@@ -110,6 +112,13 @@ def check(variant: Variant, folder: Path, task_type: str, labels: torch.Tensor, 
     variant.save(model, scratch)
     again = variant.restore(load(folder, variant, task_type, seed=7), scratch)
     assert torch.equal(logits(again), logits(model))
+    if getattr(variant, "mergeable", False):
+        adapted = variant.restore(load(folder, variant, task_type, seed=7, whole=True), scratch)
+        before = logits(adapted)
+        merged = variant.merge(adapted)
+        assert not any("lora" in name or "ia3" in name for name, _ in merged.named_parameters())
+        torch.testing.assert_close(logits(merged), before, rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(before, logits(load(folder, variant, task_type, seed=7, whole=True)), atol=1e-3)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -121,6 +130,23 @@ def test_trains_saves_loads_and_is_the_same(name: str, decoder: Path, tmp_path: 
 def test_the_same_for_a_classifier_whose_head_is_new(name: str, encoder: Path, tmp_path: Path):
     variant = variant_of(name)
     check(variant, encoder, "SEQ_CLS", torch.tensor([1, 1]), tmp_path / "kept")
+
+
+@pytest.fixture(scope="module")
+def transposed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A GPT-2, which keeps its weights as (in, out)."""
+    folder = tmp_path_factory.mktemp("transposed")
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=32, n_embd=64, n_layer=1, n_head=2, n_positions=64, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0
+    )
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["lora_auto", "dora_r16", "qlora_r8", "ia3", "bitfit", "prefix_tuning"])
+def test_the_same_for_transposed_weights(name: str, transposed: Path, tmp_path: Path):
+    check(variant_of(name), transposed, "CAUSAL_LM", torch.where(MASK == 1, IDS, -100), tmp_path / "kept")
 
 
 def wrapped(name: str, folder: Path, *overrides: str, task_type: str = "CAUSAL_LM") -> torch.nn.Module:

@@ -84,11 +84,10 @@ class Hub(Tabular):
             splits = [split for split in (self.train, self.validation, self.test) if split]
             return {"data_revision": f"sha256:{digest(file for split in splits for file in _files_of(folder, split))}"}
         from huggingface_hub import HfApi
-        from huggingface_hub.errors import HfHubHTTPError
 
         try:
             commit = HfApi().dataset_info(self.path, revision=self.revision).sha
-        except (OSError, ValueError, HfHubHTTPError) as error:
+        except Exception as error:  # the network stack below changes its errors from version to version
             if self.revision is None:
                 raise self._cannot_be_had(error) from error
             commit = self.revision  # offline, with a revision that was downloaded before
@@ -105,11 +104,9 @@ class Hub(Tabular):
         folder = self._folder()
         if folder is not None:
             return FileTable(_files_of(folder, split))
-        from huggingface_hub.errors import HfHubHTTPError
-
         try:
             return load_split(self.path, self.name, self.revision, split)
-        except (OSError, ValueError, RuntimeError, HfHubHTTPError) as error:
+        except Exception as error:  # of the network, of the data set's files, of its script
             raise self._cannot_be_had(error) from error
 
     def _folder(self) -> Path | None:
@@ -122,7 +119,7 @@ class Hub(Tabular):
     def _cannot_be_had(self, error: Exception) -> UserError:
         return UserError(
             f"task.data.path = {self.path} ({self.name or 'default configuration'}) cannot be had: "
-            f"{first_line(error)}\n"
+            f"{type(error).__name__}: {first_line(error)}\n"
             "Check the name, the configuration, the split and the network; a gated data set needs its terms accepted "
             "on the Hub and a token (`hf auth login`, or HF_TOKEN); offline, give a folder with one file per split."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,8 @@ from sweep.deployment.kept import Kept
 
 class Made(NamedTuple):
     """What was exported: `separate` is an adapter, to be loaded onto its base; else a whole model. `dtype` is what its
-    weights are held in; `note` says how it was merged, where it was; `labels` is how many a classifier has."""
+    weights are held in; `note` says how it was merged, where it was; `labels` is how many a classifier has; `test` are
+    its scores on the test split, where there is one."""
 
     kept: Kept
     folder: Path
@@ -22,6 +24,7 @@ class Made(NamedTuple):
     difference: Difference
     exported_bytes: int
     labels: int | None
+    test: Mapping[str, float] = {}
     registered: str | None = None
 
 
@@ -30,13 +33,14 @@ def text(made: Made) -> str:
     kept, record = made.kept, made.kept.record
     base, _ = kept.config.model.location()
     measured = record.measurements
+    steps = measured.get("train/steps") or kept.config.train.max_steps
     facts = {
         "Base": f"`{redact.text(base)}`, revision {kept.base_revision or 'unknown'}",
         "Variant": f"`{record.variant}`; setting `{record.setting}`, seed {record.seed} ({kept.why})",
         f"Score ({record.facts.get('metric', 'score')})": f"{made.difference} (validation)",
         "Peak memory in training": _memory(measured.get("max_memory_allocated"), record.facts.get("memory_source")),
         "Trainable parameters": f"{measured['trainable_params']:,.0f} of {measured['total_params']:,.0f}",
-        "Training": f"{kept.config.train.max_steps} steps of {kept.config.train.batch_size}, "
+        "Training": f"{steps:.0f} steps of {kept.config.train.batch_size}, "
         f"learning rate {kept.config.variant.learning_rate:g}, {measured['train_seconds']:.0f} s on "
         f"{record.facts.get('device', 'an unknown device')}",
         "Size": f"{progress.gib(made.exported_bytes)}, {made.dtype}",
@@ -45,6 +49,8 @@ def text(made: Made) -> str:
         "Libraries": ", ".join(f"{name} {version}" for name, version in _libraries(record.facts).items()),
         "MLflow run": f"`{kept.run_id}`" + (f", study {record.study}" if record.study else ""),
     }
+    if made.test:
+        facts["Test split"] = ", ".join(f"{name} {score:.4g}" for name, score in made.test.items())
     head = ["---", f"base_model: {redact.text(base)}", "library_name: " + ("peft" if made.separate else "transformers")]
     lines = [*head, "tags: [paretune]", "---", "", f"# {record.setting}, seed {record.seed}", ""]
     if made.note:

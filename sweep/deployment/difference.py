@@ -6,8 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from sweep.metrics import Metric
+
+GROUPS = 20
 NOISE_ERRORS = 2.0  # standard errors: by chance alone, a drop exceeds it once in 44 times
-WITHOUT_EXAMPLES = 0.01  # of the score, where a metric has no values by example
+WITHOUT_EXAMPLES = 0.01  # of the score, where a metric has neither values by example nor predictions
 
 
 class Difference(NamedTuple):
@@ -36,26 +39,54 @@ class Difference(NamedTuple):
 
 
 def difference(
-    metric: str,
-    higher_is_better: bool,
+    name: str,
+    metric: Metric,
     before: tuple[float, Sequence[Mapping[str, Any]]],
     after: tuple[float, Sequence[Mapping[str, Any]]],
 ) -> Difference:
-    """Compare two evaluations, each (score, rows), on the same examples.
+    """Compare two evaluations, each (score, rows), on the same examples. `name` is the metric's column in the rows.
 
-    The examples pair up, and most do not change at all; so the noise is that of the mean of their differences, two
-    standard errors of it, and not that of two independent scores, which would let a real loss pass. A metric over the
-    whole set (BLEU) has no values by example: 1% of its score is allowed then.
+    The examples pair up, and most do not change at all; so the noise is that of their differences, two standard errors
+    of the mean, and not that of two independent scores, which would let a real loss pass. A metric over the whole set
+    (BLEU, F1) has no mean over examples: its standard error is the delete-a-group jackknife's (Kott 2001). Where there
+    are no predictions to score again (perplexity), 1% of the score is allowed.
     """
-    sign = 1.0 if higher_is_better else -1.0
+    sign = 1.0 if metric.higher_is_better else -1.0
     drop = sign * (before[0] - after[0])
-    rows = [{row["index"]: row for row in side[1]} for side in (before, after)]
-    shared = sorted(rows[0].keys() & rows[1].keys())
-    if not shared or any(metric not in row or row[metric] is None for side in rows for row in side.values()):
-        return Difference(*(before[0], after[0], drop), WITHOUT_EXAMPLES * abs(before[0]), len(shared), None)
-    losses = [sign * (rows[0][index][metric] - rows[1][index][metric]) for index in shared]
-    count = len(losses)
-    mean = sum(losses) / count
-    variance = sum((loss - mean) ** 2 for loss in losses) / max(count - 1, 1)
-    changed = sum(loss != 0 for loss in losses)
-    return Difference(before[0], after[0], drop, NOISE_ERRORS * math.sqrt(variance / count), count, changed)
+    rows = list(zip(before[1], after[1], strict=True))
+    if rows and all(_has(pair, name) for pair in rows):
+        losses = [sign * (old[name] - new[name]) for old, new in rows]
+        error = _error_of_mean(losses)
+        changed = sum(loss != 0 for loss in losses)
+    elif rows and metric.needs_predictions and all(_has(pair, "prediction") for pair in rows):
+        error = _jackknife(metric, rows)
+        changed = sum(old["prediction"] != new["prediction"] for old, new in rows)
+    else:
+        return Difference(before[0], after[0], drop, WITHOUT_EXAMPLES * abs(before[0]), len(rows), None)
+    return Difference(before[0], after[0], drop, NOISE_ERRORS * error, len(rows), changed)
+
+
+_Pair = tuple[Mapping[str, Any], Mapping[str, Any]]
+
+
+def _has(pair: _Pair, column: str) -> bool:
+    return all(row.get(column) is not None for row in pair)
+
+
+def _error_of_mean(values: Sequence[float]) -> float:
+    mean = sum(values) / len(values)
+    return math.sqrt(sum((value - mean) ** 2 for value in values) / max(len(values) - 1, 1) / len(values))
+
+
+def _jackknife(metric: Metric, rows: Sequence[_Pair]) -> float:
+    """The standard error of the difference of two scores, from leaving out one group of examples after the other."""
+    groups = min(GROUPS, len(rows))
+    without = []
+    for group in range(groups):
+        kept = [pair for index, pair in enumerate(rows) if index % groups != group]
+        if kept:
+            references = [str(old["reference"]) for old, _ in kept]
+            old, new = (metric.score([str(pair[side]["prediction"]) for pair in kept], references) for side in (0, 1))
+            without.append(old - new)
+    mean = sum(without) / max(len(without), 1)
+    return math.sqrt((groups - 1) / groups * sum((value - mean) ** 2 for value in without))

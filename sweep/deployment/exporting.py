@@ -59,7 +59,11 @@ def export(options: Mapping[str, Any], tracking: Tracking) -> card.Made:
             shutil.rmtree(building, ignore_errors=True)
         store.add(
             kept.run_id,
-            {"export/score": made.difference.after, "export/score_drop": made.difference.drop},
+            {
+                "export/score": made.difference.after,
+                "export/score_drop": made.difference.drop,
+                **{f"test/{name}": score for name, score in made.test.items()},
+            },
             [out / "README.md", out / MANIFEST],
             "export",
         )
@@ -107,9 +111,10 @@ def _write(kept: Kept, building: Path, out: Path, options: Mapping[str, Any]) ->
         separate=separate,
         dtype=dtype or _weights_dtype(building),
         note=note,
-        difference=difference(task.score, task.higher_is_better, before, after),
+        difference=difference(task.score, task.metrics[task.score], before, after),
         exported_bytes=sum(file.stat().st_size for file in building.iterdir()),
         labels=ground.arguments.get("num_labels"),
+        test=ground.test_scores(model),
     )
 
 
@@ -176,6 +181,9 @@ def summary(made: card.Made) -> str:
         f"{record.name} ({made.kept.why}) → {made.folder}: {kind}, {gib(made.exported_bytes)}, {made.dtype}",
         f"{record.facts.get('metric', 'score')}: {made.difference}",
     ]
+    if made.test:
+        shown = ", ".join(f"{name} {score:.4g}" for name, score in made.test.items())
+        lines.append(f"on the test split, which nothing was chosen by: {shown}")
     if made.note:
         lines.append(made.note)
     if made.registered:

@@ -33,6 +33,7 @@ class Ground:
     max_length: int
     batch_size: int
     device: str
+    test: Sequence[Example] = ()
 
     @classmethod
     def of(cls, config: RunConfig) -> Ground:
@@ -61,6 +62,7 @@ class Ground:
             max_length=max_length,
             batch_size=batch_size,
             device=device_type(),
+            test=data.test,
         )
 
     def base(self, model: Model | None = None, quantized: bool = True) -> PreTrainedModel:
@@ -70,12 +72,19 @@ class Ground:
 
     def score(self, model: torch.nn.Module) -> Evaluation:
         """The validation that a run ends with."""
+        return self._evaluate(model, self.validation)
+
+    def test_scores(self, model: torch.nn.Module) -> dict[str, float]:
+        """On the test split, where the data has one: by its validation scores alone, what was chosen looks too good."""
+        return self._evaluate(model, self.test).scores if self.test else {}
+
+    def _evaluate(self, model: torch.nn.Module, examples: Sequence[Example]) -> Evaluation:
         model.eval()
         with precision.autocast(self.compute, self.device):
             return self.task.evaluate(
                 model,
                 self.tokenizer,
-                self.validation,
+                examples,
                 self.batch_size,
                 metered=lambda batch: nullcontext(),
                 max_length=self.max_length,

@@ -26,6 +26,8 @@ from sweep.job import (
 )
 from sweep.launch import devices, isolation
 from sweep.launch.devices import Lease
+from sweep.memory.logged import with_error, with_prediction
+from sweep.memory.prediction import Prediction
 from sweep.record import Outcome, Record
 from sweep.study import coordinator
 from sweep.study.setting import setting_digest, setting_name
@@ -94,9 +96,11 @@ def supervise(
     parent_id: str | None,
     lease: Lease | None = None,
     referee: Referee | None = None,
+    prediction: Prediction | None = None,
 ) -> Record:
     """Run `config` in a process of its own on the leased devices, and log it. `plain` is the same config as containers.
-    `referee` is asked at each evaluation whether the run should stop.
+    `referee` is asked at each evaluation whether the run should stop. `prediction` is logged with the run, and how far
+    off it was.
 
     Returns the Record however the run ended. A Ctrl-C ends the child, closes the row as `killed`, and goes on up.
     """
@@ -134,12 +138,13 @@ def supervise(
     if others:
         log.warning("%s: others already hold %s on %s", record.name, progress.gib(others), lease)
         record = replace(record, measurements={"memory/others_at_start_bytes": others})
+    record = with_prediction(record, prediction)
     try:
         record = _run(Job(config=pinned, record=record, folder=str(folder)), row, lease, referee)
     except KeyboardInterrupt:
         _close(row, record.ended(Outcome.KILLED, "interrupted by Ctrl-C"), folder)
         raise
-    record = remarks.remarked(record, config, facts["precision"])
+    record = with_error(remarks.remarked(record, config, plain, facts["precision"]))
     _close(row, record, folder)
     return record
 

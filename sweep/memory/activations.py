@@ -35,11 +35,11 @@ class TrainingStep(Step):
         m, tokens, c = self.model, self.tokens, self.c
         norm = tokens * m.hidden * (4 + (self.a if self.lora is None else 0)) + 4 * tokens
         queries, keys = m.heads * m.head_width, m.key_heads * m.head_width
-        if self.facts.padded:  # transformers repeats grouped keys and values where there is a mask
+        if self.longest.padded:  # transformers repeats grouped keys and values where there is a mask
             keys = queries
         attention = tokens * (c * (2 * queries + 2 * keys) + 4 * m.heads)
-        if self.facts.padded:
-            attention += c * self.facts.micro_batch_size * self.facts.length**2  # the mask, made additive
+        if self.longest.padded:
+            attention += c * self.longest.micro_batch_size * self.longest.length**2  # the mask, made additive
         activation = 4 if self.quantized else c  # what a 4-bit layer returns has its input's type
         gated = 3 * tokens * m.intermediate * activation  # gate, silu(gate), up
         found = Bytes(activations=2 * norm + attention + gated + sum(self.inputs()))

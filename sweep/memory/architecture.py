@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sweep.memory.facts import Facts
     from sweep.memory.prediction import Machine
 
 # Families whose layer is: norm, attention with rotary positions, norm, gated product. Others keep other tensors.
@@ -100,8 +99,8 @@ class Decoder:
     def parameters(self) -> int:
         return self.layers * self.linear_per_layer + self.other_parameters
 
-    def check_kernel(self, compute_bytes: int, facts: Facts, machine: Machine) -> None:
+    def check_kernel(self, compute_bytes: int, padded: bool, machine: Machine) -> None:
         """Raises NotCovered where PyTorch has no fused kernel: on CUDA, grouped queries in fp32 without a mask."""
-        grouped = self.key_heads != self.heads and not facts.padded
+        grouped = self.key_heads != self.heads and not padded
         if machine.kind == "cuda" and compute_bytes == 4 and grouped:
             raise NotCovered("in fp32, grouped queries go to the kernel that holds the score matrix")

@@ -3,10 +3,16 @@ else declared."""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+from sweep.datasets import Example
+from sweep.tasks import IGNORED
 
 if TYPE_CHECKING:
     from sweep.config import RunConfig
@@ -14,6 +20,7 @@ if TYPE_CHECKING:
     from sweep.tasks import Encoded, Task
 
 log = logging.getLogger(__name__)
+_NO_LIMIT = 10**9  # tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +58,8 @@ def find(config: RunConfig, machine: Machine) -> Facts:
 
 def declared(config: RunConfig, *, length: int, padded: bool) -> Facts:
     """Every micro-batch as long as `length` tokens, and every prompt too."""
-    task, tokenizer = config.task.without_data(), StandInTokenizer()
-    rows = task.encode(tokenizer, [example(length // 2, length)] * config.train.micro_batch_size, length)
+    task, tokenizer = _plain(config.task).without_data(), StandInTokenizer()
+    row = task.encode(tokenizer, [example(length // 2, length)], length)[0]
     return Facts(
         micro_batch_size=config.train.micro_batch_size,
         length=length,
@@ -60,26 +67,41 @@ def declared(config: RunConfig, *, length: int, padded: bool) -> Facts:
         prompt_batch_size=config.train.eval_batch_size,
         prompt_length=length,
         from_data=False,
-        rows=rows,
+        rows=[row] * config.train.micro_batch_size,
         task=task,
         tokenizer=tokenizer,
     )
 
 
+def _plain(task: Task) -> Task:
+    """The task without what a stand-in for the tokenizer cannot do: chat templates add some tokens, and packing fills
+    rows up to the longest length, which is assumed anyway."""
+    changed = {key: False for key in ("chat", "packing") if getattr(task, key, False)}
+    return dataclasses.replace(task, **changed) if changed else task
+
+
 def _from_data(config: RunConfig, machine: Machine) -> Facts:
     from sweep import training
 
-    tokenizer = config.model.load_tokenizer()
-    data = config.task.data.load()
+    with _offline():
+        tokenizer = config.model.load_tokenizer()
+        data = config.task.data.load()
     task = config.task.bind(data)
     encoded = task.encode(tokenizer, data.train, config.train.max_length)
     train = config.train.with_steps(len(encoded))
     lengths = [training.length(row) for row in encoded]
     order = training.training_order(lengths, train, config.seed)
-    if machine.kind == "cpu":
-        order = order[: training.METERED_STEPS * train.batch_size]  # what the meter watches
     micro = train.micro_batch_size
     batches = [order[start : start + micro] for start in range(0, len(order), micro)]
+    if machine.kind == "cpu":  # what the meter watches
+        accumulated = train.gradient_accumulation_steps
+        steps = [batches[start : start + accumulated] for start in range(0, len(batches), accumulated)]
+        watched = [
+            step
+            for number, step in enumerate(steps, 1)
+            if number <= training.METERED_STEPS or number % training.METERED_EVERY == 0
+        ]
+        batches = [batch for step in watched for batch in step]
 
     def size(batch: Sequence[int]) -> tuple[int, bool]:
         longest = max(lengths[index] for index in batch)
@@ -87,12 +109,11 @@ def _from_data(config: RunConfig, machine: Machine) -> Facts:
 
     worst = max(batches, key=size)
     length, padded = size(worst)
-    texts = [row.get("prompt", row.get("text")) for row in data.validation]
-    prompts = [len(ids) for ids in tokenizer(texts)["input_ids"]]
+    prompts = [_prompt_length(row) for row in _plain(task).encode(tokenizer, data.validation, _NO_LIMIT)]
     return Facts(
         micro_batch_size=micro,
         length=length,
-        padded=padded,
+        padded=padded or getattr(task, "packing", False),  # packed examples are kept apart by a mask
         prompt_batch_size=min(train.eval_batch_size, len(prompts)),
         prompt_length=max(prompts),
         from_data=True,
@@ -102,11 +123,28 @@ def _from_data(config: RunConfig, machine: Machine) -> Facts:
     )
 
 
+def _prompt_length(row: Encoded) -> int:
+    """Tokens that the model is given at evaluation: all, or what stands before the first label of a generation."""
+    ids, labels = row["input_ids"], row["labels"]
+    if not isinstance(labels, list) or len(labels) != len(ids):
+        return len(ids)
+    return next((index for index, label in enumerate(labels) if label != IGNORED), len(ids))
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Nothing is fetched to find facts: a data set that is not here yet is not here."""
+    from huggingface_hub import constants
+
+    with mock.patch.object(constants, "HF_HUB_OFFLINE", True):
+        yield
+
+
 class StandInTokenizer:
     """Texts are numbers here, and stand for as many tokens: lengths are all that memory depends on."""
 
     pad_token_id = pad_token_type_id = eos_token_id = bos_token_id = 0
-    model_max_length = 10**9
+    model_max_length = _NO_LIMIT
     chat_template = None
 
     def __call__(self, text: Sequence[str], text_pair: Any = None, **kwargs: Any) -> dict[str, list[list[int]]]:
@@ -116,6 +154,6 @@ class StandInTokenizer:
         return [""] * len(ids)
 
 
-def example(prompt: int, whole: int) -> dict[str, str]:
+def example(prompt: int, whole: int, label: str = "0") -> Example:
     """An example for the stand-in: a prompt and a response that end at `whole` tokens with the end token, or a text."""
-    return {"prompt": str(prompt), "response": str(whole - prompt - 1), "text": str(whole), "label": "0"}
+    return {"prompt": str(prompt), "response": str(whole - prompt - 1), "text": str(whole), "label": label}

@@ -28,7 +28,8 @@ def shallow(architecture: PretrainedConfig) -> PretrainedConfig:
         Irregular: where it has no more than that, or says of each layer something that differs.
     """
     layers = getattr(architecture, "num_hidden_layers", None)
-    if layers is None or layers <= TRACED or architecture.get_text_config() is not architecture:
+    single = not getattr(architecture, "is_encoder_decoder", False)
+    if layers is None or layers <= TRACED or not single or architecture.get_text_config() is not architecture:
         raise Irregular("there is nothing to leave out")
     less = copy.deepcopy(architecture)
     for name, value in vars(architecture).items():

@@ -18,9 +18,8 @@ from sweep.config import parse
 from sweep.errors import UserError
 from sweep.memory.activations import TrainingStep
 from sweep.memory.architecture import Decoder, NotCovered
-from sweep.memory.facts import Facts
 from sweep.memory.prediction import Machine, Prediction, Unpredictable
-from sweep.memory.terms import Bytes
+from sweep.memory.terms import Bytes, Longest
 
 if TYPE_CHECKING:
     from sweep.config import RunConfig
@@ -29,42 +28,35 @@ BAND = 0.03  # the error that is declared: 1% against the trace in its own field
 
 
 def predict_by_formula(
-    config: Mapping[str, Any], machine: Machine, facts: Facts | None = None
+    config: Mapping[str, Any], machine: Machine, longest: Longest | None = None
 ) -> Prediction | Unpredictable:
     """Peak of the train phase for a resolved plain config. Unpredictable, with the reason, outside the formula's field.
 
-    Without `facts`, the longest micro-batch is as long as `train.max_length` allows, and padded where it has more than
-    one sequence.
+    Without `longest`, the longest micro-batch is as long as `train.max_length` allows, and padded where it has more
+    than one sequence.
     """
     try:
         parsed = parse(config)
-        return closed_form(parsed, facts or declared(parsed), machine, parsed.model.architecture().to_dict())
+        return closed_form(parsed, longest or declared(parsed), machine, parsed.model.architecture().to_dict())
     except NotCovered as error:
         return Unpredictable(reason=f"the closed form does not apply: {error}")
     except UserError as error:
         return Unpredictable(reason=str(error))
 
 
-def declared(config: RunConfig) -> Facts:
+def declared(config: RunConfig) -> Longest:
     """The longest micro-batch that the config allows."""
     train = config.train
-    return Facts(
-        micro_batch_size=train.micro_batch_size,
-        length=train.max_length,
-        padded=train.micro_batch_size > 1,
-        prompt_batch_size=train.eval_batch_size,
-        prompt_length=train.max_length,
-        from_data=False,
-    )
+    return Longest(train.micro_batch_size, train.max_length, padded=train.micro_batch_size > 1)
 
 
-def closed_form(config: RunConfig, facts: Facts, machine: Machine, architecture: Mapping[str, Any]) -> Prediction:
-    """The highest of the moments of a step that can be the peak.
+def closed_form(config: RunConfig, longest: Longest, machine: Machine, architecture: Mapping[str, Any]) -> Prediction:
+    """The highest of the moments of a step that can be the peak. `architecture` holds the keys of config.json.
 
     Raises:
         NotCovered: where a term is missing for this model, variant or kernel.
     """
-    step = TrainingStep.of(config, facts, machine, Decoder.of(architecture, config.model.attention))
+    step = TrainingStep.of(config, longest, machine, Decoder.of(architecture, config.model.attention))
     moments = dict(_moments(step))
     where = max(moments, key=lambda moment: moments[moment].total())
     held = {category: size for category, size in moments[where].items() if size}
@@ -76,7 +68,7 @@ def closed_form(config: RunConfig, facts: Facts, machine: Machine, architecture:
         breakdown=held,
         relative_band=BAND,
         assumptions={
-            "longest_micro_batch": facts.as_text(),
+            "longest_micro_batch": longest.as_text(),
             "peak": _WORDS[where],
             "weights": f"{step.w} bytes each, matrices multiplied in {step.c}",
             "optimizer": step.optimizer,

@@ -81,6 +81,7 @@ def _flash(query, key, value, mask, dropout, causal, scale):
 
 
 def _efficient(query, key, value, mask, dropout, causal, scale):
+    key, value = _for_each_head(query, key, value)
     trains = query.requires_grad or key.requires_grad or value.requires_grad
     op = torch.ops.aten._scaled_dot_product_efficient_attention
     return op(query, key, value, _bias(query, key, mask), trains, dropout, causal, scale=scale)[0]
@@ -93,11 +94,15 @@ def _cudnn(query, key, value, mask, dropout, causal, scale):
 
 
 def _math(query, key, value, mask, dropout, causal, scale):
-    groups = query.size(-3) // key.size(-3)
-    if groups > 1:
-        key, value = key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3)
+    key, value = _for_each_head(query, key, value)
     op = torch.ops.aten._scaled_dot_product_attention_math
     return op(query, key, value, mask, dropout, causal, scale=scale)[0]
+
+
+def _for_each_head(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keys and values once for every query head, for kernels that cannot group."""
+    groups = query.size(-3) // key.size(-3)
+    return (key, value) if groups == 1 else (key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3))
 
 
 def _bias(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor | None:

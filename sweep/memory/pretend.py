@@ -33,6 +33,7 @@ def machine(described: Machine, log: EventLog, *, padded: bool, kernel: str | No
                 stack.enter_context(patch)
         else:
             device = "cpu"
+            stack.enter_context(mock.patch.multiple(torch, get_rng_state=_rng_state, set_rng_state=lambda state: None))
         stack.enter_context(_masks(padded))
         stack.enter_context(_parts(log))
         stack.callback(register_optimizer_step_post_hook(lambda optimizer, *_: _tell_state(optimizer, log)).remove)
@@ -74,6 +75,11 @@ def _tell_state(optimizer: torch.optim.Optimizer, log: EventLog) -> None:
         for value in state.values():
             if isinstance(value, torch.Tensor):
                 log.add(value, "optimizer_state")
+
+
+def _rng_state() -> torch.Tensor:
+    """Checkpointing keeps the state of the CPU's generator for each layer. The real one is no fake tensor."""
+    return torch.empty(5056, dtype=torch.uint8)
 
 
 def _cuda(described: Machine, kernel: str | None, seen: set[str]) -> Iterator[Any]:

@@ -31,12 +31,8 @@ class Peaks(NamedTuple):
     where: int
 
 
-def levels(events: Sequence[Event], machine: Machine, warm_up_bytes: int = 0) -> Iterator[Level]:
-    """What is in use after each event: the plain sum on the CPU, on CUDA what the caching allocator makes of it.
-
-    `warm_up_bytes` is what transformers allocates and frees at once before it loads weights, so that they find their
-    place in one segment.
-    """
+def levels(events: Sequence[Event], machine: Machine) -> Iterator[Level]:
+    """What is in use after each event: the plain sum on the CPU, on CUDA what the caching allocator makes of it."""
     if machine.kind == "cpu":
         total = 0
         sizes: dict[int, int] = {}
@@ -51,9 +47,6 @@ def levels(events: Sequence[Event], machine: Machine, warm_up_bytes: int = 0) ->
     allocator = CachingAllocator()
     workspace = cublas_workspace_bytes(machine.capability or (8, 0))
     parts: set[str] = set()
-    if warm_up_bytes:
-        allocator.allocate("warm up", warm_up_bytes)
-        allocator.free("warm up")
     for event in events:
         if event.part not in parts:
             parts.add(event.part)
@@ -68,10 +61,10 @@ def levels(events: Sequence[Event], machine: Machine, warm_up_bytes: int = 0) ->
         yield Level(allocator.allocated, allocator.requested, allocator.reserved)
 
 
-def peaks(events: Sequence[Event], machine: Machine, warm_up_bytes: int = 0) -> dict[str, Peaks]:
+def peaks(events: Sequence[Event], machine: Machine) -> dict[str, Peaks]:
     """The peaks of each phase, "load", "train" and "eval"."""
     found: dict[str, Peaks] = {}
-    for index, (event, level) in enumerate(zip(events, levels(events, machine, warm_up_bytes), strict=True)):
+    for index, (event, level) in enumerate(zip(events, levels(events, machine), strict=True)):
         phase = PHASES.get(event.part)
         if phase is None:
             continue

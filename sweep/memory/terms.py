@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sweep.memory.architecture import Decoder, NotCovered
 from sweep.memory.prediction import Machine
@@ -14,13 +14,25 @@ from sweep.variants.lora import LoRA, QLoRA
 
 if TYPE_CHECKING:
     from sweep.config import RunConfig
-    from sweep.memory.facts import Facts
 
 _QUANT_BLOCK, _NESTED_BLOCK = 64, 256  # elements per scale of NF4, scales per scale of double quantisation
 _OPTIMIZER_BLOCK = 256  # elements per scale of an 8-bit optimizer state
 _SMALL_8BIT, _SMALL_PAGED = 4096, 100_000  # elements below which bitsandbytes keeps 32 bits, or does not page
 
 Bytes = Counter[str]  # by category of `prediction.CATEGORIES`
+
+
+class Longest(NamedTuple):
+    """The longest micro-batch of a run; `facts.Facts` has the same, found in the data."""
+
+    micro_batch_size: int
+    length: int
+    padded: bool
+
+    def as_text(self) -> str:
+        return (
+            f"{self.micro_batch_size} × {self.length} tokens, {'with' if self.padded else 'without'} padding (assumed)"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,17 +49,19 @@ class Step:
     checkpointing: bool
     accumulates: bool
     optimizer: str
-    facts: Facts
+    longest: Longest
     machine: Machine
 
     @classmethod
-    def of(cls, config: RunConfig, facts: Facts, machine: Machine, model: Decoder) -> Step:
+    def of(cls, config: RunConfig, longest: Longest, machine: Machine, model: Decoder) -> Step:
         variant, train = config.variant, config.train
         if type(variant) not in (Full, LoRA, QLoRA):
             raise NotCovered(f"variant {variant.name} is a {type(variant).__name__}")
         lora = variant if isinstance(variant, LoRA) else None
         if lora is not None and (lora.dora or lora.dropout):
             raise NotCovered("DoRA and dropout in adapters have terms of their own")
+        if train.compile or train.liger:
+            raise NotCovered("compiled code and Liger's kernels keep other tensors")
         if config.task.task_type != "CAUSAL_LM":
             raise NotCovered(f"the task is {config.task.task_type}, not language modelling")
         w = {"fp32": 4, "bf16": 2, "fp16": 2, "auto": model.weight_bytes}[config.model.dtype]
@@ -57,7 +71,7 @@ class Step:
             w = 4  # loss scaling wants gradients in fp32
         a = 4 if quantized else w  # prepare_model_for_kbit_training makes norms and embeddings fp32
         c = 2 if half else a
-        model.check_kernel(c, facts, machine)
+        model.check_kernel(c, longest.padded, machine)
         return cls(
             model=model,
             w=w,
@@ -69,13 +83,13 @@ class Step:
             checkpointing=train.activation_checkpointing,
             accumulates=train.gradient_accumulation_steps > 1,
             optimizer=variant.optimizer(machine.kind) or train.optimizer,
-            facts=facts,
+            longest=longest,
             machine=machine,
         )
 
     @property
     def tokens(self) -> int:
-        return self.facts.micro_batch_size * self.facts.length
+        return self.longest.micro_batch_size * self.longest.length
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -84,6 +98,8 @@ class Step:
             return ()
         if self.lora.target_modules == "all-linear":
             return tuple(self.model.linear)
+        if isinstance(self.lora.target_modules, str):
+            raise NotCovered(f"target_modules = {self.lora.target_modules} is PEFT's choice; name the modules")
         unknown = set(self.lora.target_modules) - set(self.model.linear)
         if unknown:
             raise NotCovered(f"target_modules {', '.join(sorted(unknown))}")
@@ -105,9 +121,9 @@ class Step:
             found["frozen_weights"] = self.w * model.parameters
         found["trainable_weights"] = sum(count * size for count, size in self.trainable()) * self.trainable_bytes
         found["optimizer_state"] = sum(count * self.state_bytes(size) for count, size in self.trainable())
-        found["buffers_and_batch"] = 8 * self.tokens * 3 + 2 * self.a * self.facts.length * model.head_width
-        if self.facts.padded:
-            found["buffers_and_batch"] += self.facts.micro_batch_size * self.facts.length**2
+        found["buffers_and_batch"] = 8 * self.tokens * 3 + 2 * self.a * self.longest.length * model.head_width
+        if self.longest.padded:
+            found["buffers_and_batch"] += self.longest.micro_batch_size * self.longest.length**2
         if self.machine.kind == "cuda":
             found["workspaces"] = 2 * _workspace_bytes(self.machine)
         return found

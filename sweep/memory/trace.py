@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import gc
 from collections.abc import Sequence
@@ -31,20 +32,21 @@ if TYPE_CHECKING:
 class Trace:
     """All events of a run in order, the blocks that they speak of, and the attention kernels that ran.
 
-    `warm_up_bytes` is what transformers asks of a GPU before it loads; `evaluation_fault` why evaluation is not among
-    the events, or ""; `layers` how many were executed.
+    `evaluation_fault` is why evaluation is not among the events, or ""; `layers` how many were executed.
     """
 
     events: Sequence[Event]
     blocks: dict[int, Block]
     kernels: set[str]
     layers: str
-    warm_up_bytes: int = 0
     evaluation_fault: str = ""
 
 
 def run(config: RunConfig, facts: Facts, machine: Machine, precision: str, architecture: PretrainedConfig) -> Trace:
     """Trace the run: by four of its layers where all are alike, else by all of them."""
+    architecture = copy.deepcopy(architecture)
+    for name, value in facts.task.model_arguments(facts.tokenizer).items():
+        setattr(architecture, name, value)
     try:
         traced = execute(config, facts, machine, precision, fakes.shallow(architecture))
         depth = architecture.num_hidden_layers
@@ -72,7 +74,7 @@ def execute(config: RunConfig, facts: Facts, machine: Machine, precision: str, a
             train(model, config, facts, machine, precision)
             fault = evaluate(model, facts, device, precision, log)
         events = list(log.events)  # before the model goes
-    return Trace(events=events, blocks=log.blocks, kernels=seen, layers="all", evaluation_fault=fault, warm_up_bytes=0)
+    return Trace(events=events, blocks=log.blocks, kernels=seen, layers="all", evaluation_fault=fault)
 
 
 def train(model: nn.Module, config: RunConfig, facts: Facts, machine: Machine, precision: str) -> None:
@@ -86,6 +88,7 @@ def train(model: nn.Module, config: RunConfig, facts: Facts, machine: Machine, p
         gradient_accumulation_steps=accumulated,
         precision=precision,
         group_by_length=False,
+        compile=False,  # what the compiler fuses is not foretold: declared among the assumptions
     )
     training.fit(
         model,
@@ -109,7 +112,7 @@ def evaluate(model: nn.Module, facts: Facts, device: str, precision: str, log: E
     task = facts.task.without_data()
     tokens = getattr(task, "max_new_tokens", 1)
     passes = [(facts.prompt_length, [EVALUATION] * min(2, tokens))]
-    if tokens > 2:
+    if tokens > 2 and task.task_type == "CAUSAL_LM":
         passes.append((facts.prompt_length + tokens - 2, [PROMPT, EVALUATION]))
         task = dataclasses.replace(task, max_new_tokens=2)
     tokenizer, size = StandInTokenizer(), facts.prompt_batch_size

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.config import parse
 from sweep.errors import UserError, first_line
-from sweep.memory import facts, result, trace
+from sweep.memory import facts, formula, result, trace
 from sweep.memory.prediction import Machine, Prediction, Unpredictable
 from sweep.report import Report
 
@@ -41,9 +41,13 @@ def predict_all(
         except UserError as error:
             answers.append(Unpredictable(reason=str(error)))
             continue
-        where = _text({key: plain[key] for key in ("model", "task", "train", "seed")})
-        if where not in found_facts:
-            found_facts[where] = facts.find(config, machine)
+        try:
+            where = _text({key: plain[key] for key in ("model", "task", "train", "seed")})
+            if where not in found_facts:
+                found_facts[where] = facts.find(config, machine)
+        except UserError as error:
+            answers.append(Unpredictable(reason=str(error)))
+            continue
         key = _key(plain, found_facts[where])
         if key not in known:
             known[key] = _predict(plain, config, found_facts[where], machine)
@@ -84,10 +88,6 @@ def _predict(plain: Mapping[str, Any], config: RunConfig, found: Facts, machine:
 
 def _closed_form(plain: Mapping[str, Any], found: Facts, machine: Machine, reason: str) -> Prediction | Unpredictable:
     """The other tier, which says that it is, and why it was asked."""
-    try:
-        from sweep.memory import formula
-    except ImportError:
-        return Unpredictable(reason=reason)
     answer = formula.predict_by_formula(plain, machine, found)
     if isinstance(answer, Unpredictable):
         return Unpredictable(reason=f"{reason}; {answer.reason}")
@@ -98,7 +98,7 @@ def trace_tier(config: RunConfig, found: Facts, machine: Machine, architecture: 
     """The prediction by execution."""
     precision = precision_on(machine, config.train.precision)
     traced = trace.run(config, found, machine, precision, architecture)
-    peaks = result.peaks(traced.events, machine, traced.warm_up_bytes)
+    peaks = result.peaks(traced.events, machine)
     train = peaks["train"]
     quantized = any(block.category == "quantized_weights" for block in traced.blocks.values())
     optimizer = config.variant.optimizer(machine.kind) or config.train.optimizer
@@ -114,6 +114,8 @@ def trace_tier(config: RunConfig, found: Facts, machine: Machine, architecture: 
         assumptions["attention_kernel"] = ", ".join(sorted(traced.kernels)) or config.model.attention
     else:
         assumptions["device"] = "CPU: live tensor bytes"
+    if config.train.compile:
+        assumptions["compile"] = "not modelled: what the compiler fuses needs less"
     if traced.evaluation_fault:
         assumptions["evaluation"] = traced.evaluation_fault
     return Prediction(

@@ -32,6 +32,7 @@ class CudaMemory(MemoryMeter):
 
     def __init__(self, snapshot_folder: Path | None = None) -> None:
         super().__init__()
+        self.facts["capability"] = ".".join(map(str, torch.cuda.get_device_capability()))
         self._peaks: dict[str, int] = {}
         self._at_oom: dict[str, float] = {}
         self._snapshot_folder = snapshot_folder

@@ -5,7 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from annotated_types import Gt
 
 from sweep.errors import UserError, first_line
 from sweep.report import Report
@@ -19,7 +21,8 @@ class Model(ABC):
     """A base model that `from_pretrained` can load.
 
     `dtype` is the precision that weights are held in: "auto" is the checkpoint's own. What matrices are multiplied in
-    is `train.precision`.
+    is `train.precision`. `rates` are learning rates that suit this base, by kind of variant ("full", "adapter"):
+    presets of variants take them instead of their own.
     """
 
     places: ClassVar[tuple[str, ...]] = ()  # keys that say where something is kept: no conditions
@@ -27,6 +30,7 @@ class Model(ABC):
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     trust_remote_code: bool = False
+    rates: dict[Literal["full", "adapter"], Annotated[float, Gt(0)]] | None = None
 
     @abstractmethod
     def prepare(self, report: Report) -> Mapping[str, str]:

@@ -36,6 +36,13 @@ def check_architecture(model: Model, auto_class: type) -> None:
             f"{path} is a model of type {config.model_type}, for which transformers has no {auto_class.__name__}; "
             + (f"it fits {' or '.join(others)}" if others else "no task here fits it")
         )
+    from transformers.utils import is_flash_attn_2_available
+
+    if model.attention == "flash_attention_2" and not is_flash_attn_2_available():
+        raise UserError(
+            "model.attention = flash_attention_2 needs a CUDA GPU and the package flash-attn (pip install flash-attn); "
+            "use model.attention=sdpa, which takes a fused kernel too"
+        )
     architecture = auto_class._model_mapping[type(config)]
     flag = _KERNELS.get(model.attention)
     if flag and not getattr(architecture, flag, False):

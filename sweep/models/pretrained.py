@@ -53,11 +53,10 @@ class Pretrained(Model):
             self._require_whole(Path(path))
             return {"model_revision": f"sha256:{folder_digest(Path(path))}"}
         from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
         try:
             folder = snapshot_download(path, revision=revision, allow_patterns=_NEEDED)
-        except (OSError, ValueError, HfHubHTTPError, LocalEntryNotFoundError) as error:
+        except Exception as error:  # the network stack below changes its errors from version to version
             raise UserError(f"model.path = {self.path} cannot be had: {_why(error)}") from error
         self._require_whole(Path(folder))
         return {"model_revision": Path(folder).name}
@@ -88,8 +87,9 @@ def _why(error: Exception) -> str:
     if isinstance(error, errors.RevisionNotFoundError):
         return "it has no such revision; see its page on the Hub for branches, tags and commits"
     return (
-        f"{first_line(error)}\nCheck the name and the network; offline, give the folder of a downloaded checkpoint, or "
-        "a model that is in the Hub's cache already."
+        f"{type(error).__name__}: {first_line(error)}\n"
+        "Check the name and the network; offline, give the folder of a downloaded checkpoint, or a model that is in "
+        "the Hub's cache already."
     )
 
 

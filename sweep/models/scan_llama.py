@@ -59,7 +59,9 @@ class ScanLlama(Model):
 
     @property
     def folder(self) -> Path:
-        recipe = {key: value for key, value in asdict(self).items() if key not in ("cache", "attention", "dtype")}
+        recipe = {
+            key: value for key, value in asdict(self).items() if key not in ("cache", "attention", "dtype", "rates")
+        }
         digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
         return Path(self.cache).expanduser() / f"scan_llama-{digest}"
 

@@ -23,6 +23,7 @@ from sweep.errors import UserError
 from sweep.study import samplers
 from sweep.study.application import Application, composed_with
 from sweep.study.batches import Batches
+from sweep.study.comparable import Setting
 from sweep.study.coordinator import Heartbeat
 from sweep.study.functions import Functions
 from sweep.study.proposals import Proposals
@@ -99,6 +100,20 @@ class Engine:
         self._save_results(trials, folder)
         app.require_complete(options.get("max_failure_rate"))
         return returns
+
+    def settings(self, arguments: Sequence[str]) -> tuple[list[Setting], bool]:
+        """What a study of `arguments` would run, composed and checked, and nothing launched. True with it where a
+        sampler would search: the settings are then the corners of what is searched.
+
+        Raises:
+            ConfigError: with the faults of all of them.
+        """
+        app = TrainingRuns(self._context, self._config, self._options.get("direction"), None)
+        space = self._space(arguments)
+        settings = self._all_settings(space, self._extension() is not None)
+        shown = list(space.corners()) if settings is None else settings
+        app.check(space, shown, settings is None)
+        return list({id(one): one for one in map(app._setting, shown)}.values()), settings is None
 
     def _application(self) -> Application:
         direction, name = self._options.get("direction"), self._options.get("study_name")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Gt, Lt
@@ -12,7 +14,7 @@ from sweep.variants.adapter import Adapter, has_conv1d, heads, linear_targets, n
 
 if TYPE_CHECKING:
     import torch
-    from peft import LoraConfig
+    from peft import LoraConfig, PeftModel
     from transformers import BitsAndBytesConfig, PreTrainedModel
 
 # Heads for classification, as transformers' architectures name them: bitsandbytes would quantise them, and they train.
@@ -73,6 +75,13 @@ class _OnQuantizedBase(LoRA):
             return model
         # The Trainer turns activation checkpointing on, as for every variant; PEFT would by a deprecated name.
         return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+
+    def restore(self, base: PreTrainedModel, folder: Path) -> PeftModel:
+        """Also onto a base that is whole: GPT-2's weights are (in, out) there, and (out, in) where quantised. PEFT sees
+        which it is, and warns."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False", category=UserWarning)
+            return super().restore(base, folder)
 
 
 @dataclass(frozen=True, kw_only=True)

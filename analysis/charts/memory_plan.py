@@ -1,0 +1,51 @@
+"""Predicted peak memory of each setting, by what it is for, against the cards that it is to fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis import units
+from analysis.charts import memory_parts, style
+
+
+def data(predictions: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """One row per setting: `setting`, `memory`, and bytes per part, smallest memory first. `predictions` hold
+    `setting`, `allocated_bytes` and `breakdown`, as the plan writes them."""
+    rows = [
+        {
+            "setting": one["setting"],
+            "memory": float(one["allocated_bytes"]),
+            **{part: float(sum(one["breakdown"].get(k, 0) for k in keys)) for part, keys in memory_parts.PARTS.items()},
+        }
+        for one in predictions
+    ]
+    return pd.DataFrame(rows).sort_values(["memory", "setting"], ignore_index=True)
+
+
+def draw(bars: pd.DataFrame, cards: Sequence[Mapping[str, Any]]) -> Figure:
+    """Stacked bars, and a line for each card (`label`, `capacity_bytes`) near the bars."""
+    largest = float(bars["memory"].max())
+    with mpl.rc_context(style.RC):
+        figure = memory_parts.draw(bars, "predicted peak while training")
+        axes = figure.axes[0]
+        scale, _ = units.scale("[bytes]", largest)
+        worst = bars.iloc[-1]
+        axes.set_title(f"{worst['setting']} needs the most: {units.show_bytes(worst['memory'])}", pad=24)
+        for card in cards:
+            if largest * 0.05 < card["capacity_bytes"] < largest * 1.35:
+                at = card["capacity_bytes"] / scale
+                axes.axvline(at, color=style.INK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=3)
+                axes.annotate(f"{card['label']} GB", (at, 0), xycoords=("data", "axes fraction"), xytext=(2, 3),
+                              textcoords="offset points", fontsize=7.5, color=style.INK)  # fmt: skip
+    return figure
+
+
+def save(bars: pd.DataFrame, cards: Sequence[Mapping[str, Any]], stem: Path) -> list[Path]:
+    """The figure as PNG and SVG."""
+    return style.save(draw(bars, cards), stem, (".png", ".svg"))

@@ -1,0 +1,71 @@
+"""Does a run fit a GPU: named cards and those present, and what a process needs beside its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sweep.memory.prediction import Machine, Prediction
+
+_MIB = 2**20
+# What the CUDA context and the libraries' kernels take of a card, by generation 0.3 to 0.6 GiB: not the allocator's.
+CONTEXT_BYTES = 600 * _MIB
+# What the allocator holds beyond what it gave out, where no better figure is known: 1.04 to 1.49 times were measured on
+# a T4 (fitcheck's archive, 61 rows), 1.16 on the average.
+RESERVED_PRIOR = 1.16
+
+
+@dataclass(frozen=True)
+class Card:
+    """`capacity_bytes` is what `nvidia-smi` shows as total, which is less than the name says where ECC is on."""
+
+    label: str
+    name: str
+    capacity_bytes: int
+
+
+# By nvidia-smi, driver 550: the smallest of its class where several carry the label.
+NAMED = (
+    Card("16", "T4", 15360 * _MIB),
+    Card("24", "RTX 4090", 24564 * _MIB),
+    Card("40", "A100", 40536 * _MIB),
+    Card("48", "L40S", 46068 * _MIB),
+    Card("80", "H100", 81559 * _MIB),
+    Card("141", "H200", 143771 * _MIB),
+)
+
+
+def needed_bytes(prediction: Prediction) -> int:
+    """What a process needs of a card: the most that its allocator holds in any phase, the declared error on top, and
+    the context."""
+    train = prediction.reserved_bytes or prediction.allocated_bytes * RESERVED_PRIOR
+    others = (prediction.load_bytes or 0, prediction.eval_bytes or 0)
+    return int(max(train, *others) * (1 + prediction.relative_band)) + CONTEXT_BYTES
+
+
+def smallest(prediction: Prediction, cards: Sequence[Card]) -> Card | None:
+    """The smallest card that has room for it, or None."""
+    fitting = [card for card in cards if needed_bytes(prediction) <= card.capacity_bytes]
+    return min(fitting, key=lambda card: card.capacity_bytes, default=None)
+
+
+def present() -> list[tuple[Card, Machine]]:
+    """The GPUs of this machine, by NVML; none where there is no NVML."""
+    import pynvml
+
+    found = []
+    try:
+        pynvml.nvmlInit()
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            total, name = pynvml.nvmlDeviceGetMemoryInfo(handle).total, str(pynvml.nvmlDeviceGetName(handle))
+            machine = Machine(
+                kind="cuda",
+                capability=tuple(pynvml.nvmlDeviceGetCudaComputeCapability(handle)),
+                name=name,
+                capacity_bytes=total,
+            )
+            found.append((Card(f"{total / 2**30:.0f}", f"here: {name}", total), machine))
+    except pynvml.NVMLError:
+        return []
+    return list({card: (card, machine) for card, machine in found}.values())
