@@ -135,7 +135,7 @@ def _into(made: Comparison, folder: Path, suffixes: list[str]) -> None:
         (folder / template).write_text(text)
     files = sorted([*(path.name for path in folder.iterdir()), write.ANSWER])
     (folder / write.ANSWER).write_text(
-        json.dumps({**made.as_json(), "files": files}, indent=1, ensure_ascii=False) + "\n"
+        json.dumps({**made.as_json(), "files": files}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     )
 
 

@@ -93,7 +93,7 @@ def _with_verdicts(settings: pd.DataFrame, evidence: Evidence | None, rule: Rule
     at = [place.get(str(name)) for name in settings["setting"]]
     settlements = settle(evidence, found)
     return settings.assign(
-        verdict=[None if i is None else str(found.verdict[i]) for i in at],
+        verdict=pd.Series([None if i is None else str(found.verdict[i]) for i in at], settings.index, dtype=object),
         p_meets=[np.nan if i is None else float(found.p_meets[i]) for i in at],
         p_fails=[np.nan if i is None else float(found.p_fails[i]) for i in at],
         settlement=pd.Series([None if i is None else settlements[i] for i in at], index=settings.index, dtype=object),

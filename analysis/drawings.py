@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,15 @@ class Drawn(NamedTuple):
 
 def draw_all(report: Report, folder: Path, suffixes: list[str]) -> Drawn:
     """Draw into `folder`."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.filterwarnings("always", "Glyph .* missing")
+        drawn = _draw_all(report, folder, suffixes)
+    if any("missing from font" in str(warning.message) for warning in told):
+        drawn.left_out.append("in the PNG files, characters that no font here has (fonts-noto-cjk may); SVG has them")
+    return drawn
+
+
+def _draw_all(report: Report, folder: Path, suffixes: list[str]) -> Drawn:
     drawn = Drawn([], [])
     looks = style.looks([str(variant) for variant in report.settings["variant"]])
     for name, axis, missing in _curves(report):

@@ -169,23 +169,18 @@ class Store:
             return [Point(metric.step, metric.value) for metric in self.client.get_metric_history(run_id, key)]
 
     def _search(self, query: str, told: str | None = None) -> list[Run]:
+        """All runs that a filter finds; `told` is said while it takes long, on a terminal."""
         found: list[Run] = []
         page = None
-        with self._told():
-            bar = None
+        quiet = told is None or not sys.stderr.isatty()
+        with self._told(), tqdm(desc=f"reading the runs of {told}", unit=" runs", leave=False, disable=quiet) as bar:
             while True:
                 part = self.client.search_runs([self.experiment_id], query, max_results=_PAGE, page_token=page)
                 found.extend(part)
+                bar.update(len(part))
                 page = part.token
-                if page and told and bar is None and sys.stderr.isatty():
-                    bar = tqdm(desc=f"runs of {told}", leave=False)
-                if bar is not None:
-                    bar.update(len(part))
                 if not page:
-                    break
-            if bar is not None:
-                bar.close()
-        return found
+                    return found
 
     @contextmanager
     def _told(self) -> Iterator[None]:

@@ -126,9 +126,9 @@ def seed_variances(evidence: Evidence, rule: Rule) -> tuple[np.ndarray, float]:
 
 
 def _satterthwaite(made: Contrasts, n_examples: int | None) -> np.ndarray:
-    examples = made.example_variance**2 / max(1, (n_examples or 2) - 1)
-    seeds = made.seed_variance**2 / made.seed_df
     with np.errstate(divide="ignore", invalid="ignore"):
+        examples = made.example_variance**2 / max(1, (n_examples or 2) - 1)
+        seeds = made.seed_variance**2 / made.seed_df
         freedom = made.variance**2 / (examples + seeds)
     return np.where(np.isfinite(freedom) & (freedom > 0), freedom, 1e9)
 

@@ -93,7 +93,7 @@ def _write_into(report: Report, folder: Path, suffixes: list[str]) -> None:
         (folder / template).write_text(text)
     files = sorted([*(path.name for path in folder.iterdir()), ANSWER])
     answer = {**report.as_json(), "charts_left_out": drawn.left_out, "files": files}
-    (folder / ANSWER).write_text(json.dumps(answer, indent=1, ensure_ascii=False) + "\n")
+    (folder / ANSWER).write_text(json.dumps(answer, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def page_script() -> dict[str, str]:

@@ -61,7 +61,7 @@ def predict(name: str, lengths: tuple[int, ...], report: object = None) -> dict[
     with tempfile.TemporaryDirectory() as folder:
         architecture.save_pretrained(folder)
         config = run_config(Cell("llama", variant, "bf16", False), folder)
-        kept = _keeping(type(config.variant))(**{**vars(config.variant), **changed})
+        kept = keeping(type(config.variant), during_next=True)(**{**vars(config.variant), **changed})
         for length in lengths:
             train = replace(
                 config.train, micro_batch_size=4, max_length=length, weight_decay=0.1, eval_batch_size=50, max_steps=3
@@ -73,14 +73,17 @@ def predict(name: str, lengths: tuple[int, ...], report: object = None) -> dict[
     return answers
 
 
-def _keeping(family: type) -> type:
+def keeping(family: type, *, during_next: bool) -> type:
     class Keeping(family):
-        """The loop's variable holds the output of a forward until the next has one."""
+        """The loop's variable holds the output of a forward while the step goes on; `during_next` says whether until
+        the next forward has one, or until that begins."""
 
         def wrap(self, *args: Any) -> Any:
             model = super().wrap(*args)
             last: list[Any] = []
             model.register_forward_hook(lambda module, inputs, output: last.__setitem__(slice(None), [output]))
+            if not during_next:
+                model.register_forward_pre_hook(lambda *_: last.clear())
             return model
 
     return Keeping

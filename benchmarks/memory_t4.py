@@ -1,7 +1,7 @@
 """Predictions against 61 published measurements on a Tesla T4: LoRA and QLoRA of models of 0.1 to 7.6 billion weights.
 
     pip download fitcheck-llm==0.3.1 --no-deps --no-binary :all: && tar xzf fitcheck_llm-0.3.1.tar.gz
-    python -m benchmarks.memory_t4 fitcheck_llm-0.3.1/data/measurements
+    python -m benchmarks.memory_t4 fitcheck_llm-0.3.1/data/measurements [holdout]
 
 The archive (MIT) holds `max_memory_allocated` and `max_memory_reserved` of single steps with torch 2.10 to 2.14: fp16
 weights without autocast, activation checkpointing, foreach AdamW without clipping, eager attention or PyTorch's
@@ -20,7 +20,7 @@ from typing import Any
 from unittest import mock
 
 from benchmarks.memory_cpu import Cell, run_config
-from benchmarks.memory_l40s import _keeping
+from benchmarks.memory_l40s import keeping
 from benchmarks.results import save
 from sweep.launch import isolation
 
@@ -78,7 +78,7 @@ def _predict(row: dict[str, Any]) -> dict[str, Any]:
         config = replace(
             config,
             model=replace(config.model, dtype="fp16", attention=attention),
-            variant=_keeping(type(config.variant))(**values),
+            variant=_in_fp16(keeping(type(config.variant), during_next=False))(**values),
             train=replace(
                 config.train,
                 micro_batch_size=run["batch_size"],
@@ -97,8 +97,21 @@ def _predict(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _in_fp16(family: type) -> type:
+    class InFp16(family):
+        """4-bit products are computed in fp16, though nothing else is cast."""
+
+        def quantization(self, compute_dtype: Any, task_type: str = "CAUSAL_LM") -> Any:
+            import torch
+
+            return super().quantization(torch.float16, task_type)
+
+    return InFp16
+
+
 def main() -> None:
-    rows = sorted(rows_of(Path(sys.argv[1])), key=lambda row: row["role"] != "holdout")
+    roles = sys.argv[2:] or ["holdout", "calibration"]
+    rows = [row for role in roles for row in rows_of(Path(sys.argv[1])) if row["role"] == role]
     figures: dict[str, Any] = {}
     table: dict[str, dict[str, Any]] = {}
     for row in rows:
@@ -127,7 +140,7 @@ def main() -> None:
         "qlora": [row for label, row in table.items() if " QLoRA " in label],
         "holdout": [row for row in table.values() if row["role"] == "holdout"],
     }
-    for name, members in groups.items():
+    for name, members in ((name, members) for name, members in groups.items() if members):
         for kind in ("allocated", "reserved"):
             errors = [abs(row[f"{kind}_error"]) for row in members]
             figures[f"{name}_{kind}"] = {

@@ -97,6 +97,8 @@ class Study:
     replicates: Literal["all", "adaptive"] = "all"
     max_attempts: Annotated[int, Ge(1)] = 3
     rate_factor: Annotated[float, Gt(0)] = 1.0
+    predict: bool = True
+    force: bool = False
 
     @property
     def memory_budget_bytes(self) -> float | None:

@@ -100,11 +100,16 @@ def compose(*overrides: str, config_name: str = "config") -> dict:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.hydra_config import HydraConfig
+    from hydra.version import VersionBase
 
     from sweep.config import plain_config
 
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        composed = hydra_compose(config_name, overrides=list(overrides), return_hydra_config=True)
-        composed.hydra.runtime.cwd = "/somewhere"
-        HydraConfig.instance().set_config(composed)
-        return plain_config(composed)
+    before = VersionBase.instance().version_base
+    try:
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            composed = hydra_compose(config_name, overrides=list(overrides), return_hydra_config=True)
+            composed.hydra.runtime.cwd = "/somewhere"
+            HydraConfig.instance().set_config(composed)
+            return plain_config(composed)
+    finally:
+        VersionBase.instance().version_base = before  # Hydra's own tests, in the same process, have another

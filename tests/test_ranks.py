@@ -13,9 +13,12 @@ from conftest import compose
 from safetensors.torch import load_file
 
 from sweep.config import parse
+from sweep.errors import UserError
 from sweep.job import Job
 from sweep.launch import isolation
+from sweep.launch.devices import Lease, leases
 from sweep.launch.ranks import SUM, joined
+from sweep.launch.supervise import first_devices
 from sweep.record import Outcome, Record
 from sweep.training import training_order
 
@@ -101,6 +104,16 @@ def _ranks_of(folder: Path) -> list[int]:
         except OSError:
             continue
     return found
+
+
+def test_a_run_is_leased_as_many_devices_as_it_trains_on(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    assert [lease.devices for lease in leases("auto", devices_per_run=2)] == [("4", "5"), ("6", "7")]
+    assert first_devices(2).devices == ("4", "5")
+    with pytest.raises(UserError, match="devices_per_run = 5"):
+        leases("auto", devices_per_run=5)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert leases("auto", slots=3, devices_per_run=2) == [Lease()] * 3  # ranks share the CPU
 
 
 def record(outcome: Outcome = Outcome.OK, reason: str = "", **measured: float) -> Record:

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.slow
 
 SECRETS = {"HF_TOKEN": "hf_plantedPLANTEDplanted", "MY_SERVICE_PASSWORD": "planted-in-environment"}
 IN_OVERRIDE = "planted-in-override"
+SMALLEST_FIRST = ("lora_r8", "qlora_r16", "fft")  # by predicted memory, at this size
 STUDY = ["-m", "study.name=toy", "variant=fft,lora_r8,qlora_r16", "seed=0,1"]
 
 
@@ -58,7 +59,7 @@ def test_every_run_has_a_complete_row_under_one_parent(folder: Path):
     [parent] = rows(folder, "study")
     found = rows(folder)
     assert [row.info.run_name for row in found] == [
-        f"{variant} · seed {seed}" for seed in (0, 1) for variant in ("fft", "lora_r8", "qlora_r16")
+        f"{variant} · seed {seed}" for seed in (0, 1) for variant in SMALLEST_FIRST
     ]
     for row in found:
         tags, metrics = row.data.tags, row.data.metrics
@@ -95,7 +96,7 @@ def test_optuna_knows_one_trial_per_setting(folder: Path):
 
     study = optuna.load_study(study_name="toy", storage=f"sqlite:///{folder}/optuna.db")
     assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 3
-    assert [trial.params["variant"] for trial in study.trials] == ["fft", "lora_r8", "qlora_r16"]
+    assert [trial.params["variant"] for trial in study.trials] == list(SMALLEST_FIRST)
     found = rows(folder)
     for trial in study.trials:
         same = [row.data.metrics for row in found if row.data.tags["variant"] == trial.params["variant"]]

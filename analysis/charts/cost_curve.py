@@ -7,7 +7,6 @@ from typing import NamedTuple
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -245,5 +244,5 @@ def _name_the_bar(axes: Axes, bar: float, label: str, marks: pd.DataFrame) -> Te
         va="top" if below else "bottom",
         fontsize=7.5,
         color=style.INK,
-        path_effects=[patheffects.withStroke(linewidth=2.5, foreground=style.PAPER)],
+        bbox=labels.BACKGROUND,
     )

@@ -26,8 +26,8 @@ from sweep.job import (
 )
 from sweep.launch import devices, isolation
 from sweep.launch.devices import Lease
+from sweep.launch.foresight import Foresight
 from sweep.memory.logged import with_error, with_prediction
-from sweep.memory.prediction import Prediction
 from sweep.record import Outcome, Record
 from sweep.study import coordinator
 from sweep.study.setting import setting_digest, setting_name
@@ -96,11 +96,11 @@ def supervise(
     parent_id: str | None,
     lease: Lease | None = None,
     referee: Referee | None = None,
-    prediction: Prediction | None = None,
+    foresight: Foresight | None = None,
 ) -> Record:
     """Run `config` in a process of its own on the leased devices, and log it. `plain` is the same config as containers.
-    `referee` is asked at each evaluation whether the run should stop. `prediction` is logged with the run, and how far
-    off it was.
+    `referee` is asked at each evaluation whether the run should stop. What `foresight` tells is logged with the run,
+    and how far off it was; where it says that the run cannot fit, the run is out of memory without being launched.
 
     Returns the Record however the run ended. A Ctrl-C ends the child, closes the row as `killed`, and goes on up.
     """
@@ -138,13 +138,21 @@ def supervise(
     if others:
         log.warning("%s: others already hold %s on %s", record.name, progress.gib(others), lease)
         record = replace(record, measurements={"memory/others_at_start_bytes": others})
+    prediction = foresight.of(pinned) if foresight is not None else None
     record = with_prediction(record, prediction)
+    hopeless = foresight.reason_not_to_launch(prediction, config.study) if foresight is not None else None
+    if hopeless is not None:
+        record = remarks.remarked(record.ended(Outcome.OOM, hopeless), config, plain, facts["precision"])
+        _close(row, record, folder)
+        return record
     try:
         record = _run(Job(config=pinned, record=record, folder=str(folder)), row, lease, referee)
     except KeyboardInterrupt:
         _close(row, record.ended(Outcome.KILLED, "interrupted by Ctrl-C"), folder)
         raise
     record = with_error(remarks.remarked(record, config, plain, facts["precision"]))
+    if foresight is not None:
+        foresight.learn(record)
     _close(row, record, folder)
     return record
 
@@ -164,8 +172,10 @@ def _run(job: Job, row: RunLog, lease: Lease, referee: Referee | None) -> Record
 
     try:
         log_file = Path(job.folder, LOG_FILE)
-        target = "sweep.trial:run" if int(job.config["train"]["devices_per_run"]) == 1 else "sweep.launch.ranks:run"
-        return isolation.call(target, job, log_file=log_file, env=lease.env, on_event=on_event)
+        count = int(job.config["train"]["devices_per_run"])
+        target = "sweep.trial:run" if count == 1 else "sweep.launch.ranks:run"
+        env = replace(lease, devices=lease.devices[:count]).env  # one that sees more would be split over them
+        return isolation.call(target, job, log_file=log_file, env=env, on_event=on_event)
     except isolation.ChildFailed as error:
         Path(job.folder, TRACEBACK_FILE).write_text(redact.text(error.traceback))
         return job.record.ended(Outcome.FAILED, str(error))

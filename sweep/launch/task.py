@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +19,7 @@ from sweep.study.setting import varied_keys
 
 if TYPE_CHECKING:
     from sweep.launch.devices import Lease
+    from sweep.launch.foresight import Foresight
     from sweep.launch.supervise import Referee
 
 log = logging.getLogger(__name__)
@@ -62,7 +64,20 @@ class Supervised:
             if parent is None:
                 raise UserError(f"study {config.study.name} has no parent run in {redact.text(config.tracking.uri)}")
             parent_id = parent.info.run_id
-        return supervise(config, ready.plain, ready.folder, parent_id, lease, self.referee)
+        foresight = self.foresight() if foresees(config) else None
+        return supervise(config, ready.plain, ready.folder, parent_id, lease, self.referee, foresight)
+
+    @functools.cache  # noqa: B019  there is one, as long as the process
+    def foresight(self) -> Foresight:
+        """What is known beforehand of memory, shared by the runs of this process."""
+        from sweep.launch.foresight import Foresight
+
+        return Foresight()
+
+
+def foresees(config: RunConfig) -> bool:
+    """Whether memory is predicted: in a study, unless told otherwise."""
+    return config.study.predict and config.study.trial is not None
 
 
 supervised = Supervised()

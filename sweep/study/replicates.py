@@ -14,9 +14,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import stats
+
+if TYPE_CHECKING:
+    from sweep.study.trials import Entry, Seed
 
 FIRST = 2
 ERROR = 0.05
@@ -66,3 +70,27 @@ def in_contention(
             continue
         found.add(name)
     return found
+
+
+def wanted(
+    entries: Mapping[int, Mapping[Seed, Entry]], seeds: Sequence[Seed], *, threshold: float, higher_is_better: bool
+) -> dict[int, Sequence[Seed]]:
+    """Trial → the seeds that it is to get for now: the first ones, and one more wherever all that it got have ended and
+    it is in contention. `entries` are each trial's replicates, whose values are score and memory."""
+    scores: dict[str, list[float]] = {}
+    memory: dict[str, float] = {}
+    for number, found in entries.items():
+        ok = [entry.values for entry in found.values() if entry.outcome == "ok" and None not in entry.values]
+        scores[str(number)] = [values[0] for values in ok]
+        if ok and len(ok[0]) > 1:
+            memory[str(number)] = sum(values[1] for values in ok) / len(ok)
+    contending = in_contention(
+        scores, memory, threshold=threshold, higher_is_better=higher_is_better, maximum=len(seeds)
+    )
+    first = seeds[:FIRST]
+    found_seeds: dict[int, Sequence[Seed]] = {}
+    for number, found in entries.items():
+        ended = {seed for seed, entry in found.items() if entry.ended}
+        more = set(first) <= ended and str(number) in contending
+        found_seeds[number] = seeds[: max(len(first), len(ended) + 1)] if more else first
+    return found_seeds

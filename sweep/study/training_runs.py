@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from sweep import progress, provenance, redact, remarks
 from sweep.config import RunConfig, parse, plain_config
 from sweep.errors import ConfigError, Fault, UserError, first_line
+from sweep.memory.logged import PREDICTED
 from sweep.record import Outcome, Record
 from sweep.study import replicates
 from sweep.study.application import Application, Replicate, composed_with
@@ -193,36 +194,30 @@ class TrainingRuns(Application):
         else:
             log.info("%d of %d runs are there; launching %d.", there, there + left, left)
 
+    def order(self, settings: Sequence[Params]) -> list[Params]:
+        """Smallest memory first, where all of it can be foretold: an out-of-memory then comes late, and pruning, which
+        compares with what needs no more memory, has something to compare with."""
+        if not self.study.predict:
+            return list(settings)
+        from sweep.launch.task import supervised
+
+        foretold = supervised.foresight().of_all([self._setting(params).plain for params in settings])
+        if any(one is None for one in foretold):
+            return list(settings)
+        sizes = [one.allocated_bytes for one in foretold if one is not None]
+        return [params for _, params in sorted(zip(sizes, settings, strict=True), key=lambda pair: pair[0])]
+
     # Jobs
 
     def wanted(self, trials: Trials) -> Mapping[int, Sequence[Seed]] | None:
         if self.study.replicates == "all":
             return None
-        scores: dict[int, list[float]] = {}
-        memory: dict[int, float] = {}
-        entries = {trial.number: trials.entries(trial) for trial in trials.all() if "setting" in trial.user_attrs}
-        for number, found in entries.items():
-            ok = [entry.values for entry in found.values() if entry.outcome == "ok" and None not in entry.values]
-            scores[number] = [values[0] for values in ok]
-            if ok and len(ok[0]) > 1:
-                memory[number] = sum(values[1] for values in ok) / len(ok)
-        names = {str(number): found for number, found in scores.items()}
-        contending = replicates.in_contention(
-            names,
-            {str(number): value for number, value in memory.items()},
+        return replicates.wanted(
+            {trial.number: trials.entries(trial) for trial in trials.all() if "setting" in trial.user_attrs},
+            self.seeds(),
             threshold=self.study.threshold,
             higher_is_better=self.directions[0] == "maximize",
-            maximum=len(self.seeds()),
         )
-        seeds = self.seeds()
-        first, wanted = seeds[: replicates.FIRST], {}
-        for number, found in entries.items():
-            ended = {seed for seed, entry in found.items() if entry.ended}
-            if not set(first) <= ended or str(number) not in contending:
-                wanted[number] = first
-            else:
-                wanted[number] = seeds[: max(len(first), len(ended) + 1)]
-        return wanted
 
     def overrides(self, replicate: Replicate) -> list[str]:
         return [
@@ -244,6 +239,8 @@ class TrainingRuns(Application):
         measured = record.measurements
         score = measured.get("score") if record.outcome in (Outcome.OK, Outcome.PRUNED) else None
         memory = measured.get(self.study.memory_metric)
+        if memory is None and record.outcome is Outcome.OOM:
+            memory = measured.get(PREDICTED)  # never launched: this is what is known
         budget = self.study.memory_budget_bytes
         violated = {
             "out_of_memory": float(record.outcome is Outcome.OOM),
