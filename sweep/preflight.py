@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import socket
 import sqlite3
@@ -69,14 +70,28 @@ def store_fault(key: str, uri: str) -> Iterator[Fault]:
         yield Fault(key, shown, "names no host")
         return
     try:
-        socket.create_connection((host, port), timeout=_REACH_SECONDS).close()
-    except OSError as error:
+        if parts.scheme in ("http", "https"):
+            _ask(parts.scheme, host, port)
+        else:
+            socket.create_connection((host, port), timeout=_REACH_SECONDS).close()
+    except (OSError, http.client.HTTPException) as error:
         yield Fault(
             key,
             shown,
-            f"cannot be reached at {host}:{port} ({error.strerror or error}); start the server, correct the address, "
-            "or use a file: sqlite:////folder/mlflow.db",
+            f"cannot be reached at {host}:{port} ({getattr(error, 'strerror', None) or error}); start the server, "
+            "correct the address, or use a file: sqlite:////folder/mlflow.db",
         )
+
+
+def _ask(scheme: str, host: str, port: int) -> None:
+    """Ask a server for any answer: one that accepts a connection and stays silent would hold a study for minutes."""
+    kind = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
+    connection = kind(host, port, timeout=_REACH_SECONDS)
+    try:
+        connection.request("HEAD", "/health")
+        connection.getresponse()
+    finally:
+        connection.close()
 
 
 def _sqlite_fault(key: str, shown: str, file: Path) -> Iterator[Fault]:

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -66,7 +66,31 @@ def toy(tiny_checkpoint: Path) -> list[str]:
         "task.data.n_train=64",
         "task.data.n_validation=20",
         "task.max_new_tokens=4",
+        "study.predict=false",
     ]
+
+
+@pytest.fixture
+def hydra_by_default() -> Iterator[None]:
+    """Hydra as its own suites expect it: other tests in this process have asked for a newer behaviour."""
+    from hydra.version import VersionBase, __compat_version__
+
+    before = VersionBase.instance().getbase()
+    VersionBase.instance().setbase(__compat_version__)
+    yield
+    VersionBase.instance().version_base = before
+
+
+@pytest.fixture(scope="module")
+def light_fork_server() -> Iterator[None]:
+    """Leaves no fork server behind that has imported nothing of training."""
+    from multiprocessing import forkserver
+
+    from sweep.launch import isolation
+
+    yield
+    forkserver._forkserver._stop()
+    isolation._preload = isolation.HEAVY
 
 
 def heed_interrupts() -> None:

@@ -9,6 +9,8 @@ from hydra.test_utils.launcher_common_tests import IntegrationTestSuite, Launche
 
 from hydra_plugins.paretune.launcher import ParetuneLauncher
 
+pytestmark = pytest.mark.usefixtures("hydra_by_default", "light_fork_server")
+
 
 def test_hydra_finds_it():
     assert ParetuneLauncher.__name__ in [found.__name__ for found in Plugins.instance().discover(Launcher)]

@@ -18,7 +18,11 @@ from omegaconf import OmegaConf
 
 from hydra_plugins.paretune.sweeper import SAMPLERS, ParetuneSweeper
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Future Hydra versions")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:Future Hydra versions"),
+    pytest.mark.usefixtures("hydra_by_default", "light_fork_server"),
+]
 IN_MEMORY = "hydra.sweeper.storage=null"
 
 

@@ -17,14 +17,14 @@ RESERVED_PRIOR = 1.16
 
 @dataclass(frozen=True)
 class Card:
-    """`capacity_bytes` is what `nvidia-smi` shows as total, which is less than the name says where ECC is on."""
+    """`capacity_bytes` is the total that the driver reports, which is less than the name says where ECC is on."""
 
     label: str
     name: str
     capacity_bytes: int
 
 
-# By nvidia-smi, driver 550: the smallest of its class where several carry the label.
+# As commonly reported for these cards, not measured here: the smallest of its class where several carry the label.
 NAMED = (
     Card("16", "T4", 15360 * _MIB),
     Card("24", "RTX 4090", 24564 * _MIB),
