@@ -28,7 +28,7 @@ def test_commands_compose(command: str):
     if module in OTHERS:
         compose(*overrides, config_name=OTHERS[module])
         return
-    first = [re.sub(r"=(?:choice\()?([^,)]*),.*$", r"=\1", override) for override in overrides]
+    first = [re.sub(r"=(?:choice\(|tag\(log,interval\()?([^,)]*),.*$", r"=\1", override) for override in overrides]
     parse(compose(*first))
 
 
