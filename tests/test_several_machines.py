@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import socket
 import subprocess
@@ -56,7 +57,8 @@ def postgres() -> Iterator[str]:
         if os.environ.get("PARETUNE_NEEDS_POSTGRES"):
             raise AssertionError("no PostgreSQL on this machine")
         pytest.skip("no PostgreSQL on this machine: apt install postgresql")
-    user = "postgres" if os.geteuid() == 0 else None
+    known = {entry.pw_name for entry in pwd.getpwall()}
+    user = next(name for name in ("postgres", "nobody") if name in known) if os.geteuid() == 0 else None
     folder = Path(tempfile.mkdtemp(prefix="paretune-postgres-"))
     if user:
         shutil.chown(folder, user)
