@@ -33,7 +33,7 @@ def objective(cfg):
     begin = time.time()
     seconds = cfg.seconds if cfg.n % 4 else cfg.seconds * cfg.uneven
     time.sleep(seconds)
-    Path(cfg.log, str(cfg.n)).write_text(f"{begin} {time.time()}")
+    Path(cfg.spans_to, str(cfg.n)).write_text(f"{begin} {time.time()}")
     return (cfg.x - 0.3) ** 2
 
 
@@ -43,6 +43,7 @@ if __name__ == "__main__":
 CONFIG = """
 defaults:
   - override hydra/sweeper: optuna
+  - override hydra/sweeper/sampler: random
   - override hydra/launcher: {launcher}
 hydra:
   sweeper:
@@ -51,7 +52,7 @@ hydra:
     storage: null
     n_trials: {trials}
     n_jobs: {slots}
-    sampler: {{_target_: optuna.samplers.RandomSampler, seed: 1}}
+    sampler: {{seed: 1}}
     params:
       n: range(0,{trials})
       x: interval(0,1)
@@ -60,7 +61,7 @@ x: 0.0
 n: 0
 seconds: {seconds}
 uneven: {uneven}
-log: .
+spans_to: .
 """
 
 
@@ -75,12 +76,12 @@ def sweep(python: str, launcher: str, trials: int, seconds: float, uneven: float
             launcher=launcher, trials=trials, slots=SLOTS, seconds=seconds, uneven=uneven, launcher_options=options
         )
         (folder / "config.yaml").write_text(config)
-        (folder / "log").mkdir()
+        (folder / "spans").mkdir()
         begin = time.perf_counter()
-        command = [python, "objective.py", "-m", f"log={folder}/log", f"hydra.sweep.dir={folder}/out"]
+        command = [python, "objective.py", "-m", f"spans_to={folder}/spans", f"hydra.sweep.dir={folder}/out"]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         wall = time.perf_counter() - begin
-        spans = [tuple(map(float, file.read_text().split())) for file in (folder / "log").iterdir()]
+        spans = [tuple(map(float, file.read_text().split())) for file in (folder / "spans").iterdir()]
         if done.returncode or not spans:
             raise SystemExit(f"{' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
         busy = sum(end - start for start, end in spans)
