@@ -81,6 +81,7 @@ THEIRS = ["the cat sat on a mat", "a dog ran far away from here", "something els
 @pytest.mark.parametrize("name", ["bleu", "chrf", "f1_macro", "f1_weighted", "f1_binary", "matthews"])
 def test_the_rules_are_those_of_the_metrics(name: str):
     """The formula over sums gives what the metric itself gives, which its own tests hold against others' programs."""
+    from sweep.metrics import Answers
     from sweep.metrics.bleu import Bleu
     from sweep.metrics.chrf import ChrF
     from sweep.metrics.f1 import F1
@@ -97,7 +98,7 @@ def test_the_rules_are_those_of_the_metrics(name: str):
     }[name]
     rule = corpus.rule_of(metric.facts()["corpus"])
     assert rule is not None
-    columns = metric.statistics(ours, theirs)
+    columns = metric.statistics(Answers(theirs, ours))
     sums = {key: np.array([[sum(values)]]) for key, values in columns.items()}
     assert rule.formula(sums)[0, 0] == pytest.approx(metric.score(ours, theirs))
 

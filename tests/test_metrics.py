@@ -52,7 +52,7 @@ def test_binary_f1_takes_the_last_of_two_labels_and_needs_two():
 
 
 def test_labels_are_in_order_of_value_where_they_are_numbers():
-    columns = F1(average="macro").statistics(["10", "9"], ["9", "9"])
+    columns = F1(average="macro").statistics(Answers(["9", "9"], ["10", "9"]))
     assert columns["fn_0"] == [1.0, 0.0]  # 9 before 10
 
 
@@ -105,7 +105,7 @@ def test_the_analysis_knows_each_rule_and_finds_the_same(
     """The report resamples validation examples by formulas of its own, since it imports nothing of this package."""
     for metric in RULED:
         pairs = labels if isinstance(metric, F1 | Matthews) else texts
-        columns = metric.statistics([p for p, _ in pairs], [w for _, w in pairs])
+        columns = metric.statistics(Answers([w for _, w in pairs], [p for p, _ in pairs]))
         drawn = random.Random(seed).choices(range(len(pairs)), k=len(pairs))
         sums = {name: sum(values[i] for i in drawn) for name, values in columns.items()}
         rule = corpus.rule_of(metric.facts()["corpus"])

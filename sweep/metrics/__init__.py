@@ -75,8 +75,8 @@ class CorpusMetric(Metric):
         """The name of the formula from sums to the value."""
 
     @abstractmethod
-    def statistics(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, list[float]]:
-        """Columns of one number per pair."""
+    def statistics(self, answers: Answers) -> dict[str, list[float]]:
+        """Columns of one number per example."""
 
     @abstractmethod
     def from_sums(self, sums: Mapping[str, float]) -> float:
@@ -84,19 +84,17 @@ class CorpusMetric(Metric):
 
     def per_example(self, predictions: Sequence[str], references: Sequence[str]) -> list[float]:
         """The rule over each example by itself. Their mean is not the score."""
-        columns = self.statistics(predictions, references)
+        columns = self.statistics(Answers(references, predictions))
         rows = zip(*columns.values(), strict=True)
         return [self.from_sums(dict(zip(columns, row, strict=True))) for row in rows]
 
     def score(self, predictions: Sequence[str], references: Sequence[str]) -> float:
-        return self._measured(self.statistics(predictions, references)).score
+        return self.measure(Answers(references, predictions)).score
 
     def measure(self, answers: Answers) -> Measure:
-        return self._measured(self.statistics(answers.predictions or [], answers.references))
+        statistics = self.statistics(answers)
+        sums = {name: sum(values) for name, values in statistics.items()}
+        return Measure(self.from_sums(sums), {f"/{name}": values for name, values in statistics.items()})
 
     def facts(self) -> dict[str, str]:
         return {"corpus": self.rule}
-
-    def _measured(self, statistics: dict[str, list[float]]) -> Measure:
-        sums = {name: sum(values) for name, values in statistics.items()}
-        return Measure(self.from_sums(sums), {f"/{name}": values for name, values in statistics.items()})

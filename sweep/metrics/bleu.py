@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sweep.metrics import CorpusMetric
+from sweep.metrics import Answers, CorpusMetric
 
 _ORDERS = (1, 2, 3, 4)
 NAMES = ("hyp_len", "ref_len", *(f"correct_{n}" for n in _ORDERS), *(f"total_{n}" for n in _ORDERS))
@@ -24,8 +24,8 @@ class Bleu(CorpusMetric):
     def rule(self) -> str:
         return "sacrebleu.bleu"
 
-    def statistics(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, list[float]]:
-        rows = self._sacrebleu()._extract_corpus_statistics(predictions, [references])
+    def statistics(self, answers: Answers) -> dict[str, list[float]]:
+        rows = self._sacrebleu()._extract_corpus_statistics(answers.predictions, [answers.references])
         return {name: [float(row[i]) for row in rows] for i, name in enumerate(NAMES)}
 
     def from_sums(self, sums: Mapping[str, float]) -> float:

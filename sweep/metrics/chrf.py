@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from annotated_types import Ge
 
-from sweep.metrics import CorpusMetric
+from sweep.metrics import Answers, CorpusMetric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +28,8 @@ class ChrF(CorpusMetric):
         orders = range(1, self.char_order + self.word_order + 1)
         return [f"{what}_{order}" for order in orders for what in ("hyp", "ref", "match")]
 
-    def statistics(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, list[float]]:
-        rows = self._sacrebleu()._extract_corpus_statistics(predictions, [references])
+    def statistics(self, answers: Answers) -> dict[str, list[float]]:
+        rows = self._sacrebleu()._extract_corpus_statistics(answers.predictions, [answers.references])
         return {name: [float(row[i]) for row in rows] for i, name in enumerate(self._names())}
 
     def from_sums(self, sums: Mapping[str, float]) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sweep.errors import alternatives
-from sweep.metrics import CorpusMetric
+from sweep.metrics import Answers, CorpusMetric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +34,9 @@ class F1(CorpusMetric):
     def rule(self) -> str:
         return "f1" if self.average == "binary" else f"{self.average}_f1"
 
-    def statistics(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, list[float]]:
+    def statistics(self, answers: Answers) -> dict[str, list[float]]:
         """True positives, false positives and false negatives: of each label, `tp_0` is the first's, or of the one."""
+        predictions, references = answers.predictions or [], answers.references
         labels = in_order({*predictions, *references})
         suffixes = [f"_{index}" for index in range(len(labels))]
         if self.average == "binary":

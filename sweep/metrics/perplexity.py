@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sweep.metrics import Answers, CorpusMetric, Measure
+from sweep.metrics import Answers, CorpusMetric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,13 +24,10 @@ class Perplexity(CorpusMetric):
     def rule(self) -> str:
         return "perplexity"
 
-    def statistics(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, list[float]]:
-        raise NotImplementedError("perplexity follows from likelihoods, not from texts")
-
-    def measure(self, answers: Answers) -> Measure:
+    def statistics(self, answers: Answers) -> dict[str, list[float]]:
         if answers.nll is None or answers.tokens is None:
             raise ValueError("perplexity needs the likelihood of the references")
-        return self._measured({"nll": list(answers.nll), "tokens": [float(count) for count in answers.tokens]})
+        return {"nll": list(answers.nll), "tokens": [float(count) for count in answers.tokens]}
 
     def from_sums(self, sums: Mapping[str, float]) -> float:
         mean = sums["nll"] / sums["tokens"]
