@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import subprocess
 import sys
 import textwrap
@@ -197,4 +196,3 @@ def test_every_sampler_by_its_name(name: str, objectives: int):
             samplers.rehearse(node, ["minimize"] * objectives, space)
     else:
         samplers.rehearse(node, ["minimize"] * objectives, space)
-    assert math.isfinite(1.0)

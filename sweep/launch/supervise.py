@@ -138,7 +138,7 @@ def supervise(
     if others:
         log.warning("%s: others already hold %s on %s", record.name, progress.gib(others), lease)
         record = replace(record, measurements={"memory/others_at_start_bytes": others})
-    prediction = foresight.of(pinned) if foresight is not None else None
+    prediction = foresight.of(plain) if foresight is not None else None
     record = with_prediction(record, prediction)
     hopeless = foresight.reason_not_to_launch(prediction, config.study) if foresight is not None else None
     if hopeless is not None:

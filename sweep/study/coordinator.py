@@ -22,12 +22,18 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from sweep.errors import UserError
 from sweep.preflight import sqlite_path
 
 log = logging.getLogger(__name__)
 BEAT_SECONDS = 20.0
 # A coordinator of another machine counts as dead after this long without a beat: ten beats, and clocks that differ.
 SILENT_SECONDS = 300.0
+# By kind of database: how a lock is asked for, and given back.
+_ADVISORY = {
+    "postgresql": ("select pg_advisory_lock(7041, :key)", "select pg_advisory_unlock(7041, :key)"),
+    "mysql": ("select get_lock(concat('paretune', :key), -1)", "select release_lock(concat('paretune', :key))"),
+}
 
 
 def identity() -> str:
@@ -112,11 +118,13 @@ class StudyLock:
                 yield
             return
         kind = self._storage.partition(":")[0].partition("+")[0]
+        if kind not in _ADVISORY:
+            raise UserError(
+                f"hydra.sweeper.storage: studies are kept in SQLite, PostgreSQL or MySQL; {kind} has no lock that "
+                "coordinators could share"
+            )
         key = zlib.crc32(self._study.encode())
-        ask, release = {
-            "postgresql": ("select pg_advisory_lock(7041, :key)", "select pg_advisory_unlock(7041, :key)"),
-            "mysql": ("select get_lock(concat('paretune', :key), -1)", "select release_lock(concat('paretune', :key))"),
-        }[kind]
+        ask, release = _ADVISORY[kind]
         engine = create_engine(self._storage, poolclass=NullPool)
         # PostgreSQL's second key is a signed number of 32 bits. A connection that breaks gives its lock back.
         with engine.connect() as connection:

@@ -235,9 +235,8 @@ class Engine:
 
     def _own_number(self, folder: Path, number: int) -> int:
         """The next job number of which no folder exists, claimed by making it: another coordinator may write there."""
-        if OmegaConf.to_container(self._config.hydra.sweep, resolve=False).get("subdir") != "${hydra.job.num}":
-            return number
-        if not self._ours:
+        by_number = OmegaConf.to_container(self._config.hydra.sweep, resolve=False).get("subdir") == "${hydra.job.num}"
+        if not (self._ours and by_number):
             return number
         while True:
             try:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 
 from sweep.errors import UserError
 from sweep.study.dimension import Dimension, Value
@@ -58,7 +57,7 @@ class Space:
             order[key] = None
             dimensions.pop(key, None)
             if not override.is_sweep_override():
-                fixed[key] = _fixed(override)
+                fixed[key] = str(override.input_line)
             elif key == SEED and seed_is_replicate:
                 seeds = tuple(_seed(value) for value in dict.fromkeys(override.sweep_string_iterator()))
             else:
@@ -152,10 +151,6 @@ class Space:
             texts[key] = f"{key}={dimension.text(value) if dimension else Dimension.plain_text(value)}"
         places = {key: place for place, key in enumerate(self.order)}
         return [texts[key] for key in sorted(texts, key=lambda key: places.get(key, math.inf))]
-
-
-def _fixed(override: Override) -> str:
-    return str(override.input_line)
 
 
 def _texts(values: Any) -> list[str]:

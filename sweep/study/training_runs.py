@@ -22,7 +22,7 @@ from sweep.record import Outcome, Record
 from sweep.study import replicates
 from sweep.study.application import Application, Replicate, composed_with
 from sweep.study.comparable import Setting, name_clashes, require_same, require_same_study
-from sweep.study.setting import VARIANT, setting_digest, setting_name
+from sweep.study.setting import VARIANT, select, setting_digest, setting_name
 from sweep.study.space import Params, Space
 
 if TYPE_CHECKING:
@@ -123,11 +123,11 @@ class TrainingRuns(Application):
         plain_settings = []
         for choice in choices or ():
             overrides = [*space.fixed.values(), *([f"{VARIANT}={choice}"] if choice is not None else [])]
-            composed = composed_with(self._context.config_loader, self._config, overrides)
+            plain = plain_config(composed_with(self._context.config_loader, self._config, overrides))
             params: Params = {} if choice is None else {VARIANT: choice}
             for key in space.in_order_of_dependence():
                 if key not in params and space.exists(key, params):
-                    own = _select(composed, key)
+                    own = select(plain, key.lstrip("+"))
                     if space.dimensions[key].contains(own):
                         params[key] = own
             plain_settings.append(params)
@@ -263,6 +263,14 @@ class TrainingRuns(Application):
             return  # never begun, or others go on
         self._runs.close_study(self._parent_id, "FINISHED" if finished else "KILLED")
 
+    def gives_up(self, max_failure_rate: float | None, at_least: int) -> bool:
+        """More of this command's runs have failed or were killed than `max_failure_rate` allows; null is any number:
+        each is a row with its reason."""
+        lost = sum(not record.outcome.final for record in self.ended)
+        return (
+            max_failure_rate is not None and len(self.ended) >= at_least and lost / len(self.ended) > max_failure_rate
+        )
+
     def require_complete(self, max_failure_rate: float | None) -> None:
         """Raises UserError where runs ended without saying anything of their setting. Out of memory and divergence are
         results."""
@@ -289,9 +297,3 @@ def _record_of(returned: JobReturn) -> Record:
     if isinstance(value, BaseException):
         raise value
     raise UserError(f"a run returned {type(value).__name__} instead of a Record")
-
-
-def _select(composed: DictConfig, key: str) -> Any:
-    from omegaconf import OmegaConf
-
-    return OmegaConf.select(composed, key.lstrip("+"), throw_on_missing=False)

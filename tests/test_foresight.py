@@ -1,0 +1,54 @@
+"""What is known beforehand: each setting predicted once, corrected by what was measured, and left out where it cannot
+fit."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import compose
+
+from sweep.config import Study
+from sweep.launch.foresight import Foresight, _key
+from sweep.memory import Machine, Prediction
+from sweep.record import Outcome, Record
+
+GIB = 2**30
+
+
+def foretold(allocated_bytes: int) -> Prediction:
+    return Prediction(
+        tier="trace",
+        allocated_bytes=allocated_bytes,
+        peak_at="backward",
+        breakdown={"activations": allocated_bytes},
+        relative_band=0.01,
+    )
+
+
+def test_what_no_byte_hangs_on_is_not_predicted_again():
+    ordered = _key(compose("variant=lora_r8"))
+    launched = ["seed=3", "study.trial=2", "study.swept=[variant]", "study.name=x", "study.rate_factor=3"]
+    assert _key(compose("variant=lora_r8", *launched)) == ordered
+    assert _key(compose("variant=lora_r8", "variant.learning_rate=1e-5")) == ordered
+    assert _key(compose("variant=lora_r8", "variant.r=4")) != ordered
+    assert _key(compose("variant=lora_r8", "train.micro_batch_size=2")) != ordered
+
+
+def test_predictions_are_corrected_from_the_third_run_on():
+    foresight = Foresight()
+    record = Record(variant="v", setting="v", seed=0, outcome=Outcome.OK)
+    for measured, correction in ((110.0, 1.0), (130.0, 1.0), (120.0, 1.2), (120.0, 1.2)):
+        foresight.learn(record.ended(Outcome.OK, max_memory_allocated=measured, **{"memory/predicted_bytes": 100.0}))
+        assert foresight.correction == pytest.approx(correction)
+    foresight.learn(record)  # nothing was measured
+    assert foresight.correction == pytest.approx(1.2)
+
+
+def test_only_what_cannot_fit_for_certain_is_left_out():
+    foresight = Foresight()
+    foresight.machine = Machine(kind="cuda", capability=(8, 0), capacity_bytes=24 * GIB)
+    assert foresight.reason_not_to_launch(foretold(24 * GIB), Study()) is None  # within the declared error
+    reason = foresight.reason_not_to_launch(foretold(25 * GIB), Study())
+    assert "25.0 GiB ± 1.0%, and the device has 24.0 GiB" in reason
+    assert foresight.reason_not_to_launch(foretold(25 * GIB), Study(force=True)) is None
+    assert "the budget is 10.0 GiB" in foresight.reason_not_to_launch(foretold(11 * GIB), Study(memory_budget_gib=10.0))
+    assert foresight.reason_not_to_launch(None, Study()) is None
