@@ -48,7 +48,7 @@ class Progress:
         self._bar.set_postfix_str(f"{count} running", refresh=True)
 
     def finished(self, left: int) -> None:
-        """One more is there; `left` are still to come, which a search learns as it goes."""
+        """One more is there; `left` have not ended, which a search learns as it goes."""
         self._bar.total = self._bar.n + 1 + left
         self._bar.update(1)
 

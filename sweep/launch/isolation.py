@@ -73,21 +73,22 @@ def warm_up(preload: str = HEAVY) -> None:
         forkserver._forkserver._stop()
     _preload = preload
     multiprocessing.get_context("forkserver").set_forkserver_preload([_preload])
-    with _interrupts_held():
+    with handling(signal.SIGINT, signal.SIG_IGN):  # Ctrl-C is not for the server
         forkserver.ensure_running()
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """What is started here inherits that Ctrl-C is not for it. Elsewhere than in the main thread nothing is changed."""
+def handling(number: signal.Signals, handler: Any) -> Iterator[None]:
+    """A signal's handler for a while, which processes started meanwhile inherit where it is to ignore. Elsewhere than
+    in the main thread nothing is changed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before)
 
 
 def stop_all() -> None:
@@ -117,7 +118,7 @@ def call(
         Stopped: `stop_all` was called.
     """
     global _method
-    kills_before = _host_oom_kills()
+    kills_before = host_oom_kills()
     while True:
         warm_up(_preload)
         context = multiprocessing.get_context(_method)
@@ -145,7 +146,7 @@ def call(
         if answer is None and _stopping.is_set():
             raise Stopped
         if answer is None:
-            struck = process.exitcode == -signal.SIGKILL and _host_oom_kills() > kills_before
+            struck = process.exitcode == -signal.SIGKILL and host_oom_kills() > kills_before
             raise ChildKilled(process.exitcode or 0, host_oom=struck)
         kind, value = answer
         if kind == "returned":
@@ -262,7 +263,7 @@ def _die_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _host_oom_kills() -> int:
+def host_oom_kills() -> int:
     """How many processes the kernel's out-of-memory killer has ended: in this control group where there is one, else on
     the whole host."""
     for file in (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat")):

@@ -42,7 +42,7 @@ def run(job: Job, report: Report) -> Record:
             f"train.devices_per_run = {count}, but this run was given the GPUs {shown or 'none'}; lease as many: "
             f"hydra.launcher.devices_per_run={count}",
         )
-    kills_before = isolation._host_oom_kills()
+    kills_before = isolation.host_oom_kills()
     context = multiprocessing.get_context("fork")
     port = _free_port()
     pipes, processes = [], []
@@ -59,7 +59,7 @@ def run(job: Job, report: Report) -> Record:
         for process in processes:
             process.kill()
             process.join()
-    struck = isolation._host_oom_kills() > kills_before
+    struck = isolation.host_oom_kills() > kills_before
     silently = {r: _died(job, p, struck) for r, p in enumerate(processes) if r not in records}
     return joined({**records, **silently})
 
@@ -146,9 +146,8 @@ def _listen(processes: Sequence[Any], pipes: Sequence[connection.Connection], re
 
 def _died(job: Job, process: Any, host_oom: bool) -> Record:
     code = process.exitcode or 0
-    how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-    outcome = Outcome.OOM if code == -signal.SIGKILL and host_oom else Outcome.KILLED
-    return job.record.ended(outcome, f"a rank's process ended {how}")
+    death = isolation.ChildKilled(code, host_oom=host_oom and code == -signal.SIGKILL)
+    return job.record.ended(Outcome.OOM if death.host_oom else Outcome.KILLED, f"of a rank: {death}")
 
 
 def _devices(count: int) -> list[str | None] | None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sweep import progress, provenance, redact
 from sweep.errors import UserError
+from sweep.launch import isolation
 from sweep.study import samplers
 from sweep.study.application import Application, composed_with
 from sweep.study.batches import Batches
@@ -86,7 +85,8 @@ class Engine:
         if options.get("pruner"):
             self._task_function.supervised.judged_by(Referee(options["pruner"], trials, app).reason_to_stop)
         proposals = Proposals(trials, app, space, settings, limit, extend)
-        with _ended_like_interrupted(), Heartbeat(trials.beat):
+        # A scheduler's SIGTERM ends a study as Ctrl-C does: children ended, rows closed.
+        with isolation.handling(signal.SIGTERM, signal.default_int_handler), Heartbeat(trials.beat):
             try:
                 with trials.lock():
                     app.open(trials, settings)
@@ -113,14 +113,12 @@ class Engine:
         settings = self._all_settings(space, self._extension() is not None)
         shown = list(space.corners()) if settings is None else settings
         app.check(space, shown, settings is None)
-        return list({id(one): one for one in map(app._setting, shown)}.values()), settings is None
+        return list({id(one): one for one in map(app.setting_of, shown)}.values()), settings is None
 
     def _application(self) -> Application:
         direction, name = self._options.get("direction"), self._options.get("study_name")
         if not self._ours:
             return Functions(direction, name)
-        from sweep.launch import isolation
-
         isolation.warm_up()
         return TrainingRuns(self._context, self._config, direction, name)
 
@@ -212,7 +210,7 @@ class Engine:
                             raise error
                         returns.append((numbers[replicate.trial, replicate.seed], returned))
                         proposals.take(replicate, returned)
-                        bar.finished(proposals.left() + launcher.running)
+                        bar.finished(proposals.left())
                     if isinstance(launcher, Batches):
                         batches.append([returned for _, returned in returns])
                         returns.clear()
@@ -280,16 +278,3 @@ def _next_index(folder: Path) -> int:
     """One more than the highest job number there, so that going on never writes into an old folder."""
     taken = [int(path.name) for path in folder.iterdir() if re.fullmatch(r"\d+", path.name)]
     return max(taken, default=-1) + 1
-
-
-@contextmanager
-def _ended_like_interrupted() -> Iterator[None]:
-    """A scheduler's SIGTERM ends a study as Ctrl-C does: children ended, rows closed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -55,7 +55,7 @@ class TrainingRuns(Application):
         faults: list[Fault] = []
         for params in settings:
             try:
-                self._setting(params)
+                self.setting_of(params)
             except ConfigError as error:
                 faults.extend(error.faults)
         faults.extend(name_clashes(self._settings.items()))
@@ -95,7 +95,8 @@ class TrainingRuns(Application):
         self.metric_names = self.metric_names[: len(listed)]
         self.worst = self.worst[: len(listed)]
 
-    def _setting(self, params: Params) -> Setting:
+    def setting_of(self, params: Params) -> Setting:
+        """A setting as it is composed, once."""
         key = tuple(params.items())
         if key not in self._settings:
             plain = plain_config(
@@ -170,10 +171,10 @@ class TrainingRuns(Application):
                 self._attempts[record.setting, record.seed] += 1
 
     def attributes(self, params: Params) -> dict[str, Any]:
-        return {"setting": self._setting(params).name}
+        return {"setting": self.setting_of(params).name}
 
     def done(self, params: Params) -> dict[Seed, Entry]:
-        name = self._setting(params).name
+        name = self.setting_of(params).name
         found = {seed: self._entry(record) for seed, record in self._done.get(name, {}).items()}
         for seed in self.seeds():
             attempts = self._attempts[name, seed]
@@ -201,7 +202,7 @@ class TrainingRuns(Application):
             return list(settings)
         from sweep.launch.task import supervised
 
-        foretold = supervised.foresight().of_all([self._setting(params).plain for params in settings])
+        foretold = supervised.foresight().of_all([self.setting_of(params).plain for params in settings])
         if any(one is None for one in foretold):
             return list(settings)
         sizes = [one.allocated_bytes for one in foretold if one is not None]
