@@ -55,7 +55,7 @@ def _draw_all(report: Report, folder: Path, suffixes: list[str]) -> Drawn:
         drawn.names.append(name)
     parts = memory_parts.data(report.settings, report.study.latest())
     if len(parts):
-        style.save(memory_parts.draw(parts, "memory"), folder / "memory_parts", suffixes)
+        style.save(memory_parts.draw(parts, memory_parts.label(parts)), folder / "memory_parts", suffixes)
         drawn.names.append("memory_parts")
     else:
         drawn.left_out.append("what the memory is made of: no run has its parts")

@@ -1,4 +1,8 @@
-"""What the peak is made of: weights, gradients, optimizer state, activations, per variant."""
+"""What the peak is made of: weights, gradients, optimizer state, activations, per variant.
+
+A meter reads sums. The parts of a run that ended well are those of its prediction, and the chart says so; those of one
+that ran out of memory are what was alive at that moment, as measured.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +38,7 @@ _COLOURS = {
 }
 _NAME = re.compile(r"memory/(?:[a-z_]+/)?(?:train_|peak_|part_)*([a-z_]+)_bytes")
 _OUT_OF_MEMORY = "memory/oom_alive_"  # what was alive when a run failed
+_MARK = " (out of memory)"
 _MOST = 12  # bars
 
 
@@ -47,7 +52,7 @@ def data(settings: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         parts = _means(ok[ok["setting"] == name], measured)
         shown = str(name)
         if not parts:
-            parts, shown = _means(oom[oom["setting"] == name], failed), f"{name} (out of memory)"
+            parts, shown = _means(oom[oom["setting"] == name], failed), f"{name}{_MARK}"
         if parts:
             rows.append({"setting": shown, **parts})
     return pd.DataFrame(rows)
@@ -69,6 +74,13 @@ def _columns(runs: pd.DataFrame, out_of_memory: bool) -> dict[str, list[str]]:
             if match and match[1] in names:
                 found[part].append(column)
     return found
+
+
+def label(parts: pd.DataFrame) -> str:
+    """What the bars' length is."""
+    if parts["setting"].str.endswith(_MARK).any():
+        return f"predicted peak while training;{_MARK}: alive then"
+    return "predicted peak while training"
 
 
 def draw(parts: pd.DataFrame, label: str) -> Figure:
