@@ -175,7 +175,8 @@ class Words:
             now = int(self._evidence.seeds.max())
             parts.append(f"{max(1, settlement.seeds - now)} more seeds each ({self._flag(settlement.seeds)})")
         if settlement.examples and self._evidence.n_examples:
-            parts.append(f"{settlement.examples:,} validation examples instead of {self._evidence.n_examples:,}")
+            what = "groups of validation examples" if self._evidence.in_groups else "validation examples"
+            parts.append(f"{settlement.examples:,} {what} instead of {self._evidence.n_examples:,}")
         needed = " and ".join(parts)
         return f"{needed} would settle it with a chance of {CHANCE:.0%}, if the difference is as seen."
 

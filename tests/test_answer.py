@@ -40,7 +40,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
 def options(written: Written, out: Path, **changes: object) -> dict:
     base = {
         "study": None, "source": None, "compare": None, "threshold": 0.99, "margin": None, "direction": None,
-        "memory_metric": "max_memory_allocated", "allow": [], "pdf": False, "out": str(out),
+        "memory_metric": "max_memory_allocated", "allow": [], "group": None, "pdf": False, "out": str(out),
         "tracking": {"uri": written.uri, "experiment": written.experiment},
     }  # fmt: skip
     return {**base, **changes}

@@ -16,7 +16,8 @@ GOOD = "setting,score,max_memory_allocated\nfft,0.90,100\nlora,0.895,40\nqlora,0
 def options(path: Path, out: Path, **changes: object) -> dict:
     base = {
         "study": None, "source": str(path), "compare": None, "threshold": 0.99, "margin": None, "direction": None,
-        "memory_metric": "max_memory_allocated", "allow": [], "pdf": False, "out": str(out), "tracking": {},
+        "memory_metric": "max_memory_allocated", "allow": [], "group": None, "pdf": False, "out": str(out),
+        "tracking": {},
     }  # fmt: skip
     return {**base, **changes}
 
