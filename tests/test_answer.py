@@ -49,7 +49,7 @@ def options(written: Written, out: Path, **changes: object) -> dict:
 def test_a_study_s_report_and_what_mlflow_shows(written: Written, tmp_path: Path):
     said = answer.answer(options(written, tmp_path / "out", study="good"))
     assert "Use lora: exact_match 0.8975, 99.4% of the best (fft, 0.9025)" in said
-    assert "With seeds and examples drawn anew" in said
+    assert "with other seeds and examples" in said
     told = json.loads((tmp_path / "out/recommendation.json").read_text())
     assert {s["setting"]: s["verdict"] for s in told["settings"]}["tiny"] == "fails"
     assert set(told["files"]) == {file.name for file in (tmp_path / "out").iterdir()}
