@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from sweep import redact
+from sweep.composing import share_config_store
 from sweep.errors import ConfigError, Fault, UserError, alternatives, first_line
 
 # What Hydra and OmegaConf raise while they compose: their own errors, and plain ones where an override is of a kind
@@ -42,6 +43,7 @@ def guarded(application: Callable[[], Any], conf: Path, config_name: str, examin
 
     Help, `--cfg`, `--info` and completion are Hydra's own and are not checked.
     """
+    share_config_store()
     args, _ = get_args_parser().parse_known_args()
     looks_only = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
     try:
@@ -94,6 +96,7 @@ class Composer:
     """Hydra's own composition, with its own search path, without its launch."""
 
     def __init__(self, conf: Path, extra: str | None, config_name: str):
+        share_config_store()
         self._config_name = config_name
         search_path = create_config_search_path(str(conf.absolute()))
         if extra is not None:
