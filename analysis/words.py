@@ -177,7 +177,7 @@ class Words:
         score = f"{self._metric} {units.show_score(row.score, row.score_halfwidth)}"
         rival = ""
         if settlement.rival != row.setting:
-            rival = f" It is {settlement.rival}, perhaps the best, that it is hardest to compare with."
+            rival = f" What makes it unsure is {settlement.rival}, which may be the true best."
         seen = f"{score} is {abs(distance):.4f} {side} the bar: so little that chance can have put it there.{rival}"
         return Row(str(row.setting), seen, self._next_step(settlement))
 

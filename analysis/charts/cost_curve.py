@@ -182,9 +182,11 @@ def _draw_below(axes: Axes, outside: pd.DataFrame, looks: style.Looks) -> None:
     if outside.empty:
         return
     low, high = axes.get_ylim()
-    for row in outside.itertuples():
-        edge = low if row.score < low else high
-        axes.plot(row.cost, edge, "|", color=looks[row.variant][0], markersize=9, mew=1.6, clip_on=False, zorder=5)
+    for variant, group in outside.groupby("variant", sort=False):
+        edges = np.where(group["score"] < low, low, high)
+        axes.plot(
+            group["cost"], edges, "|", color=looks[str(variant)][0], markersize=9, mew=1.6, clip_on=False, zorder=5
+        )
 
 
 def _names(axes: Axes, settings: pd.DataFrame, looks: style.Looks) -> list[labels.Label]:

@@ -52,6 +52,7 @@ def place(
     """
     figure = axes.figure
     figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # names are placed for this layout
     renderer = figure.canvas.get_renderer()
     scale = figure.dpi / 72
     points = [(label.x, label.y, label.radius) for label in labels] + list(marks)

@@ -45,22 +45,22 @@ _MOST = 12  # bars
 def data(settings: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """One row per setting that has parts: `setting` (marked where it ran out of memory: then they are what was alive at
     that moment) and bytes per part, means over its runs, smallest memory first; empty where no run has them."""
-    measured, failed = _columns(runs, out_of_memory=False), _columns(runs, out_of_memory=True)
-    ok, oom = runs[runs["outcome"] == "ok"], runs[runs["outcome"] == "oom"]
+    measured = _means(runs[runs["outcome"] == "ok"], _columns(runs, out_of_memory=False))
+    failed = _means(runs[runs["outcome"] == "oom"], _columns(runs, out_of_memory=True))
     rows = []
     for name in settings.sort_values(["memory", "setting"])["setting"]:
-        parts = _means(ok[ok["setting"] == name], measured)
-        shown = str(name)
-        if not parts:
-            parts, shown = _means(oom[oom["setting"] == name], failed), f"{name}{_MARK}"
-        if parts:
-            rows.append({"setting": shown, **parts})
+        if name in measured:
+            rows.append({"setting": str(name), **measured[name]})
+        elif name in failed:
+            rows.append({"setting": f"{name}{_MARK}", **failed[name]})
     return pd.DataFrame(rows)
 
 
-def _means(runs: pd.DataFrame, columns: dict[str, list[str]]) -> dict[str, float]:
-    sums = {part: runs[names].astype(float).sum(axis=1, min_count=1).mean() for part, names in columns.items() if names}
-    return {part: float(value) for part, value in sums.items() if pd.notna(value)}
+def _means(runs: pd.DataFrame, columns: dict[str, list[str]]) -> dict[str, dict[str, float]]:
+    """setting → its parts, for those that have any."""
+    sums = pd.DataFrame({part: runs[names].astype(float).sum(axis=1, min_count=1) for part, names in columns.items()})
+    means = sums.groupby(runs["setting"]).mean().dropna(how="all")
+    return {str(name): {part: v for part, v in row.items() if pd.notna(v)} for name, row in means.iterrows()}
 
 
 def _columns(runs: pd.DataFrame, out_of_memory: bool) -> dict[str, list[str]]:
