@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from store import CONDITIONS, Written, record
 
-from analysis import answer, mlflow_view
+from analysis import answer, mlflow_view, present, write
 from analysis.load import Store
 from sweep.errors import UserError
 from sweep.record import Outcome
@@ -90,9 +90,13 @@ def test_the_saved_view_is_what_mlflow_s_page_inflates():
 
 
 def test_a_study_still_running_is_answered_so_far(written: Written, tmp_path: Path):
-    said = answer.answer(options(written, tmp_path / "out", study="going on"))
-    assert "The answer so far: the study has not ended." in said
-    assert "The answer so far" in (tmp_path / "out/report.html").read_text()
+    asked = options(written, tmp_path, study="going on")
+    made = answer.of_study(Store(written.uri, written.experiment).study("going on"), asked)
+    said = "The answer so far: the study has not ended."
+    assert said in answer.summary(made, tmp_path)
+    page = write.environment().get_template("report.html.j2")
+    assert said in page.render(report=made, charts={}, left_out=[], main="", **write.page_script())
+    assert present.note(made).startswith(f"*{said}*")
 
 
 def test_no_study_lists_them(written: Written, tmp_path: Path):
@@ -124,6 +128,8 @@ def test_two_studies_side_by_side(written: Written, tmp_path: Path):
     assert "Both pick lora" in said or "picks" in said
     page = (tmp_path / "out/comparison.html").read_text()
     assert SCRIPT not in page
+    assert "The answer so far: the study has not ended." in page
+    assert "The answer so far: the study has not ended." in said
     table = pd.read_csv(tmp_path / "out/comparison.csv").set_index("setting")
     assert table.loc["fft", "score_change"] == "+0.0000" or table.loc["fft", "score_change"] == 0
     assert (tmp_path / "out/comparison.png").exists()
