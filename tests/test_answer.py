@@ -63,6 +63,7 @@ def test_a_study_s_report_and_what_mlflow_shows(written: Written, tmp_path: Path
     study = store.study("good")
     parent = store.client.get_run(study.parent_id)
     assert parent.data.tags["mlflow.note.content"].splitlines()[0].startswith("**Use lora: exact_match 0.8975")
+    assert parent.info.run_name == "good: use lora, 38.1 MiB"
     assert parent.data.tags["pick"] == "lora"
     assert 0 < float(parent.data.tags["pick.stability"]) <= 1
     kept = {Path(file.path).name for file in store.client.list_artifacts(study.parent_id, "report")}

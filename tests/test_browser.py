@@ -110,8 +110,10 @@ def links(written: Written) -> Iterator[list[str]]:
             break
     yield found
     server.terminate()
-    server.wait(20)
+    assert server.wait(20) == 0
     server.stdout.close()
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0  # no server is left behind
 
 
 def test_mlflow_opens_at_score_against_memory(links: list[str], browser: Browser, tmp_path: Path):
@@ -129,6 +131,7 @@ def test_the_study_s_row_opens_with_the_answer(links: list[str], browser: Browse
     browser.open(links[1], width=1400, height=1000)
     browser.wait_for("document.body.innerText.includes('Use lora: exact_match 0.9')")
     browser.wait_for("document.body.innerText.includes('pick.verdict')")
+    assert browser.run("document.querySelector('h1, h2').innerText") == "seen: use lora, 38.1 MiB"
     assert "picklora" in re.sub(r"[\s:]+", "", browser.run("document.body.innerText"))
 
 
