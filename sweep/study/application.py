@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hydra.core.utils import JobReturn
-from omegaconf import DictConfig
 
 from sweep.study.dimension import Value
 from sweep.study.space import Params, Space
@@ -94,12 +93,3 @@ class Application(ABC):
     @abstractmethod
     def close(self, trials: Trials, finished: bool) -> None:
         """The study has ended, in good order or not."""
-
-
-def composed_with(loader: Any, config: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """A job's config, in reach of Hydra's resolvers."""
-    from hydra.core.hydra_config import HydraConfig
-
-    composed = loader.load_sweep_config(config, list(overrides))
-    HydraConfig.instance().set_config(composed)
-    return composed
