@@ -92,7 +92,7 @@ def cuda_is_untouched() -> bool:
 
 def _redirect_output(log_file: str) -> None:
     logging.basicConfig(level=logging.INFO, format="[%(asctime)s][%(name)s][%(levelname)s] %(message)s")
-    descriptor = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    descriptor = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)  # not masked yet
     sys.stdout.flush()
     sys.stderr.flush()
     os.dup2(descriptor, 1)

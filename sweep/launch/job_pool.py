@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -33,6 +34,9 @@ class JobPool:
         self._supervised = getattr(application.task_function, "supervised", None)
         if self._supervised:
             self._compositions = Compositions(application.context.config_loader, application.config)
+        self.places = ", ".join(
+            f"{lease} × {count}" if count > 1 else str(lease) for lease, count in Counter(leases).items()
+        )
         self._composing = threading.Lock()  # Hydra's resolvers look at one config per process
         self._open = ExitStack()
         self.pool = Pool(leases)

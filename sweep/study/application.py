@@ -79,8 +79,11 @@ class Application(ABC):
     def entry(self, replicate: Replicate, returned: JobReturn) -> Entry:
         """What came of a job. Raises what is not the job's own fault."""
 
-    def announce(self, left: int) -> None:  # noqa: B027  not worth a word for a function
-        """Say what is about to happen."""
+    def announce(self, left: int, places: str) -> None:  # noqa: B027  not worth a word for a function
+        """Say what is about to happen: so many jobs, and where."""
+
+    def conclude(self, arguments: Sequence[str]) -> None:  # noqa: B027  nor this
+        """Say what a person would do next, given the command's arguments."""
 
     def gives_up(self, max_failure_rate: float | None, at_least: int) -> bool:
         """Whether so much has failed, of `at_least` jobs, that nothing more is to be launched."""

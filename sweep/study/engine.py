@@ -94,7 +94,6 @@ class Engine:
                 with trials.lock():
                     app.open(trials, settings)
                     proposals.enqueue()
-                app.announce(proposals.left())
                 returns = self._run(app, proposals, folder)
             except BaseException:
                 self._leave(app, trials, finished=False)
@@ -102,6 +101,7 @@ class Engine:
             self._leave(app, trials, finished=True)
         self._save_results(trials, folder)
         app.require_complete(options.get("max_failure_rate"))
+        app.conclude(arguments)
         return returns
 
     def settings(self, arguments: Sequence[str]) -> tuple[list[Setting], bool]:
@@ -188,12 +188,12 @@ class Engine:
     def _run(self, app: Application, proposals: Proposals, folder: Path) -> list[list[JobReturn]]:
         returns: list[tuple[int, JobReturn]] = []
         batches: list[list[JobReturn]] = []
-        bar = progress.Progress(proposals.left())
         number = _next_index(folder)
         numbers: dict[tuple[int, Any], int] = {}
         most_failures = self._options.get("max_failure_rate")
-        try:
-            with self._launcher(app) as launcher:
+        with self._launcher(app) as launcher:
+            app.announce(proposals.left(), launcher.places)
+            with progress.Progress(proposals.left(), app.study_name) as bar:
                 while True:
                     while launcher.free and not app.gives_up(most_failures, self._n_jobs):
                         replicate = proposals.next()
@@ -217,8 +217,6 @@ class Engine:
                     if isinstance(launcher, Batches):
                         batches.append([returned for _, returned in returns])
                         returns.clear()
-        finally:
-            bar.close()
         return batches or [[returned for _, returned in sorted(returns, key=lambda pair: pair[0])]]
 
     def _launcher(self, app: Application) -> Any:
@@ -232,7 +230,8 @@ class Engine:
                 "hydra.sweeper.pruner needs runs that can be asked while they go on, and hydra/launcher="
                 f"{HydraConfig.get().runtime.choices.get('hydra/launcher')} hides them; take hydra/launcher=paretune"
             )
-        return Batches(launcher, self._n_jobs)
+        name = HydraConfig.get().runtime.choices.get("hydra/launcher")
+        return Batches(launcher, self._n_jobs, str(name))
 
     def _own_number(self, folder: Path, number: int) -> int:
         """The next job number of which no folder exists, claimed by making it: another coordinator may write there."""

@@ -6,6 +6,7 @@ A run that was deleted in MLflow is run again, whatever Optuna remembers.
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from sweep.config import RunConfig, parse, plain_config
 from sweep.errors import ConfigError, Fault, UserError, first_line
 from sweep.memory.logged import PREDICTED
 from sweep.record import Outcome, Record
-from sweep.study import replicates
+from sweep.study import front, replicates
 from sweep.study.application import Application, Replicate
 from sweep.study.comparable import Setting, name_clashes, require_same, require_same_study
 from sweep.study.ledger import Ledger
@@ -43,6 +44,7 @@ class TrainingRuns(Application):
         self._settings: dict[tuple[Any, ...], Setting] = {}
         self._ledger = Ledger()
         self.ended: list[Record] = []
+        self._front: list[front.Standing] = []
         self.metric_names = None
         self._parent_id: str | None = None
 
@@ -175,12 +177,13 @@ class TrainingRuns(Application):
                 found[seed] = Entry(outcome="killed")
         return found
 
-    def announce(self, left: int) -> None:
+    def announce(self, left: int, places: str) -> None:
         there = sum(record.seed in self.seeds() for record in self._ledger.all())
         if left == 0:
             log.info("All %d runs of study %s are there already.", there, self.study_name)
         else:
-            log.info("%d of %d runs are there; launching %d.", there, there + left, left)
+            known = f"study {self.study_name}: {there} of {there + left} runs are there"
+            log.info("%s; launching %d on %s.", known, left, places)
 
     def order(self, settings: Sequence[Params]) -> list[Params]:
         """Smallest memory first, where all of it can be foretold: an out-of-memory then comes late, and pruning, which
@@ -219,7 +222,16 @@ class TrainingRuns(Application):
         record = _record_of(returned)
         self.ended.append(record)
         log.info("\n".join([progress.line(record), *remarks.lines(record)]))
+        self._tell_front()
         return self._entry(record)
+
+    def _tell_front(self) -> None:
+        """Where the last run has changed it."""
+        runs = [*self._ledger.all(), *self.ended]
+        standings = front.front(runs, self.study.memory_metric, self.directions[0] == "maximize")
+        if len({run.setting for run in runs}) > 1 and standings and standings != self._front:
+            log.info(front.line(standings))
+        self._front = standings
 
     def _entry(self, record: Record) -> Entry:
         from sweep.study.trials import Entry
@@ -274,6 +286,11 @@ class TrainingRuns(Application):
                 "no run of this study was ok, so that it has no answer. Out of memory: smaller micro-batches, shorter "
                 "sequences, activation checkpointing or QLoRA. Diverged: a lower learning rate."
             )
+
+    def conclude(self, arguments: Sequence[str]) -> None:
+        elsewhere = [shlex.quote(argument) for argument in arguments if argument.startswith("tracking")]
+        command = " ".join(["python -m analysis", f"study={self._first.study.name}", *elsewhere])
+        log.info("The study is complete. Its answer: %s", redact.text(command))
 
 
 def _record_of(returned: JobReturn) -> Record:
