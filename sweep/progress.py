@@ -30,8 +30,8 @@ class _Bar:
 
 
 class Progress:
-    """A bar over the runs of a study, with the phase of a running one: `mine 3/8 runs [01:10<01:57, 2 running] fft · seed
-    0: training 120/300`. Nothing is drawn where standard error is not a terminal."""
+    """A bar over the runs of a study, with the phase of a running one: `mine 3/8 runs [01:10<01:57, 2 running]
+    lora_r8 · seed 0: training 120/300`. Nothing is drawn where standard error is not a terminal."""
 
     def __init__(self, total: int, study: str | None = None):
         drawn = sys.stderr.isatty()

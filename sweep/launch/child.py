@@ -5,6 +5,7 @@ The fork server imports this module before anything else.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib
 import logging
@@ -21,7 +22,8 @@ from typing import Any, NamedTuple
 from sweep.errors import UserError
 
 QUESTIONS = frozenset({"reason_to_stop"})  # events that the child awaits an answer to
-MAIN = "PARETUNE_MAIN"  # the script that was started, for the fork server
+SERVER = "PARETUNE_SERVER"  # in the fork server's environment: the script that was started, or nothing
+_SIGNAL_AT_PARENTS_DEATH = 1  # prctl's PR_SET_PDEATHSIG
 
 
 class Event(NamedTuple):
@@ -112,7 +114,16 @@ def _die_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-# In the fork server, which imports this module first: its children would import the script that was started, which may
-# not be meant to be imported (what multiprocessing calls safe importing of the main module).
-if MAIN in os.environ:
-    sys.modules["__main__"].__file__ = os.environ.pop(MAIN)
+def _be_the_server(script: str) -> None:
+    """In the fork server, which imports this module first.
+
+    It dies with the coordinator: of itself it would notice only after its imports. And it says that it has the script
+    that was started, or its children would import it, which may not be meant to be imported.
+    """
+    ctypes.CDLL(None).prctl(_SIGNAL_AT_PARENTS_DEATH, signal.SIGKILL)
+    if script:
+        sys.modules["__main__"].__file__ = script
+
+
+if SERVER in os.environ:
+    _be_the_server(os.environ.pop(SERVER))

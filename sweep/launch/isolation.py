@@ -80,8 +80,7 @@ def warm_up(preload: str = HEAVY, env: Mapping[str, str] | None = None) -> None:
         forkserver._forkserver._stop()
     _preload = preload
     multiprocessing.get_context("forkserver").set_forkserver_preload([child.__name__, _preload])
-    main = spawn.get_preparation_data("").get("init_main_from_path")
-    names = {**(env or {}), **({child.MAIN: main} if main else {})}
+    names = {**(env or {}), child.SERVER: spawn.get_preparation_data("").get("init_main_from_path", "")}
     ignored = handling(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is not for the server
     with _starting, _environment(names), ignored:
         forkserver.ensure_running()
