@@ -26,6 +26,7 @@ from sweep.memory.prediction import Machine
 def machine(described: Machine, log: EventLog, *, padded: bool, kernel: str | None, seen: set[str]) -> Iterator[str]:
     """Inside, tensors are fake, on a device like the one described; yields the device's name. `log` is told of
     the parts of a step, and is to be entered. `kernel` forces the attention kernel; `seen` collects those that ran."""
+    kernels.know_bitsandbytes()
     with ExitStack() as stack:
         if described.kind == "cuda":
             device = accelerator.register()
@@ -88,7 +89,6 @@ def _cuda(described: Machine, kernel: str | None, seen: set[str]) -> Iterator[An
     import transformers.training_args
     from torch.utils import _foreach_utils
 
-    kernels.know_bitsandbytes()
     yield mock.patch.dict(os.environ, ACCELERATE_TORCH_DEVICE=accelerator.DEVICE)
     yield mock.patch.object(transformers.training_args, "is_torch_bf16_gpu_available", return_value=True)
     # torch takes its foreach loops for plain tensors only: fake ones stand for plain ones here.
