@@ -16,6 +16,10 @@ from sweep.meters.host import peak_rss_bytes, reset_peak_rss
 from sweep.meters.timeline import Moment
 
 
+# The address of a tensor's C++ storage, in one call.
+_address = torch._C._storage_address
+
+
 class LiveStorages(TorchDispatchMode):
     """Sums the bytes of distinct live tensor storages, and keeps the peak, while it is entered.
 
@@ -28,7 +32,8 @@ class LiveStorages(TorchDispatchMode):
         super().__init__()
         self.live_bytes = 0
         self.peak_bytes = 0
-        self._counted: dict[int, _Counted] = {}  # by the address of the C++ storage
+        self._counted: dict[int, tuple[weakref.ref, int]] = {}  # by the address of the C++ storage, with its size
+        self._addresses: dict[int, int] = {}  # by the id of the weak reference
         self._replaced: list[Any] = []  # torch.get_rng_state, once for each time that the mode is entered
         self._kinds: dict[int, str] = {}  # by operator, which lives as long as the program
 
@@ -39,22 +44,20 @@ class LiveStorages(TorchDispatchMode):
 
     def add(self, tensor: torch.Tensor) -> None:
         """Count this tensor's storage, if it is not counted yet."""
-        storage = tensor.untyped_storage()
-        address = storage._cdata
-        if address in self._counted:
-            return
-        size = storage.nbytes()
-        if not size or storage.device.type == "meta":
-            return
-        counted = self._counted[address] = _Counted(storage, self._freed)
-        counted.address, counted.size = address, size
-        self.live_bytes = live = self.live_bytes + size
-        if live > self.peak_bytes:
-            self.peak_bytes = live
+        address = _address(tensor)
+        if address not in self._counted and not tensor.is_meta:
+            storage = tensor.untyped_storage()
+            size = storage.nbytes()
+            if size:
+                reference = weakref.ref(storage, self._freed)
+                self._counted[address] = reference, size
+                self._addresses[id(reference)] = address
+                self.live_bytes = live = self.live_bytes + size
+                if live > self.peak_bytes:
+                    self.peak_bytes = live
 
-    def _freed(self, counted: _Counted) -> None:
-        self.live_bytes -= counted.size
-        del self._counted[counted.address]
+    def _freed(self, reference: weakref.ref) -> None:
+        self.live_bytes -= self._counted.pop(self._addresses.pop(id(reference)))[1]
 
     def reset_peak(self) -> None:
         self.peak_bytes = self.live_bytes
@@ -87,15 +90,21 @@ class LiveStorages(TorchDispatchMode):
             with self:  # straight to its kernel, whose temporaries are then seen
                 result = func.redispatch(_CPU, *args, **(kwargs or {}))
         else:
-            result = func(*args, **kwargs) if kwargs else func(*args)
+            result = func._op(*args, **kwargs) if kwargs else func._op(*args)
         if kind is _VIEW:  # half of a step's operators; the storage counts at the operator that computes with it
             return result
-        self._add_all(args)
+        counted = self._counted
+        for value in args:
+            if isinstance(value, torch.Tensor):
+                if _address(value) not in counted:  # nearly all are: this is where an operator's cost is saved
+                    self.add(value)
+            elif isinstance(value, list | tuple):
+                self._add_all(value)
         if kwargs:
             self._add_all(kwargs.values())
         if isinstance(result, torch.Tensor):
             self.add(result)
-        else:
+        elif result is not None:
             self._add_all((result,))
         return result
 
@@ -112,14 +121,6 @@ def _kind(func: Any) -> str:
         return _PYTHON
     aliases = [value.alias_info for value in func._schema.returns]
     return _VIEW if aliases and all(alias is not None and not alias.is_write for alias in aliases) else _PLAIN
-
-
-class _Counted(weakref.ref):
-    """A storage that is counted, and what it is counted with."""
-
-    __slots__ = ("address", "size")
-    address: int
-    size: int
 
 
 def model_tensors(model: torch.nn.Module) -> Iterator[torch.Tensor]:
