@@ -92,7 +92,7 @@ def test_a_file_without_a_header_takes_given_names(tmp_path: Path):
         ("a.jsonl", b'{"text": 1}\n{"text": \n', r"a.jsonl, line 2: is not JSON"),
         ("a.jsonl", b'{"text": 1}\n[1]\n', r"a.jsonl, line 2: is list, not an object"),
         ("a.parquet", b"PAR1 no", "cannot be read as Parquet"),
-        ("a.json", b'[{"text": 1},\n 3]', "line 2: is int, not an object"),
+        ("a.json", b'[{"text": 1},\n 3]', "entry 2: is int, not an object"),
     ],
 )
 def test_what_cannot_be_read_is_told_with_its_line(tmp_path: Path, name: str, content: bytes, told: str):
@@ -172,7 +172,7 @@ def test_faults_of_files_are_told_before_anything_is_read(tmp_path: Path):
     assert "format" in told(test=str(tmp_path / "notes.xyz"))["test"]
     assert "did you mean text?" in told(columns={"txt": "a"})["columns"]
     assert "is no template" in told(columns={"text": "{open"})["columns"]
-    assert "names of columns only" in told(columns={"text": "{a.__class__}"})["columns"]
+    assert "names of columns only" in told(columns={"text": "{a!r}"})["columns"]
     assert "names no file" in told(train=[])["train"]
 
 

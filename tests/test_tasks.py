@@ -85,7 +85,7 @@ def fit(
         Train(**values),
         learning_rate=rate,
         seed=0,
-        token_loss=task.token_loss,
+        shifted=task.shifted,
         report=Losses(),
     )
     return losses
