@@ -111,8 +111,9 @@ def matthews(sums: Sums) -> np.ndarray:
 def pearson(sums: Sums) -> np.ndarray:
     """Correlation of two numbers x and y, from their sums, those of their squares and products, and the count n."""
     n, x, y = sums["n"], sums["x"], sums["y"]
-    spread = (n * sums["xx"] - x * x) * (n * sums["yy"] - y * y)
-    return np.where(spread > 0, (n * sums["xy"] - x * y) / np.sqrt(np.maximum(spread, 1e-300)), 0.0)
+    spread_x, spread_y = n * sums["xx"] - x * x, n * sums["yy"] - y * y
+    varied = (spread_x > 1e-12 * n * sums["xx"]) & (spread_y > 1e-12 * n * sums["yy"])  # beyond rounding
+    return np.where(varied, (n * sums["xy"] - x * y) / np.sqrt(np.where(varied, spread_x * spread_y, 1.0)), 0.0)
 
 
 def perplexity(sums: Sums) -> np.ndarray:

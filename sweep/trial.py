@@ -180,8 +180,8 @@ def prepare(config: Mapping[str, Any], report: Report) -> dict[str, str]:
         raise UserError("train.liger needs a CUDA GPU and the package liger-kernel (pip install liger-kernel)")
     if parsed.train.precision == "fp16" and device != "cuda":
         raise UserError(
-            "train.precision = fp16 needs a GPU: on the CPU, accelerate would train in fp32 without a word; use bf16 or "
-            "fp32"
+            "train.precision = fp16 needs a GPU: on the CPU, accelerate would train in fp32 without a word; use bf16, "
+            "or fp32"
         )
     data_facts = parsed.task.data.prepare(report)
     data = parsed.task.data.load()

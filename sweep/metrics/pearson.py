@@ -9,6 +9,8 @@ from typing import ClassVar
 
 from sweep.metrics import Answers, CorpusMetric
 
+ROUNDING = 1e-12  # what a spread of 0 may come out as, beside the squares that it is a difference of
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pearson(CorpusMetric):
@@ -41,5 +43,6 @@ class Pearson(CorpusMetric):
     def from_sums(self, sums: Mapping[str, float]) -> float:
         n = sums["n"]
         covariance = n * sums["xy"] - sums["x"] * sums["y"]
-        spread = (n * sums["xx"] - sums["x"] ** 2) * (n * sums["yy"] - sums["y"] ** 2)
-        return covariance / math.sqrt(spread) if spread > 0 else 0.0
+        spreads = [n * sums[both] - sums[one] ** 2 for one, both in (("x", "xx"), ("y", "yy"))]
+        constant = any(spread <= ROUNDING * n * sums[both] for spread, both in zip(spreads, ("xx", "yy"), strict=True))
+        return 0.0 if constant else covariance / math.sqrt(spreads[0] * spreads[1])
