@@ -105,7 +105,7 @@ def test_dots_lead_into_what_is_nested(tmp_path: Path):
     columns = {"prompt": "{question} {answers.start.0}", "response": "answers.text.0"}
     examples = files(path, validation=str(path), columns=columns).load().train
     assert {"prompt": "who 2? 0", "response": "she 2"} in examples
-    with pytest.raises(UserError, match="column 'answers.text.2' has no value"):
+    with pytest.raises(UserError, match=r"column 'answers\.text\.2' has no value"):
         files(path, columns={"prompt": "question", "response": "answers.text.2"}).load()
 
 
@@ -256,8 +256,9 @@ def test_numbered_labels_of_the_hub_come_with_their_names(tmp_path: Path):
     split = datasets.Dataset.from_dict({"text": ["a", "b", "c"], "label": [0, 1, -1]}, features=features)
     split.to_parquet(tmp_path / "train.parquet")
     by_library = HubTable(split, "x").rows([2, 1, 0])
-    whole = Files(train=str(tmp_path / "train.parquet"), validation_fraction=0.4, skip_incomplete=True, split_seed=1)
-    assert whole.load().labels == HubTable(split, "x").labels["label"] == ("neg", "pos")
+    train = str(tmp_path / "train.parquet")
+    assert Files(train=train, validation=train, skip_incomplete=True).load().labels == ("neg", "pos")
+    assert HubTable(split, "x").labels == {"label": ["neg", "pos"]}
     assert [row["label"] for row in by_library] == [None, "pos", "neg"]
     assert [row["label"] for row in read(tmp_path / "train.parquet").rows] == ["neg", "pos", None]
     loaded = load_split(str(tmp_path), None, None, "train")  # what a Hub id goes through too
