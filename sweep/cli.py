@@ -33,6 +33,10 @@ _PLAIN = (ValueError, TypeError, LookupError, AttributeError, AssertionError)
 NOT_COMPOSED = (HydraException, OmegaConfBaseException, YAMLError, *_PLAIN)
 FULL_ERROR = "HYDRA_FULL_ERROR"
 INTERRUPTED = 130  # the shell's code for Ctrl-C
+_ONE_EXPERIMENT = (
+    "names several: each is a study of its own, with its own data and variants. One after the other: "
+    "for e in a b; do python -m sweep -m experiment=$e; done"
+)
 
 
 Examine = Callable[[DictConfig, bool], Iterable[Fault]]  # a composed config, and whether for a multirun → its faults
@@ -146,6 +150,9 @@ class Composer:
                 parsed.append(self.parse(text))
             except NOT_COMPOSED as error:
                 faults.append(Fault(text, "", f"is not an override: {first_line(error)}"))
+        for override in parsed:
+            if override.key_or_group == "experiment" and override.is_sweep_override():
+                raise ConfigError([Fault("experiment", _text(override).partition("=")[2], _ONE_EXPERIMENT)])
         fixed = [o for o in parsed if not o.is_sweep_override()]
         try:
             self.compose([_text(o) for o in fixed], multirun=False)
