@@ -75,6 +75,8 @@ def precision_on(machine: Machine, name: str) -> str:
 
 
 def _predict(plain: Mapping[str, Any], config: RunConfig, found: Facts, machine: Machine) -> Prediction | Unpredictable:
+    if config.train.sharded:
+        return Unpredictable(reason="a model in parts over several devices (train.parallel=fsdp) is not modelled yet")
     try:
         architecture = config.model.architecture()
         return trace_tier(config, found, machine, architecture)
@@ -116,6 +118,8 @@ def trace_tier(config: RunConfig, found: Facts, machine: Machine, architecture: 
         assumptions["device"] = "CPU: live tensor bytes"
     if config.train.compile:
         assumptions["compile"] = "not modelled: what the compiler fuses needs less"
+    if config.train.devices_per_run > 1:
+        assumptions["devices"] = "each is predicted like a single one; DDP keeps the gradients between steps as well"
     if traced.evaluation_fault:
         assumptions["evaluation"] = traced.evaluation_fault
     return Prediction(

@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sweep.meters import MemoryMeter
 from sweep.meters.alive import quantization_state
 from sweep.meters.host import peak_rss_bytes, reset_peak_rss
 from sweep.meters.timeline import Moment
+from sweep.sharding import local
 
 
 class LiveStorages(TorchDispatchMode):
@@ -29,7 +31,7 @@ class LiveStorages(TorchDispatchMode):
         self.live_bytes = 0
         self.peak_bytes = 0
         self._counted: dict[int, _Counted] = {}  # by the address of the C++ storage
-        self._replaced: list[Any] = []  # torch.get_rng_state, once for each time that the mode is entered
+        self._replaced: list[tuple[Any, Any]] = []  # what stood in their places, each time that the mode is entered
         self._kinds: dict[int, str] = {}  # by operator, which lives as long as the program
 
     @classmethod
@@ -68,20 +70,44 @@ class LiveStorages(TorchDispatchMode):
 
     def __enter__(self) -> LiveStorages:
         """Also sees the random state that activation checkpointing keeps for each block: no operator makes it."""
-        self._replaced.append(torch.get_rng_state)
+        self._replaced.append((torch.get_rng_state, torch.UntypedStorage.resize_))
         torch.get_rng_state = self._rng_state
+        torch.UntypedStorage.resize_ = self._resize()
+        for counted in self._counted.values():  # FSDP keeps the storages of what it gathers, and empties them
+            self._recount(counted)
         return super().__enter__()
 
     def __exit__(self, *exception: Any) -> None:
         super().__exit__(*exception)
-        torch.get_rng_state = self._replaced.pop()
+        torch.get_rng_state, torch.UntypedStorage.resize_ = self._replaced.pop()
+
+    def _recount(self, counted: _Counted) -> None:
+        storage = counted()
+        if storage is not None and storage.nbytes() != counted.size:
+            self.live_bytes += storage.nbytes() - counted.size
+            counted.size = storage.nbytes()
+            self.peak_bytes = max(self.peak_bytes, self.live_bytes)
+
+    def _resize(self) -> Any:
+        resize = torch.UntypedStorage.resize_
+
+        def resized(storage: torch.UntypedStorage, size: int) -> torch.UntypedStorage:
+            resize(storage, size)
+            counted = self._counted.get(storage._cdata)
+            if counted is not None:
+                self._recount(counted)
+            return storage
+
+        return resized
 
     def _rng_state(self) -> torch.Tensor:
-        state = self._replaced[0]()
+        state = self._replaced[0][0]()
         self.add(state)
         return state
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if types and DTensor in types:
+            return NotImplemented  # it comes again as operators on this rank's parts
         kind = self._kinds.get(id(func)) or self._kinds.setdefault(id(func), _kind(func))
         if kind is _PYTHON:
             with self:  # straight to its kernel, whose temporaries are then seen
@@ -123,11 +149,12 @@ class _Counted(weakref.ref):
 
 
 def model_tensors(model: torch.nn.Module) -> Iterator[torch.Tensor]:
-    """Parameters, their gradients, buffers, and the quantisation state that hangs on 4-bit weights."""
+    """Parameters, their gradients, buffers, and the quantisation state that hangs on 4-bit weights. Of a model over
+    several devices, this one's part."""
     for parameter in model.parameters():
-        yield parameter
+        yield local(parameter)
         if parameter.grad is not None:
-            yield parameter.grad
+            yield local(parameter.grad)
         yield from quantization_state(parameter)
     yield from model.buffers()
 

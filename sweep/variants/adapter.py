@@ -44,9 +44,13 @@ class Adapter(Variant):
             raise UserError(f"variant {self.name} does not fit {type(model).__name__}: {first_line(error)}") from error
 
     def save(self, model: PeftModel, folder: Path) -> None:
-        # Without the embeddings, PEFT need not ask the Hub whether the vocabulary was changed: it was not.
-        model.save_pretrained(str(folder), save_embedding_layers=False)
-        (folder / "README.md").unlink(missing_ok=True)  # a form that nobody has filled in
+        from sweep import distributed, sharding
+
+        state = self.trained(model) if sharding.is_sharded(model) else None
+        if distributed.is_main():
+            # Without the embeddings, PEFT need not ask the Hub whether the vocabulary was changed: it was not.
+            model.save_pretrained(str(folder), save_embedding_layers=False, state_dict=state)
+            (folder / "README.md").unlink(missing_ok=True)  # a form that nobody has filled in
 
     def restore(self, base: PreTrainedModel, folder: Path) -> PeftModel:
         from peft import PeftModel
