@@ -63,7 +63,9 @@ class Adapter(Variant):
                 f"variant {self.name} adds to the input and not to the weights: there is nothing to merge it into. "
                 "Export it as it is: merge=false"
             )
-        return model.merge_and_unload(safe_merge=True)
+        merged = model.merge_and_unload(safe_merge=True)
+        _unwrap_heads(merged)
+        return merged
 
 
 def heads(model: PreTrainedModel, task_type: str) -> list[str]:
@@ -79,6 +81,16 @@ def heads(model: PreTrainedModel, task_type: str) -> list[str]:
         for name, child in model.named_children()
         if name != model.base_model_prefix and next(child.parameters(), None) is not None
     ]
+
+
+def _unwrap_heads(merged: PreTrainedModel) -> None:
+    """PEFT (0.21) leaves trained heads in their wrappers where normalisation layers were tuned: saved so, a model would
+    be loaded with a new head."""
+    from peft.utils import ModulesToSaveWrapper
+
+    for name, module in list(merged.named_modules()):
+        if isinstance(module, ModulesToSaveWrapper):
+            merged.set_submodule(name, module.modules_to_save[module.active_adapter])
 
 
 def has_conv1d(model: nn.Module) -> bool:
