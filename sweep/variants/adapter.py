@@ -63,9 +63,8 @@ class Adapter(Variant):
                 f"variant {self.name} adds to the input and not to the weights: there is nothing to merge it into. "
                 "Export it as it is: merge=false"
             )
-        merged = model.merge_and_unload(safe_merge=True)
-        _unwrap_heads(merged)
-        return merged
+        _unwrap_heads(model)
+        return model.merge_and_unload(safe_merge=True)
 
 
 def heads(model: PreTrainedModel, task_type: str) -> list[str]:
@@ -83,14 +82,14 @@ def heads(model: PreTrainedModel, task_type: str) -> list[str]:
     ]
 
 
-def _unwrap_heads(merged: PreTrainedModel) -> None:
-    """PEFT (0.21) leaves trained heads in their wrappers where normalisation layers were tuned: saved so, a model would
-    be loaded with a new head."""
+def _unwrap_heads(model: PeftModel) -> None:
+    """The trained heads in their own places, before PEFT (0.21) merges: of LN tuning it would leave them wrapped, so
+    that the saved model is loaded with a new head; IA³'s cannot be merged beside a head of several layers (RoBERTa)."""
     from peft.utils import ModulesToSaveWrapper
 
-    for name, module in list(merged.named_modules()):
+    for name, module in list(model.named_modules()):
         if isinstance(module, ModulesToSaveWrapper):
-            merged.set_submodule(name, module.modules_to_save[module.active_adapter])
+            model.set_submodule(name, module.modules_to_save[module.active_adapter])
 
 
 def has_conv1d(model: nn.Module) -> bool:
