@@ -72,11 +72,12 @@ class LiveStorages(TorchDispatchMode):
 
     def __enter__(self) -> LiveStorages:
         """Also sees the random state that activation checkpointing keeps for each block: no operator makes it."""
+        if not self._replaced:
+            for address in list(self._counted):  # FSDP keeps the storages of what it gathers, and empties them
+                self._recount(address)
         self._replaced.append((torch.get_rng_state, torch.UntypedStorage.resize_))
         torch.get_rng_state = self._rng_state
         torch.UntypedStorage.resize_ = self._resize()
-        for address in self._counted:  # FSDP keeps the storages of what it gathers, and empties them
-            self._recount(address)
         return super().__enter__()
 
     def __exit__(self, *exception: Any) -> None:
