@@ -9,7 +9,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from sweep.__main__ import CONF
-from sweep.composing import share_config_store
+from sweep.composition import share_config_store
 
 COMMAND_LINES = [
     [],
