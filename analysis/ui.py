@@ -48,7 +48,7 @@ def serve(store: Path, host: str, port: int, experiment: str) -> int:
     print(f"Starting the MLflow UI at {base} …", flush=True)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{store.absolute()}",
                "--host", host, "--port", str(port), "--workers", "1",
-               "--uvicorn-opts", "--log-level warning"]  # fmt: skip
+               "--uvicorn-opts", "--log-level warning --timeout-graceful-shutdown 1"]  # fmt: skip
     server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
     try:
         _wait(server, base)
