@@ -66,7 +66,7 @@ def _end(server: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(server.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            server.wait(10)
+            server.wait(3)
 
 
 def _interrupted(*_: object) -> None:

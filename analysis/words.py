@@ -171,8 +171,9 @@ class Words:
         return f"{', '.join(parts)} (verdict: {VERDICT_WORDS[other.verdict]})"
 
     def open_questions(self) -> list[Row]:
-        """What could not be told, smallest memory first, and what would settle it."""
-        return [self._question(row) for _, row in cannot_tell(self._settings).iterrows()]
+        """What could not be told, smallest memory first, and what would settle it; last what nothing would."""
+        rows = [row for _, row in cannot_tell(self._settings).iterrows()]
+        return [self._question(row) for row in sorted(rows, key=lambda row: row.settlement.hopeless)]
 
     def _question(self, row: pd.Series) -> Row:
         settlement: Settlement = row.settlement
@@ -195,8 +196,8 @@ class Words:
             )
         if settlement.hopeless:
             return (
-                f"Too close to call: not even {MOST_SEEDS} seeds or {MOST_EXAMPLES:,} validation examples would be "
-                "likely to tell. For practical purposes it is at the bar: let memory decide, or lower the threshold."
+                f"Too close to call for this much noise: not even {MOST_SEEDS} seeds or {MOST_EXAMPLES:,} validation "
+                "examples would be likely to tell. Let memory decide, or lower the threshold."
             )
         parts = []
         if settlement.seeds:
