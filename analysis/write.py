@@ -24,7 +24,13 @@ from sweep.errors import UserError
 ANSWER = "recommendation.json"
 _TEMPLATES = ("report.html", "report.md", "table.tex")
 # Colours of the charts that the page gives its own: it is read on light and on dark screens.
-_THEMED = {style.INK: "--ink", style.FAINT: "--faint", style.GRID: "--grid", style.PAPER: "--card"}
+_THEMED = {
+    style.INK: "--ink",
+    style.FAINT: "--faint",
+    style.GRID: "--grid",
+    style.PAPER: "--card",
+    style.COLOURS[0].lower(): "--blue",  # too dark for names on a dark screen
+}
 
 
 def write(report: Report, out: Path, suffixes: Sequence[str] = (".svg", ".png")) -> list[Path]:

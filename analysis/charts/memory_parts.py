@@ -104,7 +104,8 @@ def draw(parts: pd.DataFrame, label: str) -> Figure:
         left = pd.Series(0.0, index=shown.index)
         for part in names:
             width = shown[part].fillna(0) / scale
-            axes.barh(range(len(shown)), width, left=left, color=_COLOURS[part], label=part, height=0.62, linewidth=0)
+            axes.barh(range(len(shown)), width, left=left, color=_COLOURS[part], label=part, height=0.62,
+                      edgecolor=style.PAPER, linewidth=0.6)  # fmt: skip
             left += width
         axes.set_yticks(range(len(shown)), [_short(name) for name in shown["setting"]])
         axes.invert_yaxis()

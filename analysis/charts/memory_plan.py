@@ -42,8 +42,8 @@ def draw(bars: pd.DataFrame, cards: Sequence[Mapping[str, Any]]) -> Figure:
             if largest * 0.05 < card["capacity_bytes"] < largest * 1.35:
                 at = card["capacity_bytes"] / scale
                 axes.axvline(at, color=style.INK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=3)
-                axes.annotate(f"{card['label']} GB", (at, 0), xycoords=("data", "axes fraction"), xytext=(2, 3),
-                              textcoords="offset points", fontsize=7.5, color=style.INK)  # fmt: skip
+                axes.annotate(f"{card['label']} GB", (at, 1), xycoords=("data", "axes fraction"), xytext=(0, 2),
+                              textcoords="offset points", ha="center", fontsize=7.5, color=style.INK)  # fmt: skip
     return figure
 
 
