@@ -102,7 +102,10 @@ class Report:
             told.append(f"{runs} repeated with the same setting and seed: the latest counts.")
         told += advice.doubts(self.study.latest())
         if self.evidence.own_variance is None:
-            told.append(f"Noise is known from seeds alone, not from examples: {self.evidence.why_not}.")
+            told.append(
+                "The verdicts allow for the luck of seeds, not for that of the validation examples: "
+                f"{self.evidence.why_not}."
+            )
         return [text for text in told if text]
 
     def table(self) -> list[dict[str, Any]]:

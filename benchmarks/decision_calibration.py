@@ -86,9 +86,12 @@ def evidence_of(study: Simulated, with_examples: bool) -> Evidence:
     settings, seeds, examples = study.scores.shape
     flat = study.scores.reshape(settings * seeds, examples)
     made = from_examples(flat, np.repeat(np.arange(settings), seeds), [str(i) for i in range(settings)])
-    if with_examples:
-        return made
-    return made._replace(own_variance=None, covariance=None, n_examples=None, answer_variance=None)
+    return made if with_examples else without_examples(made)
+
+
+def without_examples(evidence: Evidence) -> Evidence:
+    """What is left of it where nothing is known of single examples."""
+    return evidence._replace(own_variance=None, covariance=None, n_examples=None, answer_variance=None)
 
 
 def measure(studies: list[Simulated], rule: Rule, with_examples: bool = True) -> dict[str, float | int]:

@@ -2,14 +2,15 @@
 
     python -m benchmarks.decision_shapes
 
-A check on `decision_calibration` that shares no code with it, nor the way in which answers come about: an example is
+A check on `decision_calibration` with a simulator of its own, in which answers come about in another way: an example is
 easy (all settings are right), hopeless, or contested; on a contested one a setting is right with a probability that a
 Beta distribution gives each of its seeds, and throws a coin that it partly keeps from seed to seed. The truth is the
 expectation, which is exact. Continuous scores have normal, heavy-tailed (Student's t, 2.5 degrees of freedom) or skewed
 (log-normal) noise of examples.
 
 Each shape is a study drawn at random (4 to 12 settings, 2 to 5 seeds, 300 to 3,000 examples, gaps to the best that are
-wide, narrow, just above or below the bar), with one thing pushed to its extreme.
+wide, narrow, just above or below the bar), with one thing pushed to its extreme. The verdicts from seeds alone are for
+comparison: they know nothing of single examples, and the truth is that of all examples, not of those that were drawn.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import numpy as np
 from analysis.evidence import Evidence, from_examples
 from analysis.rule import Rule
 from analysis.verdicts import FAILS, MEETS, verdicts
+from benchmarks.decision_calibration import without_examples
 from benchmarks.results import save
 
 STUDIES = 300
@@ -203,6 +205,8 @@ def main() -> None:
         studies = [study(rng, shape) for _ in range(options.studies)]
         for threshold in THRESHOLDS:
             figures[f"{name}; threshold {threshold}"] = _told(counts(studies, Rule(threshold)))
+        blind = [(without_examples(evidence), truth) for evidence, truth in studies]
+        figures[f"{name}; threshold {THRESHOLDS[0]}, from seeds alone"] = _told(counts(blind, Rule(THRESHOLDS[0])))
     figures["processor_seconds"] = time.process_time() - started
     save("decision_shapes", figures)
 
