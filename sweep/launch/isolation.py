@@ -115,6 +115,7 @@ def following_calls(at_a_time: int) -> Iterator[None]:
     """While calls follow each other, so many at a time: processes wait for the next ones."""
     global _keep_spares
     _keep_spares = at_a_time
+    _stopping.clear()
     try:
         yield
     finally:

@@ -11,15 +11,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn
 
 from sweep import progress, provenance, redact, remarks
 from sweep.composition import Compositions
 from sweep.config import RunConfig, parse, plain_config
 from sweep.errors import ConfigError, Fault, UserError, first_line
-from sweep.memory.logged import PREDICTED
 from sweep.record import Outcome, Record
-from sweep.study import front, replicates
+from sweep.study import front, replicates, told
 from sweep.study.application import Application, Replicate
 from sweep.study.comparable import Setting, name_clashes, require_same, require_same_study
 from sweep.study.ledger import Ledger
@@ -164,7 +163,7 @@ class TrainingRuns(Application):
 
     def done(self, params: Params) -> dict[Seed, Entry]:
         name = self.setting_of(params).name
-        found = {seed: self._entry(record) for seed, record in self._ledger.done(name).items()}
+        found = {seed: self._told(record) for seed, record in self._ledger.done(name).items()}
         for seed in self.seeds():
             attempts = self._ledger.attempts(name, seed)
             if seed not in found and attempts >= self.study.max_attempts:
@@ -183,7 +182,8 @@ class TrainingRuns(Application):
             log.info("All %d runs of study %s are there already.", there, self.study_name)
         else:
             known = f"study {self.study_name}: {there} of {there + left} runs are there"
-            log.info("%s; launching %d on %s.", known, left, places)
+            most = "at most " if self.study.replicates != "all" else ""
+            log.info("%s; launching %s%d on %s.", known, most, left, places)
 
     def order(self, settings: Sequence[Params]) -> list[Params]:
         """Smallest memory first, where all of it can be foretold: an out-of-memory then comes late, and pruning, which
@@ -219,11 +219,11 @@ class TrainingRuns(Application):
         ]
 
     def entry(self, replicate: Replicate, returned: JobReturn) -> Entry:
-        record = _record_of(returned)
+        record = told.record_of(returned)
         self.ended.append(record)
         log.info("\n".join([progress.line(record), *remarks.lines(record)]))
         self._tell_front()
-        return self._entry(record)
+        return self._told(record)
 
     def _tell_front(self) -> None:
         """Where the last run has changed it."""
@@ -233,28 +233,8 @@ class TrainingRuns(Application):
             log.info(front.line(standings))
         self._front = standings
 
-    def _entry(self, record: Record) -> Entry:
-        from sweep.study.trials import Entry
-
-        measured = record.measurements
-        score = measured.get("score") if record.outcome in (Outcome.OK, Outcome.PRUNED) else None
-        memory = measured.get(self.study.memory_metric)
-        if memory is None and record.outcome is Outcome.OOM:
-            memory = measured.get(PREDICTED)  # never launched: this is what is known
-        budget = self.study.memory_budget_bytes
-        violated = {
-            "out_of_memory": float(record.outcome is Outcome.OOM),
-            "diverged": float(record.outcome is Outcome.DIVERGED),
-            "pruned": float(record.outcome is Outcome.PRUNED),
-        }
-        if budget is not None and memory is not None:
-            violated["memory_budget"] = memory / budget - 1
-        return Entry(
-            outcome=str(record.outcome),
-            values=(score, memory)[: len(self.directions)],
-            violated=violated,
-            final=record.outcome.final,
-        )
+    def _told(self, record: Record) -> Entry:
+        return told.entry_of(record, self.study, len(self.directions))
 
     # The end
 
@@ -291,13 +271,3 @@ class TrainingRuns(Application):
         elsewhere = [shlex.quote(argument) for argument in arguments if argument.startswith("tracking")]
         command = " ".join(["python -m analysis", f"study={self._first.study.name}", *elsewhere])
         log.info("The study is complete. Its answer: %s", redact.text(command))
-
-
-def _record_of(returned: JobReturn) -> Record:
-    """The run's Record. An exception here is not the run's, which has an outcome: it is the store's, or ours."""
-    if returned.status == JobStatus.COMPLETED and isinstance(returned.return_value, Record):
-        return returned.return_value
-    value = returned._return_value  # the property would print all overrides, credentials among them
-    if isinstance(value, BaseException):
-        raise value
-    raise UserError(f"a run returned {type(value).__name__} instead of a Record")
