@@ -121,7 +121,7 @@ class Engine:
     def _application(self) -> Application:
         direction, name = self._options.get("direction"), self._options.get("study_name")
         if not self._ours:
-            return Functions(direction, name)
+            return Functions(self._compositions, direction, name)
         isolation.warm_up()
         return TrainingRuns(self._compositions, direction, name)
 

@@ -67,7 +67,7 @@ class Trials:
         sampler: optuna.samplers.BaseSampler | None = None,
         pruner: optuna.pruners.BasePruner | None = None,
     ):
-        self._storage = storage
+        self._storage: Any = storage
         self._directions = list(directions)
         self._worst = list(worst)
         self._sampler = sampler
@@ -76,6 +76,8 @@ class Trials:
         self.lock = coordinator.StudyLock(storage, name or "")
         try:
             with self.lock():
+                if storage:
+                    self._storage = optuna.storages.RDBStorage(storage, coordinator.connecting(storage))
                 self.study = self._create(name)
                 self._same_objectives()
                 self.space = self._widened(space)
