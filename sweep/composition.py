@@ -1,4 +1,4 @@
-"""Configs of jobs, as Hydra composes them, without composing the same presets again for each job."""
+"""What Hydra composes, without loading, merging and copying the same things again and again."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException
@@ -14,6 +15,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 _KEPT = 64  # compositions of presets
+
+
+def share_config_store() -> None:
+    """Let Hydra share its store of structured configs, which it copies whole for every composition and for every group
+    that `--help` lists (hydra-core 1.3, `CachingConfigRepository`): 8 ms each, half of the time of `--help`.
+
+    Whatever is loaded from the store is a copy already (`ConfigStore.load`), and the store is a singleton.
+    """
+    ConfigStore.__deepcopy__ = lambda store, memo: store
 
 
 class Compositions:
