@@ -28,6 +28,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 _BEAT = "heartbeat:"
 _RUN = "run:"
+STORAGE_FAILS = (SQLAlchemyError, optuna.exceptions.StorageInternalError)
 Seed = int | None  # None where an application knows no seeds
 
 
@@ -189,11 +190,28 @@ class Trials:
 
     def ask(self, order: Iterable[str], exists: Callable[[str, Mapping[str, Value]], bool]) -> Trial:
         """The next trial: one that waits, or one that the sampler proposes. Keys are suggested in `order`, those only
-        that exist under the values before them."""
-        trial = self.study.ask()
-        for key in order:
-            if exists(key, trial.params):
-                suggest(trial, key, self.space[key])
+        that exist under the values before them.
+
+        Raises:
+            UserError: where the sampler raises.
+        """
+        number = len(self.all())
+        try:
+            trial = self.study.ask()
+            number = trial.number
+            for key in order:
+                if exists(key, trial.params):
+                    suggest(trial, key, self.space[key])
+        except STORAGE_FAILS:
+            raise
+        except Exception as error:
+            if number < len(self.all()):
+                self.fail(number)
+            raise UserError(
+                f"hydra.sweeper.sampler = {type(self.study.sampler).__name__} raised as it proposed trial {number}: "
+                f"{type(error).__name__}: {first_line(error)}\n"
+                "Mend it, or choose another; the same command goes on with the trials that are there."
+            ) from error
         return trial
 
     @staticmethod
