@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import advice, units
+from analysis import advice, brackets, units
 from analysis.decide import Decision
 from analysis.evidence import Evidence
 from analysis.pareto import hypervolume
@@ -99,6 +99,7 @@ class Report:
         repeated = self.runs[self.runs["outcome"] == "ok"].duplicated(["setting", "seed"], keep="last").sum()
         if repeated:
             told.append(f"{repeated} run(s) were repeated with the same setting and seed: the latest of each counts.")
+        told += brackets.sentences(brackets.data(self.runs, self.higher_is_better))
         told += advice.doubts(self.study.latest())
         if len(self.settings) == 1:
             told.append("There is one setting, so it is the best by definition: compare it with another.")

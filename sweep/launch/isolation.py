@@ -79,6 +79,8 @@ def warm_up(preload: str = HEAVY, env: Mapping[str, str] | None = None) -> None:
     if preload != _preload and not _running:
         forkserver._forkserver._stop()
     _preload = preload
+    if multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
+        multiprocessing.set_start_method(_method, force=True)  # joblib's workers have one that our children lack
     multiprocessing.get_context("forkserver").set_forkserver_preload([child.__name__, _preload])
     names = {**(env or {}), child.SERVER: spawn.get_preparation_data("").get("init_main_from_path", "")}
     ignored = handling(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is not for the server

@@ -46,6 +46,10 @@ class Entry(NamedTuple):
     def ended(self) -> bool:
         return self.outcome is not None
 
+    def as_attribute(self) -> dict[str, Any]:
+        """Without what is as it mostly is: a person reads it in optuna-dashboard."""
+        return {key: value for key, value in self._asdict().items() if value != Entry._field_defaults[key]}
+
 
 class Trials:
     """One Optuna study.
@@ -185,7 +189,7 @@ class Trials:
 
     def enqueue(self, params: Mapping[str, Value], attributes: Mapping[str, Any], done: Mapping[Seed, Entry]) -> None:
         """A trial of these parameters, to be asked for later; `done` are replicates that are there already."""
-        entries = {_key(seed): entry._asdict() for seed, entry in done.items()}
+        entries = {_key(seed): entry.as_attribute() for seed, entry in done.items()}
         self.study.enqueue_trial(dict(params), user_attrs={**attributes, **entries})
 
     def ask(self, order: Iterable[str], exists: Callable[[str, Mapping[str, Value]], bool]) -> Trial:
@@ -221,11 +225,11 @@ class Trials:
         for key, value in trial.user_attrs.items():
             if key.startswith(_RUN):
                 seed = key.removeprefix(_RUN)
-                found[None if seed == "" else int(seed)] = Entry(**{**value, "values": tuple(value["values"])})
+                found[None if seed == "" else int(seed)] = Entry(**{**value, "values": tuple(value.get("values", ()))})
         return found
 
     def write(self, number: int, seed: Seed, entry: Entry) -> None:
-        self._handle(number).set_user_attr(_key(seed), entry._asdict())
+        self._handle(number).set_user_attr(_key(seed), entry.as_attribute())
 
     def note(self, number: int, attributes: Mapping[str, Any]) -> None:
         """Attributes that a person reads in optuna-dashboard."""
