@@ -62,6 +62,7 @@ class _Worker(NamedTuple):
 
     process: Any
     connection: connection.Connection
+    method: str  # by which it was started
 
     @property
     def waits(self) -> bool:
@@ -191,7 +192,7 @@ def _next_worker() -> _Worker:
     with _lock:
         while _spare:
             worker = _spare.pop()
-            if worker.waits and _method == "forkserver":
+            if worker.waits and worker.method == _method:
                 return worker
             worker.process.kill()
             _running.discard(worker.process)
@@ -200,9 +201,10 @@ def _next_worker() -> _Worker:
 
 def _begin() -> _Worker:
     warm_up(_preload)
-    context = multiprocessing.get_context(_method)
+    method = _method
+    context = multiprocessing.get_context(method)
     ours, theirs = context.Pipe(duplex=True)
-    process = context.Process(target=child.work, args=(theirs, _preload, _method == "forkserver"), daemon=False)
+    process = context.Process(target=child.work, args=(theirs, _preload, method == "forkserver"), daemon=False)
     with _lock:
         if _stopping.is_set():
             raise Stopped
@@ -214,7 +216,7 @@ def _begin() -> _Worker:
             ) from error
         _running.add(process)
     theirs.close()
-    return _Worker(process, ours)
+    return _Worker(process, ours, method)
 
 
 def _send(worker: _Worker, wanted: Call) -> None:
@@ -226,7 +228,7 @@ def _send(worker: _Worker, wanted: Call) -> None:
 
 def _listen(worker: _Worker, on_event: Callable[[Event], Any]) -> tuple[str, Any] | None:
     """Pass events on until the answer comes, or the process is gone without one."""
-    process, receiver = worker
+    process, receiver = worker.process, worker.connection
     while True:
         ready = connection.wait([receiver, process.sentinel])
         if receiver not in ready:
