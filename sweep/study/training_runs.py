@@ -51,6 +51,7 @@ class TrainingRuns(Application):
 
     def check(self, space: Space, settings: Sequence[Params], searching: bool) -> None:
         self._space = space
+        self._searching = False
         faults: list[Fault] = []
         for params in settings:
             try:
@@ -72,6 +73,7 @@ class TrainingRuns(Application):
         self.metric_names = [first.task.score, first.study.memory_metric]
         self.worst = [metric.worst, float("inf")]
         self.devices_per_run = first.train.devices_per_run
+        self._searching = searching
         self._take_direction(first)
 
     def _take_direction(self, first: RunConfig) -> None:
@@ -95,13 +97,16 @@ class TrainingRuns(Application):
         self.worst = self.worst[: len(listed)]
 
     def setting_of(self, params: Params) -> Setting:
-        """A setting as it is composed, once."""
+        """A setting as it is composed."""
         key = tuple(params.items())
-        if key not in self._settings:
-            plain = self._composed(self._space.overrides(params))
-            swept = self._swept(params)
-            self._settings[key] = Setting(setting_name(plain, swept), setting_digest(plain, swept), parse(plain), plain)
-        return self._settings[key]
+        if key in self._settings:
+            return self._settings[key]
+        plain = self._composed(self._space.overrides(params))
+        swept = self._swept(params)
+        setting = Setting(setting_name(plain, swept), setting_digest(plain, swept), parse(plain), plain)
+        if not self._searching:  # a search may go on for thousands
+            self._settings[key] = setting
+        return setting
 
     def _composed(self, overrides: Sequence[str]) -> dict[str, Any]:
         composed = self._compositions.of(overrides)
