@@ -15,7 +15,6 @@ from sweep.meters.alive import quantization_state
 from sweep.meters.host import peak_rss_bytes, reset_peak_rss
 from sweep.meters.timeline import Moment
 
-
 # The address of a tensor's C++ storage, in one call.
 _address = torch._C._storage_address
 
