@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
-from sweep import distributed, precision
+from sweep import distributed, precision, sharding
 from sweep.divergence import DivergenceWatch
 from sweep.errors import UserError
 from sweep.meters import MemoryMeter
 from sweep.meters.throughput import Throughput
 from sweep.order import training_order
 from sweep.report import Report, silent
+from sweep.weighted_trainer import WeightedTrainer
 
 if TYPE_CHECKING:
     from sweep.config import Train
@@ -63,7 +64,7 @@ def fit(
     learning_rate: float,
     seed: int,
     optimizer: str | None = None,
-    token_loss: bool = True,
+    shifted: bool = True,
     meter: MemoryMeter | None = None,
     report: Report = silent,
     label: str = "training",
@@ -72,9 +73,9 @@ def fit(
     """Train `model` in place for `train.max_steps` steps.
 
     The order of the examples follows from `seed` and their lengths alone, so that all variants see the same batches.
-    With `token_loss` the model's loss is over the tokens of the whole batch, however it is cut into micro-batches;
-    without, it is the mean over micro-batches. Every `train.eval_steps` steps `evaluate` is asked for the score,
-    outside of what is timed and metered, and the report for a reason to stop.
+    The loss is the mean over the labels of the whole batch, however it is cut into micro-batches; `shifted` says that
+    the model foretells tokens at the position before them. Every `train.eval_steps` steps `evaluate` is asked for the
+    score, outside of what is timed and metered, and the report for a reason to stop.
 
     Raises:
         Pruned: where there is a reason to stop.
@@ -88,7 +89,8 @@ def fit(
             f"{len(examples)}. Lower one of them"
         )
     order = training_order([length(example) for example in examples], train, seed)
-    device_type = next(model.parameters()).device.type
+    on_gpu = train.sharded and torch.cuda.is_available()  # where the model is not yet
+    device_type = "cuda" if on_gpu else next(model.parameters()).device.type
     resolved = precision.resolve(train.precision, device_type)
     with tempfile.TemporaryDirectory(prefix="paretune-trainer-") as scratch:
         arguments = TrainingArguments(
@@ -121,11 +123,13 @@ def fit(
             save_strategy="no",
             logging_nan_inf_filter=False,
             disable_tqdm=True,
+            **(sharding.arguments() if train.sharded else {}),
         )
         watcher = _Watcher(train, meter, report, label, evaluate)
-        trainer = _OrderedTrainer(
+        trainer = WeightedTrainer(
             order=order,
             watcher=watcher,
+            shifted=shifted,
             model=model,
             args=arguments,
             train_dataset=list(examples),
@@ -133,10 +137,6 @@ def fit(
             callbacks=[watcher],
         )
         trainer.remove_callback(PrinterCallback)
-        if not token_loss:
-            # transformers takes any labels for tokens to be foretold, drops the first, and relies on the model to
-            # divide by their count: accumulated gradients would be too large by their number.
-            trainer.model_accepts_loss_kwargs = False
         try:
             trainer.train()
         finally:
@@ -153,29 +153,6 @@ def length(example: Encoded) -> int:
     return len(ids) + (len(labels) if isinstance(labels, list) and len(labels) != len(ids) else 0)
 
 
-class _OrderedTrainer(Trainer):
-    """The Trainer with our order of examples, and a look at each loss as it comes."""
-
-    def __init__(self, *, order: list[int], watcher: _Watcher, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._order = order
-        self._watcher = watcher
-
-    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> list[int]:
-        return self._order
-
-    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        self._watcher.saw_gradient_norm(norm)
-        return norm
-
-    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        tokens = inputs.pop("tokens") if "tokens" in inputs else inputs["attention_mask"].sum()
-        loss = super().training_step(model, inputs, num_items_in_batch)
-        self._watcher.saw_micro_batch(loss, tokens)
-        return loss
-
-
 class _Watcher(TrainerCallback):
     """Clock, memory window and divergence check around each optimizer step."""
 
@@ -183,6 +160,7 @@ class _Watcher(TrainerCallback):
         self, train: Train, meter: MemoryMeter | None, report: Report, label: str, evaluate: Evaluate | None
     ) -> None:
         self._max_steps = train.max_steps
+        self._sharded = train.sharded
         self._eval_steps = train.eval_steps if evaluate is not None else None
         self._evaluate = evaluate
         self._meter = meter
@@ -244,9 +222,10 @@ class _Watcher(TrainerCallback):
 
     def _look(self, step: int, model: torch.nn.Module) -> None:
         """Evaluate in the middle of training, which must not change it: modes and random states are given back. Of
-        several ranks, which hold the same weights, one looks, and all heed what it is told."""
+        several ranks that hold the same weights, one looks; of those that hold parts, all do. All heed what one of them
+        is told."""
         found: tuple[str | None, float] | None = None
-        if distributed.is_main():
+        if distributed.is_main() or self._sharded:
             with self._meter.aside() if self._meter is not None else nullcontext(), torch.random.fork_rng():
                 model.eval()
                 score, error = self._evaluate()

@@ -54,7 +54,7 @@ def build(config: RunConfig, architecture: PretrainedConfig, compute: str, log: 
         _load(base, packed, log)
         with log:
             model = config.variant.wrap(base, config.task.task_type, config.train.activation_checkpointing)
-            precision.hold_fp16_trainables_in_fp32(model)
+            precision.settle_fp16(model, compute)
     _tell(model, log)
     return model
 

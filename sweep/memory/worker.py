@@ -102,6 +102,8 @@ def precision_on(machine: Machine, name: str) -> str:
 def _predict(
     plain: Mapping[str, Any], config: RunConfig, found: Facts, machine: Machine, architecture: PretrainedConfig
 ) -> Prediction | Unpredictable:
+    if config.train.sharded:
+        return Unpredictable(reason="a model in parts over several devices (train.parallel=fsdp) is not modelled yet")
     if config.train.liger:
         return Unpredictable(
             reason="train.liger=true: Liger's kernels run on a GPU only, and what they hold is not known here. Without "
@@ -147,6 +149,8 @@ def trace_tier(config: RunConfig, found: Facts, machine: Machine, architecture: 
         assumptions["device"] = "CPU: live tensor bytes"
     if config.train.compile:
         assumptions["compile"] = "not modelled: what the compiler fuses needs less"
+    if config.train.devices_per_run > 1:
+        assumptions["devices"] = "each is predicted like a single one; DDP keeps the gradients between steps as well"
     if traced.evaluation_fault:
         assumptions["evaluation"] = traced.evaluation_fault
     return Prediction(

@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sweep.meters import MemoryMeter
 from sweep.meters.alive import quantization_state
 from sweep.meters.host import peak_rss_bytes, reset_peak_rss
 from sweep.meters.timeline import Moment
+from sweep.sharding import local
 
 # The address of a tensor's C++ storage, in one call.
 _address = torch._C._storage_address
@@ -33,7 +35,7 @@ class LiveStorages(TorchDispatchMode):
         self.peak_bytes = 0
         self._counted: dict[int, tuple[weakref.ref, int]] = {}  # by the address of the C++ storage, with its size
         self._addresses: dict[int, int] = {}  # by the id of the weak reference
-        self._replaced: list[Any] = []  # torch.get_rng_state, once for each time that the mode is entered
+        self._replaced: list[tuple[Any, Any]] = []  # what stood in their places, each time that the mode is entered
         self._kinds: dict[int, str] = {}  # by operator, which lives as long as the program
 
     @classmethod
@@ -70,20 +72,44 @@ class LiveStorages(TorchDispatchMode):
 
     def __enter__(self) -> LiveStorages:
         """Also sees the random state that activation checkpointing keeps for each block: no operator makes it."""
-        self._replaced.append(torch.get_rng_state)
+        self._replaced.append((torch.get_rng_state, torch.UntypedStorage.resize_))
         torch.get_rng_state = self._rng_state
+        torch.UntypedStorage.resize_ = self._resize()
+        for address in self._counted:  # FSDP keeps the storages of what it gathers, and empties them
+            self._recount(address)
         return super().__enter__()
 
     def __exit__(self, *exception: Any) -> None:
         super().__exit__(*exception)
-        torch.get_rng_state = self._replaced.pop()
+        torch.get_rng_state, torch.UntypedStorage.resize_ = self._replaced.pop()
+
+    def _recount(self, address: int) -> None:
+        reference, size = self._counted[address]
+        storage = reference()
+        if storage is not None and storage.nbytes() != size:
+            self._counted[address] = reference, storage.nbytes()
+            self.live_bytes += storage.nbytes() - size
+            self.peak_bytes = max(self.peak_bytes, self.live_bytes)
+
+    def _resize(self) -> Any:
+        resize = torch.UntypedStorage.resize_
+
+        def resized(storage: torch.UntypedStorage, size: int) -> torch.UntypedStorage:
+            resize(storage, size)
+            if storage._cdata in self._counted:
+                self._recount(storage._cdata)
+            return storage
+
+        return resized
 
     def _rng_state(self) -> torch.Tensor:
-        state = self._replaced[0]()
+        state = self._replaced[0][0]()
         self.add(state)
         return state
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if types and DTensor in types:
+            return NotImplemented  # it comes again as operators on this rank's parts
         kind = self._kinds.get(id(func)) or self._kinds.setdefault(id(func), _kind(func))
         if kind is _PYTHON:
             with self:  # straight to its kernel, whose temporaries are then seen
@@ -123,11 +149,12 @@ def _kind(func: Any) -> str:
 
 
 def model_tensors(model: torch.nn.Module) -> Iterator[torch.Tensor]:
-    """Parameters, their gradients, buffers, and the quantisation state that hangs on 4-bit weights."""
+    """Parameters, their gradients, buffers, and the quantisation state that hangs on 4-bit weights. Of a model over
+    several devices, this one's part."""
     for parameter in model.parameters():
-        yield parameter
+        yield local(parameter)
         if parameter.grad is not None:
-            yield parameter.grad
+            yield local(parameter.grad)
         yield from quantization_state(parameter)
     yield from model.buffers()
 

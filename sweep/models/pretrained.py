@@ -43,7 +43,7 @@ class Pretrained(Model):
 
     def location(self) -> tuple[str, str | None]:
         folder = Path(self.path).expanduser()
-        return (str(folder), None) if folder.is_dir() else (self.path, self.revision)
+        return (str(folder.absolute()), None) if folder.is_dir() else (self.path, self.revision)
 
     @property
     def max_positions(self) -> int | None:
