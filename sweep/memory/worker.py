@@ -13,6 +13,8 @@ from sweep.config import parse
 from sweep.errors import UserError, first_line
 from sweep.memory import facts, formula, result, trace
 from sweep.memory.prediction import Machine, Prediction, Unpredictable
+from sweep.models import checks
+from sweep.models.folder import positions_in
 from sweep.report import Report
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ def predict_all(
             continue
         key = _key(plain, found)
         if key not in known:
-            known[key] = _predict(plain, config, found, machine, architecture)
+            known[key] = answer(config, found, machine, architecture)
         answers.append(known[key])
     return answers
 
@@ -99,32 +101,46 @@ def precision_on(machine: Machine, name: str) -> str:
     return "bf16" if (machine.capability or (8, 0)) >= (8, 0) else "fp16"
 
 
-def _predict(
-    plain: Mapping[str, Any], config: RunConfig, found: Facts, machine: Machine, architecture: PretrainedConfig
+def answer(
+    config: RunConfig, found: Facts, machine: Machine, architecture: PretrainedConfig
 ) -> Prediction | Unpredictable:
-    if config.train.sharded:
-        return Unpredictable(reason="a model in parts over several devices (train.parallel=fsdp) is not modelled yet")
-    if config.train.liger:
-        return Unpredictable(
-            reason="train.liger=true: Liger's kernels run on a GPU only, and what they hold is not known here. Without "
-            "them (train.liger=false) a run needs more: what fits then fits with them too"
-        )
+    """The prediction by execution; by the closed form where the model's code does not run on fake tensors."""
+    reason = _out_of_reach(config, found, architecture)
+    if reason:
+        return Unpredictable(reason=reason)
+    auto_class = config.task.auto_class()
     try:
+        checks.check_architecture(config.model, auto_class, here=False)
+        if config.train.activation_checkpointing:
+            checks.check_checkpointing(config.model, auto_class)
         return trace_tier(config, found, machine, architecture)
     except UserError as error:
         return Unpredictable(reason=str(error))
     except Exception as error:
         log.debug("the trace failed", exc_info=True)
         reason = f"its code cannot run on fake tensors ({type(error).__name__}: {first_line(error)})"
-    return _closed_form(plain, found, machine, reason)
+    fallback = formula.of_run(config, machine, found, architecture)
+    if isinstance(fallback, Unpredictable):
+        return Unpredictable(reason=f"{reason}; {fallback.reason}")
+    return dataclasses.replace(fallback, assumptions={**fallback.assumptions, "not_executed": reason})
 
 
-def _closed_form(plain: Mapping[str, Any], found: Facts, machine: Machine, reason: str) -> Prediction | Unpredictable:
-    """The other tier, which says that it is, and why it was asked."""
-    answer = formula.predict_by_formula(plain, machine, found)
-    if isinstance(answer, Unpredictable):
-        return Unpredictable(reason=f"{reason}; {answer.reason}")
-    return dataclasses.replace(answer, assumptions={**answer.assumptions, "not_executed": reason})
+def _out_of_reach(config: RunConfig, found: Facts, architecture: PretrainedConfig) -> str | None:
+    """Why there is no answer for this run at all."""
+    if config.train.sharded:
+        return "a model in parts over several devices (train.parallel=fsdp) is not modelled yet"
+    if config.train.liger:
+        return (
+            "train.liger=true: Liger's kernels run on a GPU only, and what they hold is not known here. Without them "
+            "(train.liger=false) a run needs more: what fits then fits with them too"
+        )
+    positions = positions_in(architecture.to_dict())
+    if positions is not None and found.length > positions:
+        return (
+            f"sequences of {found.length} tokens exceed the model's {positions} positions; lower train.max_length = "
+            f"{config.train.max_length}"
+        )
+    return None
 
 
 def trace_tier(config: RunConfig, found: Facts, machine: Machine, architecture: Any) -> Prediction:

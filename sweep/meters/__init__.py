@@ -7,6 +7,7 @@ device; `source` says what was counted.
 
 from __future__ import annotations
 
+import gc
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -50,7 +51,13 @@ class MemoryMeter(ABC):
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Measure one phase. What was measured stays readable when the phase raises."""
+        """Measure one phase. What was measured stays readable when the phase raises.
+
+        Garbage of the phase before is none of this one's: a Trainer and its optimizer hold each other, and would be
+        counted in the peak of evaluation, or not, as Python happens to collect them.
+        """
+        if self.readings:
+            gc.collect()
         self._begin()
         started = time.perf_counter()
         try:
