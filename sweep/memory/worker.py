@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sweep.config import parse
 from sweep.errors import UserError, first_line
 from sweep.memory import facts, formula, result, trace
-from sweep.memory.prediction import Machine, Prediction, Unpredictable
+from sweep.memory.prediction import OF_SEED, Machine, Prediction, Unpredictable
 from sweep.models import checks
 from sweep.models.folder import positions_in
 from sweep.report import Report
@@ -31,11 +31,14 @@ _IDLE_TRAIN = ("lr_scheduler_type", "warmup_ratio", "adam_beta2", "weight_decay"
 
 
 def predict_all(
-    configs: Sequence[Mapping[str, Any]], machine: Machine, report: Report
-) -> list[Prediction | Unpredictable]:
-    """One answer per config. Those that differ in nothing that memory depends on share one execution."""
+    configs: Sequence[Mapping[str, Any]],
+    machine: Machine,
+    known: dict[str, Prediction | Unpredictable],
+    report: Report,
+) -> tuple[list[Prediction | Unpredictable], dict[str, Prediction | Unpredictable]]:
+    """One answer per config, and all that is known then. Configs that differ in nothing that memory depends on share
+    one execution."""
     warnings.filterwarnings("ignore", category=FutureWarning)
-    known: dict[str, Prediction | Unpredictable] = {}
     shared = _Shared(machine)
     answers = []
     for done, plain in enumerate(configs):
@@ -51,7 +54,7 @@ def predict_all(
         if key not in known:
             known[key] = answer(config, found, machine, architecture)
         answers.append(known[key])
-    return answers
+    return answers, known
 
 
 class _Shared:
@@ -167,6 +170,8 @@ def trace_tier(config: RunConfig, found: Facts, machine: Machine, architecture: 
         assumptions["compile"] = "not modelled: what the compiler fuses needs less"
     if config.train.devices_per_run > 1:
         assumptions["devices"] = "each is predicted like a single one; DDP keeps the gradients between steps as well"
+    if found.of_seed is not None:
+        assumptions[OF_SEED] = f"{found.of_seed}, which does not meet all of the data"
     if traced.evaluation_fault:
         assumptions["evaluation"] = traced.evaluation_fault
     return Prediction(
