@@ -132,7 +132,7 @@ def _measure(
             tokenizer,
             data.validation,
             train.eval_batch_size,
-            metered=lambda batch: meter.window(batch == 0),
+            metered=meter.batch,
             max_length=train.max_length,
         )
     measured.update({f"eval/{name}": value for name, value in evaluation.scores.items() if math.isfinite(value)})

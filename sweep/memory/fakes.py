@@ -48,6 +48,7 @@ def build(config: RunConfig, architecture: PretrainedConfig, compute: str, log: 
     makes them: one by one, each 4-bit weight after its full-precision source."""
     with torch.device("meta"):
         base = _base(config, architecture)
+        _leave_no_other_device(base)
         quantization = config.variant.quantization(precision.dtype_of(compute), config.task.task_type)
         packed = _quantize(base, quantization) if quantization is not None else {}
         base.config.use_cache = False
@@ -83,6 +84,18 @@ def _base(config: RunConfig, architecture: PretrainedConfig) -> PreTrainedModel:
         attn_implementation=attention,
         trust_remote_code=config.model.trust_remote_code,
     )
+
+
+def _leave_no_other_device(model: nn.Module) -> None:
+    """Some models make a tensor where no device is asked for: it goes to meta too. Ties stay ties."""
+    made: dict[int, torch.Tensor] = {}
+    for module in model.modules():
+        for held in (module._parameters, module._buffers):
+            for name, old in held.items():
+                if old is not None and not old.is_meta:
+                    new = old.to("meta")
+                    new = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
+                    held[name] = made.setdefault(id(old), new)
 
 
 def _quantize(model: PreTrainedModel, quantization: Any) -> dict[nn.Parameter, int]:

@@ -9,6 +9,8 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
+
 from sweep.config import parse
 from sweep.errors import UserError, first_line
 from sweep.memory import facts, formula, result, trace
@@ -121,11 +123,17 @@ def answer(
         return Unpredictable(reason=str(error))
     except Exception as error:
         log.debug("the trace failed", exc_info=True)
-        reason = f"its code cannot run on fake tensors ({type(error).__name__}: {first_line(error)})"
+        reason = f"its code cannot run on fake tensors ({_in_words(error)})"
     fallback = formula.of_run(config, machine, found, architecture)
     if isinstance(fallback, Unpredictable):
         return Unpredictable(reason=f"{reason}; {fallback.reason}")
     return dataclasses.replace(fallback, assumptions={**fallback.assumptions, "not_executed": reason})
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, DataDependentOutputException | DynamicOutputShapeException):
+        return f"it looks at values, by {error.func}, where they have none"
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def _out_of_reach(config: RunConfig, found: Facts, architecture: PretrainedConfig) -> str | None:
