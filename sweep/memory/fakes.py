@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from sweep import precision
+from sweep.errors import UserError
 from sweep.memory.events import NO_LAYER, EventLog
 from sweep.memory.layers import TRACED, Irregular
 
@@ -78,7 +79,13 @@ def _base(config: RunConfig, architecture: PretrainedConfig) -> PreTrainedModel:
     held = precision.dtype_of(dtype) if dtype != "auto" else architecture.dtype or torch.float32
     # FlashAttention needs its package and a GPU; its memory is that of the flash kernel, which is put in later.
     attention = "sdpa" if config.model.attention == "flash_attention_2" else config.model.attention
-    return config.task.auto_class().from_config(
+    auto_class = config.task.auto_class()
+    known = auto_class._model_mapping.get(type(architecture), None)
+    if attention != config.model.attention and known is not None and not known._supports_sdpa:
+        raise UserError(
+            f"{known.__name__} has FlashAttention but no sdpa kernel, which would stand for it here: not predicted"
+        )
+    return auto_class.from_config(
         architecture,
         dtype=held,
         attn_implementation=attention,
