@@ -38,6 +38,7 @@ class Train:
     optimizer: Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit"]
     adam_beta2: Annotated[float, Gt(0), Lt(1)] = 0.999
     weight_decay: Annotated[float, Ge(0)] = 0.0
+    label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
     max_grad_norm: Annotated[float, Ge(0)] = 1.0
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     activation_checkpointing: bool = False
@@ -53,6 +54,9 @@ class Train:
             yield "max_steps", "is missing; give it, or train.epochs"
         elif self.max_steps is not None and self.epochs is not None:
             yield "epochs", f"and max_steps = {self.max_steps} both say how long to train; set one of them to null"
+
+        if self.liger and self.label_smoothing:
+            yield "label_smoothing", "needs the logits, which liger's fused loss does not keep; set one of them only"
 
     def with_steps(self, examples: int) -> Train:
         """The same with `max_steps` known: epochs are passes over the examples, the last batch of which is whole."""
@@ -150,6 +154,8 @@ class RunConfig:
         packing = getattr(self.task, "packing", False)
         if packing and self.model.attention == "flash_attention_2" and self.train.micro_batch_size > 1:
             yield Fault("task.packing", "true", "with flash_attention_2 needs micro_batch_size = 1; accumulate instead")
+        if self.train.label_smoothing and any(metric.needs_numbers for metric in self.task.metrics.values()):
+            yield Fault("train.label_smoothing", str(self.train.label_smoothing), "is for labels, not for a regression")
         if self.train.warmup_ratio and self.train.lr_scheduler_type == "constant":
             yield Fault(
                 "train.lr_scheduler_type", "constant", "ignores train.warmup_ratio; use constant_with_warmup, or 0"

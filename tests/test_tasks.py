@@ -69,6 +69,14 @@ def loaded(task: Task, folder: Path) -> tuple[Any, Any]:
     return base.eval(), tokenizer
 
 
+def without_dropout(model: torch.nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        elif isinstance(getattr(module, "dropout", None), float):  # T5's attention
+            module.dropout = 0.0
+
+
 def evaluate(task: Task, model: Any, tokenizer: Any, examples: list[Example], batch: int = 4, **more: Any) -> Any:
     return task.evaluate(model, tokenizer, examples, batch, lambda number: nullcontext(), **more)
 
@@ -128,11 +136,7 @@ def test_accumulated_micro_batches_equal_one_batch(tmp_path: Path, make: Any, ki
     results = []
     for micro, accumulation in ((8, 1), (2, 4)):
         model, tokenizer = loaded(task, tmp_path)
-        for module in model.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.0
-            elif isinstance(getattr(module, "dropout", None), float):  # T5's attention
-                module.dropout = 0.0
+        without_dropout(model)
         norms: list[float] = []
         clip = torch.nn.utils.clip_grad_norm_
 
@@ -260,6 +264,30 @@ def test_a_column_of_texts_is_not_taken_for_labels():
         replace(classification(), labels=None).bind(Splits(train=rows, validation=rows))
 
 
+@pytest.mark.parametrize(
+    ("make", "task"),
+    [
+        (checkpoints.bert, classification()),
+        (checkpoints.gpt2, generation()),
+        (checkpoints.t5, generation(Seq2Seq)),
+    ],
+)
+def test_smoothed_labels_have_pytorch_s_loss(tmp_path: Path, make: Any, task: Task):
+    make(tmp_path)
+    model, tokenizer = loaded(task, tmp_path)
+    without_dropout(model)
+    examples = (REVIEWS if isinstance(task, Classification) else PAIRS)[:8]
+    batch = task.collator(tokenizer)(task.encode(tokenizer, examples, 64))
+    with torch.no_grad():
+        logits, labels = model(**batch).logits, batch["labels"]
+    if task.shifted:
+        logits, labels = logits[:, :-1], labels[:, 1:]
+    logits, labels = logits.flatten(0, -2), labels.flatten()
+    expected = torch.nn.functional.cross_entropy(logits, labels, label_smoothing=0.2, ignore_index=IGNORED)
+    changes = {"label_smoothing": 0.2, "micro_batch_size": 2, "gradient_accumulation_steps": 4}
+    assert fit(model, task, tokenizer, examples, **changes) == pytest.approx([float(expected)], rel=1e-4)
+
+
 # Regression
 
 
@@ -298,9 +326,11 @@ def test_metrics_are_for_labels_or_for_numbers():
 # Generation
 
 
-def test_batched_generation_equals_one_by_one(tmp_path: Path):
+@pytest.mark.parametrize("make", [checkpoints.llama, checkpoints.gpt2])
+def test_batched_generation_equals_one_by_one(tmp_path: Path, make: Any):
+    """Padding on the left moves nothing, neither relative positions nor GPT-2's absolute ones."""
     task = generation()
-    checkpoints.llama(tmp_path)
+    make(tmp_path)
     model, tokenizer = loaded(task, tmp_path)
     together = evaluate(task, model, tokenizer, PAIRS, batch=20)
     alone = evaluate(task, model, tokenizer, PAIRS, batch=1)
