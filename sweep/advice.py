@@ -97,8 +97,10 @@ def _after_oom(config: RunConfig, precision: str, device_type: str) -> Iterator[
         yield _step(smaller, "the same batch in smaller pieces: the result stays, the speed falls")
     if precision == "fp32" and device_type == "cuda":
         yield _step({"train.precision": "bf16"}, "half the bytes of every activation")
+    if train.devices_per_run > 1 and not train.sharded and variant.sharding_fault is None:
+        yield _step({"train.parallel": "fsdp"}, "each device holds a part of the model, and not all of it")
     paged = train.optimizer.startswith("paged") or variant.optimizer(device_type) is not None
-    if device_type == "cuda" and not paged:
+    if device_type == "cuda" and not paged and not train.sharded:
         yield _step({"train.optimizer": "paged_adamw_8bit"}, "an optimizer with small state that may leave the GPU")
 
 

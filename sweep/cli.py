@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from sweep import redact
+from sweep.composition import share_config_store
 from sweep.errors import ConfigError, Fault, UserError, alternatives, first_line
 
 # What Hydra and OmegaConf raise while they compose: their own errors, and plain ones where an override is of a kind
@@ -44,14 +45,20 @@ Examine = Callable[[DictConfig, bool], Iterable[Fault]]  # a composed config, an
 def guarded(application: Callable[[], Any], conf: Path, config_name: str, examine: Examine) -> None:
     """Check the config that the command line asks for, then let Hydra run the application.
 
-    Help, `--cfg`, `--info` and completion are Hydra's own and are not checked.
+    Help, `--info` and completion are Hydra's own and are not checked; `--cfg` shows the config first, since its faults
+    are found by looking at it.
     """
+    share_config_store()
     args, _ = get_args_parser().parse_known_args()
-    looks_only = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
+    looks_only = args.help or args.hydra_help or args.info or args.shell_completion
+    unchecked = looks_only or args.experimental_rerun
+    folder = conf if args.config_path is None else Path(args.config_path)
     try:
-        if not (looks_only or args.experimental_rerun):
-            check(conf if args.config_path is None else Path(args.config_path), args, config_name, examine)
+        if not (unchecked or args.cfg):
+            check(folder, args, config_name, examine)
         application()
+        if args.cfg and not unchecked:
+            check(folder, args, config_name, examine)
     except UserError as error:
         stop(error)
     except KeyboardInterrupt:
@@ -98,6 +105,7 @@ class Composer:
     """Hydra's own composition, with its own search path, without its launch."""
 
     def __init__(self, conf: Path, extra: str | None, config_name: str):
+        share_config_store()
         self._config_name = config_name
         search_path = create_config_search_path(str(conf.absolute()))
         if extra is not None:

@@ -48,12 +48,22 @@ class Train:
     liger: bool = False
     eval_steps: Annotated[int, Ge(1)] | None = None
     devices_per_run: Annotated[int, Ge(1)] = 1
+    parallel: Literal["ddp", "fsdp"] = "ddp"
 
     def faults(self) -> Iterator[tuple[str, str]]:
         if self.max_steps is None and self.epochs is None:
             yield "max_steps", "is missing; give it, or train.epochs"
         elif self.max_steps is not None and self.epochs is not None:
             yield "epochs", f"and max_steps = {self.max_steps} both say how long to train; set one of them to null"
+        if self.parallel == "fsdp" and self.devices_per_run == 1:
+            yield "parallel", "is fsdp, which splits a model over several devices: set train.devices_per_run too"
+        if self.sharded and not self.optimizer.startswith("adamw_torch"):
+            yield "optimizer", "is bitsandbytes', which knows no parameters in parts (fsdp); use adamw_torch_fused"
+
+    @property
+    def sharded(self) -> bool:
+        """Whether each device holds a part of the model, and not all of it."""
+        return self.parallel == "fsdp" and self.devices_per_run > 1
 
         if self.liger and self.label_smoothing:
             yield "label_smoothing", "needs the logits, which liger's fused loss does not keep; set one of them only"
@@ -150,6 +160,11 @@ class RunConfig:
             with_extra = f"with the variant's {extra} virtual tokens " if extra else ""
             yield Fault(
                 "train.max_length", str(self.train.max_length), f"{with_extra}exceeds the model's {positions} positions"
+            )
+        fault = self.variant.sharding_fault
+        if self.train.sharded and fault is not None:
+            yield Fault(
+                "train.parallel", "fsdp", f"is not for variant {self.variant.name}: {fault}, or train.parallel=ddp"
             )
         packing = getattr(self.task, "packing", False)
         if packing and self.model.attention == "flash_attention_2" and self.train.micro_batch_size > 1:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
-from sweep import distributed, precision
+from sweep import distributed, precision, sharding
 from sweep.divergence import DivergenceWatch
 from sweep.errors import UserError
 from sweep.meters import MemoryMeter
@@ -89,7 +89,8 @@ def fit(
             f"{len(examples)}. Lower one of them"
         )
     order = training_order([length(example) for example in examples], train, seed)
-    device_type = next(model.parameters()).device.type
+    on_gpu = train.sharded and torch.cuda.is_available()  # where the model is not yet
+    device_type = "cuda" if on_gpu else next(model.parameters()).device.type
     resolved = precision.resolve(train.precision, device_type)
     with tempfile.TemporaryDirectory(prefix="paretune-trainer-") as scratch:
         arguments = TrainingArguments(
@@ -122,6 +123,7 @@ def fit(
             save_strategy="no",
             logging_nan_inf_filter=False,
             disable_tqdm=True,
+            **(sharding.arguments() if train.sharded else {}),
         )
         watcher = _Watcher(train, meter, report, label, evaluate)
         trainer = WeightedTrainer(
@@ -159,6 +161,7 @@ class _Watcher(TrainerCallback):
         self, train: Train, meter: MemoryMeter | None, report: Report, label: str, evaluate: Evaluate | None
     ) -> None:
         self._max_steps = train.max_steps
+        self._sharded = train.sharded
         self._eval_steps = train.eval_steps if evaluate is not None else None
         self._evaluate = evaluate
         self._meter = meter
@@ -220,9 +223,10 @@ class _Watcher(TrainerCallback):
 
     def _look(self, step: int, model: torch.nn.Module) -> None:
         """Evaluate in the middle of training, which must not change it: modes and random states are given back. Of
-        several ranks, which hold the same weights, one looks, and all heed what it is told."""
+        several ranks that hold the same weights, one looks; of those that hold parts, all do. All heed what one of them
+        is told."""
         found: tuple[str | None, float] | None = None
-        if distributed.is_main():
+        if distributed.is_main() or self._sharded:
             with self._meter.aside() if self._meter is not None else nullcontext(), torch.random.fork_rng():
                 model.eval()
                 score, error = self._evaluate()

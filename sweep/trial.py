@@ -79,8 +79,10 @@ def _measure(
     with meter.phase("load"), meter.window():
         tokenizer = config.model.load_tokenizer()
         compute = precision.resolve(config.train.precision, device)
-        quantization = config.variant.quantization(precision.dtype_of(compute), task.task_type)
-        base = config.model.load(task.auto_class(), quantization, device, task.model_arguments(tokenizer))
+        quantization = config.variant.quantization(precision.dtype_of(compute), task.task_type, config.train.sharded)
+        # A model that is to be split comes to the devices part by part: whole, it may fit on none of them.
+        place = "cpu" if config.train.sharded and not config.variant.quantized else device
+        base = config.model.load(task.auto_class(), quantization, place, task.model_arguments(tokenizer))
         model = config.variant.wrap(base, task.task_type, config.train.activation_checkpointing)
         precision.settle_fp16(model, compute)
         meter.watch(model)
@@ -104,7 +106,7 @@ def _measure(
             train,
             learning_rate=config.variant.learning_rate * config.study.rate_factor,
             seed=config.seed,
-            optimizer=config.variant.optimizer(device),
+            optimizer=None if train.sharded else config.variant.optimizer(device),
             shifted=task.shifted,
             meter=meter,
             report=report,
@@ -117,7 +119,7 @@ def _measure(
     measured.update(doubts.moved(fit.losses))
     if fit.tokens_per_second is not None:
         measured["tokens_per_second"] = fit.tokens_per_second
-    if not distributed.is_main():
+    if not distributed.is_main() and not train.sharded:
         return  # every rank holds the same model: one of them writes and evaluates
     measured.update(weights.keep(config.variant, model, Path(job.folder, WEIGHTS_FOLDER), config.tracking))
 
@@ -141,7 +143,8 @@ def _measure(
     for name, after in _beside(task, model, tokenizer, train, device).items():
         measured[f"eval/{name}"] = after
         measured[f"eval/{name}_rise"] = after - beside[name]
-    _write_parquet(Path(job.folder, EXAMPLES_FILE), evaluation.rows)
+    if distributed.is_main():
+        _write_parquet(Path(job.folder, EXAMPLES_FILE), evaluation.rows)
 
 
 def _beside(task: Task, model: torch.nn.Module, tokenizer: Any, train: Train, device: str) -> dict[str, float]:

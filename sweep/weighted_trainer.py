@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from transformers import Trainer
 
-from sweep import distributed
+from sweep import distributed, sharding
 from sweep.tasks import IGNORED
 
 
@@ -42,6 +42,19 @@ class WeightedTrainer(Trainer):
         self._shifted = shifted
         self._label_smoothing = label_smoothing
         self._shares: deque[Any] = deque()
+
+    def _build_accelerator_args(self, **kwargs: Any) -> dict[str, Any]:
+        """Under DDP, gradients are views into what is sent around, where PyTorch would hold both: on every device, the
+        bytes of all gradients once less."""
+        arguments = super()._build_accelerator_args(**kwargs)
+        for handler in arguments["kwargs_handlers"]:
+            handler.gradient_as_bucket_view = True
+        return arguments
+
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()
+        if self.args.fsdp:
+            sharding.set_up(self)
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> list[int]:
         return self._order

@@ -28,5 +28,5 @@ def keep(variant: Variant, model: torch.nn.Module, folder: Path, tracking: Track
     if size > tracking.keep_weights_bytes:
         return {"weights/trained_bytes": size}
     variant.save(model, folder)
-    kept = sum(file.stat().st_size for file in folder.iterdir())
+    kept = sum(file.stat().st_size for file in folder.iterdir()) if folder.is_dir() else 0  # the main rank writes
     return {"weights/trained_bytes": size, "weights/kept_bytes": kept}

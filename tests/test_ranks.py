@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from conftest import compose
 from safetensors.torch import load_file
 
 from sweep.config import parse
-from sweep.errors import UserError
+from sweep.errors import ConfigError, UserError
 from sweep.job import Job
 from sweep.launch import isolation
 from sweep.launch.devices import Lease, leases
@@ -32,27 +33,54 @@ def job(folder: Path, toy: list[str], *overrides: str) -> Job:
     return Job(config=config, record=record, folder=str(folder))
 
 
-def test_two_ranks_equal_one_process_with_twice_the_accumulation(tmp_path: Path, toy: list[str]):
-    """The same micro-batches in the same steps: the same losses and weights, up to the order of summation."""
+@pytest.mark.parametrize(
+    ("variant", "parallel"), [("lora_r8", "ddp"), ("fft", "fsdp"), ("qlora_r8", "fsdp")], ids=["ddp", "fft", "qlora"]
+)
+def test_two_ranks_equal_one_process_with_twice_the_accumulation(
+    variant: str, parallel: str, tmp_path: Path, toy: list[str]
+):
+    """The same micro-batches in the same steps: the same losses and weights, up to the order of summation, also where
+    the score is looked at on the way; and a model in parts takes half the bytes on each rank."""
     seen: list[isolation.Event] = []
+    given = [f"variant={variant}", f"train.parallel={parallel}", "train.gradient_accumulation_steps=1"]
     two = isolation.call(
         "sweep.launch.ranks:run",
-        job(tmp_path / "two", toy, "train.devices_per_run=2", "train.gradient_accumulation_steps=1"),
+        job(tmp_path / "two", toy, *given, "train.devices_per_run=2", "train.eval_steps=4"),
         log_file=tmp_path / "log",
         on_event=seen.append,
     )
-    one = isolation.call("sweep.trial:run", job(tmp_path / "one", toy, "train.gradient_accumulation_steps=2"))
+    one = isolation.call(
+        "sweep.trial:run", job(tmp_path / "one", toy, f"variant={variant}", "train.gradient_accumulation_steps=2")
+    )
     assert two.outcome is Outcome.OK, (two.reason, (tmp_path / "log").read_text()[-2000:])
     for key in ("train/final_loss", "train/tokens", "score", "trainable_params"):
         assert two.measurements[key] == pytest.approx(one.measurements[key], rel=1e-6), key
-    weights = [load_file(tmp_path / name / "trained" / "adapter_model.safetensors") for name in ("two", "one")]
+    weights = [load_file(next((tmp_path / name / "trained").glob("*.safetensors"))) for name in ("two", "one")]
+    assert weights[0].keys() == weights[1].keys()
     for name, value in weights[0].items():
         torch.testing.assert_close(value, weights[1][name], rtol=1e-5, atol=1e-6)
     assert two.facts["ranks"] == "2"
     largest, total = (two.measurements[k] for k in ("max_memory_allocated", f"{SUM}train_max_allocated_bytes"))
     assert largest < total <= 2 * largest
-    steps = [event.arguments[0] for event in seen if event.name == "metrics"]
-    assert steps == [1, 2, 3, 4, 5, 6]  # the main rank's, once each
+    names = [event.name for event in seen if event.name != "progress"]
+    assert names == [*["metrics"] * 4, "reason_to_stop", *["metrics"] * 2]  # the main rank's, once each
+    held = two.measurements["memory/train_end_allocated_bytes"] / one.measurements["memory/train_end_allocated_bytes"]
+    # Scales of 4-bit weights stay whole on every rank.
+    assert held == pytest.approx(0.5 if parallel == "fsdp" else 1.0, abs=0.04)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["train.devices_per_run=1"], r"splits a model over several devices: set train\.devices_per_run"),
+        (["variant=lora8bit_r16"], "is not for variant lora8bit_r16: .* use a qlora variant, or train.parallel=ddp"),
+        (["variant=prompt_tuning"], "is not for variant prompt_tuning: .* use a lora variant"),
+        (["train.optimizer=adamw_8bit"], "knows no parameters in parts"),
+    ],
+)
+def test_what_cannot_be_split_is_refused_before_anything_runs(overrides: list[str], message: str):
+    with pytest.raises(ConfigError, match=re.compile(message, re.DOTALL)):
+        parse(compose("train.devices_per_run=2", "train.parallel=fsdp", *overrides))
 
 
 def test_a_rank_that_is_killed_ends_the_run_with_a_reason(tmp_path: Path, toy: list[str]):

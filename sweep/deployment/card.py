@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sweep import progress, provenance, redact
 from sweep.deployment.difference import Difference
@@ -13,8 +13,8 @@ from sweep.deployment.kept import Kept
 
 class Made(NamedTuple):
     """What was exported: `separate` is an adapter, to be loaded onto its base; else a whole model. `dtype` is what its
-    weights are held in; `note` says how it was merged, where it was; `labels` is how many a classifier has; `test` are
-    its scores on the test split, where there is one."""
+    weights are held in; `note` says how it was merged, where it was; `loading` is what an adapter's base is loaded
+    with; `test` are its scores on the test split, where there is one."""
 
     kept: Kept
     folder: Path
@@ -23,7 +23,7 @@ class Made(NamedTuple):
     note: str
     difference: Difference
     exported_bytes: int
-    labels: int | None
+    loading: Mapping[str, Any]
     test: Mapping[str, float] = {}
     registered: str | None = None
 
@@ -60,16 +60,33 @@ def text(made: Made) -> str:
 
 
 def _loading(made: Made, base: str) -> list[str]:
+    """What gives the model that was scored, by plain transformers and PEFT."""
     auto = made.kept.config.task.auto_class().__name__
+    tokenizer = f'tokenizer = AutoTokenizer.from_pretrained("{made.folder}")'
     if not made.separate:
-        return [f"from transformers import {auto}", "", f'model = {auto}.from_pretrained("{made.folder}")']
-    labels = f", num_labels={made.labels}" if made.labels else ""
+        head = f"from transformers import {auto}, AutoTokenizer"
+        return [head, "", f'model = {auto}.from_pretrained("{made.folder}")', tokenizer]
+    arguments = {key: repr(value) for key, value in made.loading.items() if value is not None and key != "num_labels"}
+    quantization, names = made.loading.get("quantization_config"), [auto, "AutoTokenizer"]
+    if quantization is not None:
+        options = {key: value for key, value in quantization.to_diff_dict().items() if key != "quant_method"}
+        given = ", ".join(f"{key}={value!r}" for key, value in options.items())
+        arguments["quantization_config"] = f"BitsAndBytesConfig({given})"
+        names.append("BitsAndBytesConfig")
+    revision = made.kept.base_revision
+    if revision is not None and not revision.startswith("sha256:"):
+        arguments["revision"] = repr(revision)
+    lines = [f"    {key}={value}," for key, value in arguments.items()]
     return [
         "from peft import PeftModel",
-        f"from transformers import {auto}",
+        f"from transformers import {', '.join(names)}",
         "",
-        f'base = {auto}.from_pretrained("{redact.text(base)}"{labels})',
+        f"base = {auto}.from_pretrained(",
+        f'    "{redact.text(base)}",',
+        *lines,
+        ")",
         f'model = PeftModel.from_pretrained(base, "{made.folder}")',
+        tokenizer,
     ]
 
 

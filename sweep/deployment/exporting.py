@@ -24,6 +24,7 @@ from sweep.progress import gib
 from sweep.report import silent
 
 MANIFEST = "export.json"
+_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # as safetensors and as PyTorch call them
 
 
 def export(options: Mapping[str, Any], tracking: Tracking) -> card.Made:
@@ -99,8 +100,10 @@ def _write(kept: Kept, building: Path, out: Path, options: Mapping[str, Any]) ->
         dtype, note = _write_whole(kept, ground, building, str(options["dtype"]))
         written = Pretrained(path=str(building), attention=source.attention, trust_remote_code=source.trust_remote_code)
         model = ground.base(written, quantized=False)
-    ground.tokenizer.save_pretrained(building)
     task = ground.task
+    if task.task_type == "CAUSAL_LM":
+        ground.tokenizer.padding_side = "left"  # as generation needs it
+    ground.tokenizer.save_pretrained(building)
     before = (kept.record.measurements["score"], kept.rows)
     evaluation = ground.score(model)
     _require_same_examples(kept.rows, evaluation.rows)
@@ -113,7 +116,7 @@ def _write(kept: Kept, building: Path, out: Path, options: Mapping[str, Any]) ->
         note=note,
         difference=difference(task.score, task.metrics[task.score], before, after),
         exported_bytes=sum(file.stat().st_size for file in building.iterdir()),
-        labels=ground.arguments.get("num_labels"),
+        loading={**ground.arguments, **({"quantization_config": ground.quantization} if separate else {})},
         test=ground.test_scores(model),
     )
 
@@ -136,8 +139,14 @@ def _write_whole(kept: Kept, ground: Ground, building: Path, asked: str) -> tupl
     base = ground.base(model if asked == "auto" else replace(model, dtype=asked), quantized=False)
     if variant.quantized and asked == "auto" and base.dtype.itemsize > 2:
         base = base.to(torch.bfloat16)
-    dtype = base.dtype
+    dtype, names = base.dtype, base.state_dict().keys()
     whole = variant.merge(variant.restore(base, kept.weights)).to(dtype)
+    lost = sorted(names - whole.state_dict().keys())
+    if lost:
+        raise UserError(
+            f"merging variant {variant.name} into {type(whole).__name__} would lose {', '.join(lost)}; export the "
+            "adapter: merge=false"
+        )
     whole.config.use_cache = True  # off while training
     whole.save_pretrained(building)
     name = str(dtype).removeprefix("torch.")
@@ -155,7 +164,7 @@ def _weights_dtype(folder: Path) -> str:
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, "pt") as weights:
             found |= {str(weights.get_slice(name).get_dtype()) for name in weights.keys()}  # noqa: SIM118
-    return ", ".join(sorted(found))
+    return ", ".join(_DTYPES.get(name, name) for name in sorted(found))
 
 
 def _manifest(made: card.Made) -> dict[str, Any]:

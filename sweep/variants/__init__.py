@@ -35,8 +35,11 @@ class Variant(ABC):
     name: Annotated[str, MinLen(1)]
     learning_rate: Annotated[float, Gt(0), Lt(1e9)]
 
-    def quantization(self, compute_dtype: torch.dtype, task_type: str = "CAUSAL_LM") -> Any | None:
-        """The transformers quantisation config that the base is loaded with, or None."""
+    def quantization(
+        self, compute_dtype: torch.dtype, task_type: str = "CAUSAL_LM", sharded: bool = False
+    ) -> Any | None:
+        """The transformers quantisation config that the base is loaded with, or None. `sharded`: it will be split over
+        devices."""
         return None
 
     def prepare(self, model: PreTrainedModel, activation_checkpointing: bool) -> PreTrainedModel:
@@ -48,12 +51,22 @@ class Variant(ABC):
         """The model with the parameters that train. `task_type` is PEFT's name for the task ("CAUSAL_LM", …)."""
 
     def save(self, model: torch.nn.Module, folder: Path) -> None:
-        """Write what was trained, and nothing of what was not, into `folder`."""
+        """Write what was trained, and nothing of what was not, into `folder`. Of a model in parts, every rank must ask,
+        and the main one writes."""
         from safetensors.torch import save_file
 
-        folder.mkdir(parents=True, exist_ok=True)
-        trained = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad}
-        save_file(trained, folder / TRAINED_FILE)
+        from sweep import distributed
+
+        trained = self.trained(model)
+        if distributed.is_main():
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file({name: value.contiguous() for name, value in trained.items()}, folder / TRAINED_FILE)
+
+    def trained(self, model: torch.nn.Module) -> dict[str, torch.Tensor]:
+        """The parameters that train, on the CPU and whole."""
+        from sweep.sharding import whole
+
+        return {name: whole(p.detach()).cpu() for name, p in model.named_parameters() if p.requires_grad}
 
     def restore(self, base: PreTrainedModel, folder: Path) -> torch.nn.Module:
         """`base`, freshly loaded, with what `save` wrote. It gives the logits of the model that was saved.
@@ -83,6 +96,11 @@ class Variant(ABC):
     def quantized(self) -> bool:
         """Whether the base is held in fewer than 16 bits while this variant trains."""
         return False
+
+    @property
+    def sharding_fault(self) -> str | None:
+        """Why this variant cannot be split over devices (`train.parallel=fsdp`); None where it can."""
+        return None
 
     @property
     def extra_positions(self) -> int:

@@ -44,9 +44,13 @@ class Adapter(Variant):
             raise UserError(f"variant {self.name} does not fit {type(model).__name__}: {first_line(error)}") from error
 
     def save(self, model: PeftModel, folder: Path) -> None:
-        # Without the embeddings, PEFT need not ask the Hub whether the vocabulary was changed: it was not.
-        model.save_pretrained(str(folder), save_embedding_layers=False)
-        (folder / "README.md").unlink(missing_ok=True)  # a form that nobody has filled in
+        from sweep import distributed, sharding
+
+        state = self.trained(model) if sharding.is_sharded(model) else None
+        if distributed.is_main():
+            # Without the embeddings, PEFT need not ask the Hub whether the vocabulary was changed: it was not.
+            model.save_pretrained(str(folder), save_embedding_layers=False, state_dict=state)
+            (folder / "README.md").unlink(missing_ok=True)  # a form that nobody has filled in
 
     def restore(self, base: PreTrainedModel, folder: Path) -> PeftModel:
         from peft import PeftModel
@@ -59,6 +63,7 @@ class Adapter(Variant):
                 f"variant {self.name} adds to the input and not to the weights: there is nothing to merge it into. "
                 "Export it as it is: merge=false"
             )
+        _unwrap_heads(model)
         return model.merge_and_unload(safe_merge=True)
 
 
@@ -77,6 +82,16 @@ def heads(model: PreTrainedModel, task_type: str) -> list[str]:
         if name != model.base_model_prefix and next(child.parameters(), None) is not None
     ]
     return [*beside, *getattr(model, "begun_at_random", [])]
+
+
+def _unwrap_heads(model: PeftModel) -> None:
+    """The trained heads in their own places, before PEFT (0.21) merges: of LN tuning it would leave them wrapped, so
+    that the saved model is loaded with a new head; IA³'s cannot be merged beside a head of several layers (RoBERTa)."""
+    from peft.utils import ModulesToSaveWrapper
+
+    for name, module in list(model.named_modules()):
+        if isinstance(module, ModulesToSaveWrapper):
+            model.set_submodule(name, module.modules_to_save[module.active_adapter])
 
 
 def has_conv1d(model: nn.Module) -> bool:

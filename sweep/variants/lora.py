@@ -98,7 +98,10 @@ class QLoRA(_OnQuantizedBase):
     double_quantization: bool = True
     paged_optimizer: bool = True
 
-    def quantization(self, compute_dtype: torch.dtype, task_type: str = "CAUSAL_LM") -> BitsAndBytesConfig:
+    def quantization(
+        self, compute_dtype: torch.dtype, task_type: str = "CAUSAL_LM", sharded: bool = False
+    ) -> BitsAndBytesConfig:
+        import torch
         from transformers import BitsAndBytesConfig
 
         return BitsAndBytesConfig(
@@ -106,6 +109,8 @@ class QLoRA(_OnQuantizedBase):
             bnb_4bit_quant_type=self.quant_type,
             bnb_4bit_use_double_quant=self.double_quantization,
             bnb_4bit_compute_dtype=compute_dtype,
+            # The same bits under another name: FSDP splits what looks like floats, and keeps bytes whole on every rank.
+            bnb_4bit_quant_storage=compute_dtype if sharded else torch.uint8,
             llm_int8_skip_modules=kept_whole(task_type),
         )
 
@@ -139,7 +144,13 @@ class LoRA8bit(_OnQuantizedBase):
 
     outlier_threshold: Annotated[float, Ge(0)] = 6.0
 
-    def quantization(self, compute_dtype: torch.dtype, task_type: str = "CAUSAL_LM") -> BitsAndBytesConfig:
+    @property
+    def sharding_fault(self) -> str | None:
+        return "bitsandbytes keeps its 8-bit weights with their scales, which FSDP would part; use a qlora variant"
+
+    def quantization(
+        self, compute_dtype: torch.dtype, task_type: str = "CAUSAL_LM", sharded: bool = False
+    ) -> BitsAndBytesConfig:
         from transformers import BitsAndBytesConfig
 
         return BitsAndBytesConfig(

@@ -24,6 +24,10 @@ class _Prompt(Adapter):
     num_virtual_tokens: Annotated[int, Ge(1)] = 20
 
     @property
+    def sharding_fault(self) -> str | None:
+        return "PEFT (0.21) reads virtual tokens outside of the forward that FSDP gathers them for; use a lora variant"
+
+    @property
     def extra_positions(self) -> int:
         return self.num_virtual_tokens
 
