@@ -59,14 +59,13 @@ class Train:
             yield "parallel", "is fsdp, which splits a model over several devices: set train.devices_per_run too"
         if self.sharded and not self.optimizer.startswith("adamw_torch"):
             yield "optimizer", "is bitsandbytes', which knows no parameters in parts (fsdp); use adamw_torch_fused"
+        if self.liger and self.label_smoothing:
+            yield "label_smoothing", "needs the logits, which liger's fused loss does not keep; set one of them only"
 
     @property
     def sharded(self) -> bool:
         """Whether each device holds a part of the model, and not all of it."""
         return self.parallel == "fsdp" and self.devices_per_run > 1
-
-        if self.liger and self.label_smoothing:
-            yield "label_smoothing", "needs the logits, which liger's fused loss does not keep; set one of them only"
 
     def with_steps(self, examples: int) -> Train:
         """The same with `max_steps` known: epochs are passes over the examples, the last batch of which is whole."""
