@@ -229,6 +229,12 @@ def test_evaluation_cuts_where_training_cut(tmp_path: Path):
         (None, [{"text": "a", "label": "neg"}] * 3, {}, r"the validation split has no label but 'neg' \(3 examples\)"),
         ([{"text": "a"}, {"text": "b"}], None, {}, "columns.label is not given.*there is: body, mark"),
         ([{"label": "a"}, {"label": "b"}], None, {}, "columns.text is not given"),
+        (
+            None,
+            [{"body": "a", "label": "neg"}],
+            {"columns": ("text",)},
+            "the validation split has no column 'text', as",
+        ),
         ([*REVIEWS, {"text": "unmarked"}], None, {}, "an example of the train split has no label: .*unmarked"),
         ([*REVIEWS, {"text": "blank", "label": " "}], None, {}, "has no label: .*blank"),
         (None, None, {"labels": ["neg", "positive"]}, "the data also has 'pos'; there is: neg, positive"),
@@ -236,9 +242,10 @@ def test_evaluation_cuts_where_training_cut(tmp_path: Path):
     ],
 )
 def test_labels_that_nothing_can_be_learnt_from_are_refused(train: Any, validation: Any, changes: Any, told: str):
+    columns = changes.pop("columns", ("body", "mark"))
     task = replace(classification(), **{"labels": None, **changes})
     with pytest.raises(UserError, match=told):
-        task.bind(Splits(train=train or REVIEWS, validation=validation or REVIEWS, columns=("body", "mark")))
+        task.bind(Splits(train=train or REVIEWS, validation=validation or REVIEWS, columns=columns))
 
 
 def test_labels_by_number_are_in_order_of_value():
