@@ -233,7 +233,7 @@ def test_evaluation_cuts_where_training_cut(tmp_path: Path):
             None,
             [{"body": "a", "label": "neg"}],
             {"columns": ("text",)},
-            "the validation split has no column 'text', as",
+            "the validation split has no column 'text'",
         ),
         ([*REVIEWS, {"text": "unmarked"}], None, {}, "an example of the train split has no label: .*unmarked"),
         ([*REVIEWS, {"text": "blank", "label": " "}], None, {}, "has no label: .*blank"),

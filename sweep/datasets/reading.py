@@ -109,9 +109,7 @@ def _questions(articles: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "title": article.get("title"),
             "context": paragraph.get("context"),
             "question": asked.get("question"),
-            "answers": {
-                key: [answer.get(key) for answer in asked.get("answers", [])] for key in ("text", "answer_start")
-            },
+            "answers": {"text": [answer.get("text") for answer in asked.get("answers", [])]},
         }
         for article in articles
         for paragraph in article["paragraphs"]
