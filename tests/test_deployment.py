@@ -83,6 +83,7 @@ def export(kept: Study, out: Path, **options: Any) -> exporting.card.Made:
     defaults: dict[str, Any] = {
         "study": "deploy",
         "run": None,
+        "base": None,
         "merge": False,
         "dtype": "auto",
         "allow_drop": False,
