@@ -24,7 +24,9 @@ def application(composed: DictConfig) -> None:
         cli.stop(error)
 
 
-KNOWN = ("study", "source", "compare", "threshold", "margin", "memory_metric", "direction", "allow", "pdf", "out")
+KNOWN = (
+    "study", "source", "compare", "threshold", "margin", "memory_metric", "direction", "group", "allow", "pdf", "out",
+)  # fmt: skip
 
 
 def examine(composed: DictConfig, multirun: bool) -> Iterator[Fault]:
@@ -77,6 +79,8 @@ def _rule_faults(composed: DictConfig) -> Iterator[Fault]:
         yield Fault("memory_metric", str(composed.memory_metric), "must name a measurement: max_memory_allocated")
     if composed.direction not in (None, "maximize", "minimize"):
         yield Fault("direction", str(composed.direction), "must be maximize or minimize")
+    if composed.group is not None and not isinstance(composed.group, str):
+        yield Fault("group", str(composed.group), "must name a column of the per-example results: group=text_pair")
     allow = composed.allow
     if not isinstance(allow, ListConfig) or not all(isinstance(key, str) for key in allow):
         yield Fault("allow", str(allow), "must be a list of conditions: allow=[device]")

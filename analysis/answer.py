@@ -83,6 +83,7 @@ def of_study(study: Study, options: Mapping[str, Any]) -> Report:
         str(options["memory_metric"]),
         allow=tuple(options["allow"]),
         direction=options["direction"],
+        group=options["group"],
         command=_command(options),
     )
 
@@ -95,9 +96,10 @@ def build(
     *,
     allow: Sequence[str] = (),
     direction: str | None = None,
+    group: str | None = None,
     command: str = "",
 ) -> Report:
-    """The report's content.
+    """The report's content. `group` is the per-example column that tells which examples belong together.
 
     Raises:
         UserError: where runs do not compare, nothing can be decided, or the direction of the score is not known.
@@ -115,6 +117,7 @@ def build(
         metric,
         _first(scored, f"corpus.{metric}"),
         study.find_examples,
+        group,
     )
     table = settings(study.runs, memory_metric)
     evidence = gather(scored, found, higher) if len(scored) else None
@@ -170,7 +173,13 @@ def suffixes(options: Mapping[str, Any]) -> list[str]:
 def _command(options: Mapping[str, Any]) -> str:
     """How to write this report again."""
     given = [f"{key}={options[key]}" for key in ("study", "source") if options[key] is not None]
-    defaults = {"threshold": 0.99, "margin": None, "memory_metric": "max_memory_allocated", "direction": None}
+    defaults = {
+        "threshold": 0.99,
+        "margin": None,
+        "memory_metric": "max_memory_allocated",
+        "direction": None,
+        "group": None,
+    }
     given += [f"{key}={options[key]}" for key, value in defaults.items() if options[key] != value]
     if options["allow"]:
         given.append(f"allow=[{','.join(options['allow'])}]")

@@ -157,6 +157,7 @@ def summary(made: Comparison, out: Path) -> str:
     ]
     differ = [f"  {key}: {a} / {b}" for key, a, b in made.differing]
     told = ["Not the same:", *differ] if differ else ["The conditions are the same."]
+    told += ["", *(f"{report.study.name}: {report.so_far}" for report in made.reports if report.so_far)]
     return "\n".join(["", *lines, "", *told, "", made.answer, "", f"Report: {out / 'comparison.html'}"])
 
 

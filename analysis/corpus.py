@@ -108,6 +108,14 @@ def matthews(sums: Sums) -> np.ndarray:
     return np.where(spread > 0, covariance / np.sqrt(np.maximum(spread, 1e-300)), 0.0)
 
 
+def pearson(sums: Sums) -> np.ndarray:
+    """Correlation of two numbers x and y, from their sums, those of their squares and products, and the count n."""
+    n, x, y = sums["n"], sums["x"], sums["y"]
+    spread_x, spread_y = n * sums["xx"] - x * x, n * sums["yy"] - y * y
+    varied = (spread_x > 1e-12 * n * sums["xx"]) & (spread_y > 1e-12 * n * sums["yy"])  # beyond rounding
+    return np.where(varied, (n * sums["xy"] - x * y) / np.sqrt(np.where(varied, spread_x * spread_y, 1.0)), 0.0)
+
+
 def perplexity(sums: Sums) -> np.ndarray:
     """exp of the mean negative log-likelihood per token, from `nll` and `tokens`."""
     return np.exp(np.minimum(sums["nll"] / sums["tokens"], 700.0))
@@ -125,6 +133,7 @@ RULES: Mapping[str, Callable[[Sums], np.ndarray]] = {
     "macro_f1": macro_f1,
     "weighted_f1": weighted_f1,
     "matthews": matthews,
+    "pearson": pearson,
     "perplexity": perplexity,
     "ratio": ratio,
 }

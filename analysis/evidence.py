@@ -23,6 +23,7 @@ class Evidence(NamedTuple):
     rivals) goes with it; both are None where nothing is known of single examples (`why_not` says why). `unit` is by
     how much two settings differ on an example on which they differ. `answer_variance` is the part of a run's variance
     that comes from single answers: what differs between seeds on one example, beyond what differs on all.
+    `n_examples` counts groups of examples where examples belong together (`in_groups`).
     """
 
     settings: list[str]
@@ -36,6 +37,7 @@ class Evidence(NamedTuple):
     unit: float = 0.0
     answer_variance: np.ndarray | None = None
     why_not: str = ""
+    in_groups: bool = False
 
 
 def gather(
@@ -50,16 +52,27 @@ def gather(
         return _of_means(settings, scores, run_of, runs.get("n_examples"), examples.reason, higher_is_better)
     position = {run_id: i for i, run_id in enumerate(examples.run_ids)}
     order = [position[run_id] for run_id in runs["run_id"]]
+    grouped = examples.groups is not None
     if examples.values is not None:
-        return from_examples(examples.values[order], run_of, settings, higher_is_better)
+        made = from_examples(examples.values[order], run_of, settings, higher_is_better, examples.groups)
+        return made._replace(in_groups=grouped)
     drawn = resampled(examples, _RESAMPLES, np.random.default_rng(rng_seed))[:, order]
-    return _by_resampling(drawn, examples.n, runs["score"].to_numpy(float), run_of, settings, higher_is_better)
+    made = _by_resampling(drawn, examples.units, runs["score"].to_numpy(float), run_of, settings, higher_is_better)
+    return made._replace(in_groups=grouped)
 
 
 def from_examples(
-    values: np.ndarray, run_of: np.ndarray, settings: list[str], higher_is_better: bool = True
+    values: np.ndarray,
+    run_of: np.ndarray,
+    settings: list[str],
+    higher_is_better: bool = True,
+    groups: np.ndarray | None = None,
 ) -> Evidence:
-    """Evidence from scores that are means over examples: `values` is runs × examples, `run_of` each run's setting."""
+    """Evidence from scores that are means over examples: `values` is runs × examples, `run_of` each run's setting,
+    `groups` the number of each example's group where examples are not independent."""
+    unit = _unit(values)
+    if groups is not None:
+        values = _by_group(values, groups)
     count, n = len(settings), values.shape[1]
     seeds = np.bincount(run_of, minlength=count)
     means = values.mean(axis=1)
@@ -82,9 +95,20 @@ def from_examples(
         own_variance=own / n,
         covariance=covariance / n,
         n_examples=n,
-        unit=_unit(values),
+        unit=unit,
         answer_variance=answers,
     )
+
+
+def _by_group(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """One value per group, of the same mean as the examples: the run's mean, and the sum of its group's deviations from
+    it on the scale of a group. Their variance over the number of groups is the cluster-robust one (Liang & Zeger 1986).
+    """
+    means = values.mean(axis=1, keepdims=True)
+    count = int(groups.max()) + 1
+    sums = np.zeros((count, len(values)))
+    np.add.at(sums, groups, (values - means).T)
+    return means + sums.T * (count / values.shape[1])
 
 
 def _unit(values: np.ndarray) -> float:
@@ -104,14 +128,15 @@ def spread(means: np.ndarray, run_of: np.ndarray, count: int) -> np.ndarray:
 
 
 def resampled(examples: Examples, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Each run's score on validation sets drawn from this one, the same sets for all runs: resamples × runs."""
+    """Each run's score on validation sets drawn from this one, the same sets for all runs: resamples × runs. Examples
+    that belong together are drawn together."""
     parts = []
     for start in range(0, resamples, _BLOCK):
         size = min(_BLOCK, resamples - start)
-        drawn = rng.integers(0, examples.n, (size, examples.n))
-        weights = np.zeros((size, examples.n))
+        drawn = rng.integers(0, examples.units, (size, examples.units))
+        weights = np.zeros((size, examples.units))
         np.add.at(weights, (np.arange(size)[:, None], drawn), 1.0)
-        parts.append(examples.scores(weights))
+        parts.append(examples.scores(weights if examples.groups is None else weights[:, examples.groups]))
     return np.concatenate(parts)
 
 

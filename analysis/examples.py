@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from pyarrow import ArrowException, parquet
+from tqdm import tqdm
 
 from analysis import corpus
+from sweep.errors import UserError, alternatives
 
 EXAMPLES_FILE = "validation_examples.parquet"  # as sweep.job names it
+_SLOW = 50  # runs: reading fewer takes no time that a person would notice
 _TOLERANCE = 1e-6  # between a run's score and the same from its examples, relative
 
 
 class Examples(NamedTuple):
     """`values`: runs × examples. For a corpus metric, `statistics`: runs × examples × statistics instead, with their
-    `names` and the `rule` that turns their sums into the score."""
+    `names` and the `rule` that turns their sums into the score. `groups` numbers each example's group from 0, where
+    examples belong together, such as several questions on one passage."""
 
     run_ids: list[str]
     n: int
@@ -25,6 +31,12 @@ class Examples(NamedTuple):
     statistics: np.ndarray | None = None
     names: tuple[str, ...] = ()
     rule: corpus.Rule | None = None
+    groups: np.ndarray | None = None
+
+    @property
+    def units(self) -> int:
+        """How many groups there are, or examples where each is for itself."""
+        return self.n if self.groups is None else int(self.groups.max()) + 1
 
     def scores(self, weights: np.ndarray) -> np.ndarray:
         """The score of each run when example i counts `weights[b, i]` times: resamples × runs."""
@@ -51,19 +63,27 @@ class Absent(NamedTuple):
 
 
 def read(
-    scores: Mapping[str, float], metric: str, rule_tag: str | None, find: Callable[[str], Path | None]
+    scores: Mapping[str, float],
+    metric: str,
+    rule_tag: str | None,
+    find: Callable[[str], Path | None],
+    group: str | None = None,
 ) -> Examples | Absent:
     """The per-example results of the runs in `scores` (run id → its score); `find` gives a run's file, or None.
 
     They are of use only where every run has them, over the same examples, and where they make up the score: its mean is
-    the score, or a corpus rule gives it.
+    the score, or a corpus rule gives it. `group` is the column whose equal values mark examples that belong together.
+
+    Raises:
+        UserError: where `group` is no column of them.
     """
     rule = corpus.rule_of(rule_tag)
     if rule_tag and rule is None:
         return Absent(f"the way in which {metric} follows from its examples ({rule_tag}) is not known here")
     rows: list[dict[str, np.ndarray]] = []
     first_index: np.ndarray | None = None
-    for run_id in scores:
+    quiet = len(scores) < _SLOW or not sys.stderr.isatty()
+    for run_id in tqdm(scores, desc="reading examples", unit=" runs", leave=False, disable=quiet):
         found = _columns(find(run_id), metric, rule is not None)
         if isinstance(found, Absent):
             return found
@@ -84,7 +104,23 @@ def read(
         made = Examples(run_ids, stacked.shape[1], values=stacked[:, :, 0])
     else:
         made = Examples(run_ids, stacked.shape[1], statistics=stacked, names=names, rule=rule)
+    if group is not None:
+        made = made._replace(groups=_groups(find(run_ids[0]), group))
     return _checked(made, scores, metric)
+
+
+def _groups(path: Path | None, group: str) -> np.ndarray:
+    """In order of the index, as the values are."""
+    assert path is not None  # it was read
+    table = parquet.read_table(path)
+    if group not in table.column_names:
+        raise UserError(
+            f"group = {group}: the per-example results have no such column; {alternatives(group, table.column_names)}"
+        )
+    values = pd.Series(table[group].to_pylist())
+    if "index" in table.column_names:
+        values = values.iloc[np.argsort(table["index"].to_numpy(), kind="stable")]
+    return pd.factorize(values.astype(str))[0]
 
 
 def _checked(made: Examples, scores: Mapping[str, float], metric: str) -> Examples | Absent:

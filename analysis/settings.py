@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-
+import numpy as np
 import pandas as pd
 from scipy import stats
 
@@ -21,41 +20,39 @@ def settings(runs: pd.DataFrame, memory_metric: str) -> pd.DataFrame:
     says nothing of its noise), `memory` (mean of `memory_metric`), and the measurements in `AVERAGED`. Settings without
     an `ok` run keep their row, with NaN scores. `seeds` are the sorted seeds behind the means.
     """
-    used = ["setting", "variant", "seed", "outcome", "reason", "score", memory_metric, *AVERAGED]
-    latest = runs[[name for name in dict.fromkeys(used) if name in runs]]
-    latest = latest.drop_duplicates(["setting", "seed"], keep="last")
-    rows = [_setting(str(name), group, memory_metric) for name, group in latest.groupby("setting", sort=False)]
-    return pd.DataFrame(rows)
+    latest = runs.drop_duplicates(["setting", "seed"], keep="last")
+    names = latest["setting"].drop_duplicates().tolist()
+    ok, bad = latest[latest["outcome"] == "ok"], latest[latest["outcome"] != "ok"]
+    columns = list(dict.fromkeys(["score", memory_metric, *AVERAGED]))
+    numbers = ok.reindex(columns=columns).astype(float)
+    by_setting = numbers.groupby(ok["setting"])
+    means = by_setting.mean().reindex(names)
+    deviation = by_setting["score"].std(ddof=1).reindex(names)
+    count = by_setting["score"].count().reindex(names, fill_value=0)
+    reasons = bad.drop_duplicates("setting").set_index("setting")["reason"]
+    seeds = {name: tuple(sorted(group.tolist())) for name, group in ok.groupby("setting")["seed"]}
+    outcomes: dict[object, dict[str, int]] = {}
+    for (name, outcome), number in latest.groupby(["setting", "outcome"], sort=False).size().items():
+        outcomes.setdefault(name, {})[str(outcome)] = int(number)
+    return pd.DataFrame(
+        {
+            "setting": [str(name) for name in names],
+            "variant": latest.drop_duplicates("setting")["variant"].tolist(),
+            "n_ok": ok["setting"].value_counts().reindex(names, fill_value=0).tolist(),
+            "outcomes": [outcomes[name] for name in names],
+            "reason": [first_line(reasons[name]) if name in reasons else "" for name in names],
+            "score": means["score"].tolist(),
+            "score_sd": deviation.tolist(),
+            "score_halfwidth": t_halfwidth(deviation.to_numpy(), count.to_numpy()),
+            "memory": means[memory_metric].tolist(),
+            "seeds": [seeds.get(name, ()) for name in names],
+            **{column: means[column].tolist() for column in AVERAGED},
+        }
+    )
 
 
-def _setting(name: str, group: pd.DataFrame, memory_metric: str) -> dict[str, object]:
-    ok = group[group["outcome"] == "ok"]
-    bad = group[group["outcome"] != "ok"]
-    scores = ok["score"].astype(float).dropna() if "score" in ok else pd.Series(dtype=float)
-    deviation = float(scores.std(ddof=1)) if len(scores) > 1 else math.nan
-    return {
-        "setting": name,
-        "variant": group["variant"].iloc[0],
-        "n_ok": len(ok),
-        "outcomes": {str(k): int(v) for k, v in group["outcome"].value_counts(sort=False).items()},
-        "reason": first_line(bad["reason"].iloc[0]) if len(bad) else "",
-        "score": _mean(ok, "score"),
-        "score_sd": deviation,
-        "score_halfwidth": t_halfwidth(deviation, len(scores)),
-        "memory": _mean(ok, memory_metric),
-        "seeds": tuple(sorted(ok["seed"].tolist())),
-        **{column: _mean(ok, column) for column in AVERAGED},
-    }
-
-
-def t_halfwidth(deviation: float, count: int, confidence: float = 0.95) -> float:
-    """Half the width of Student's t-interval of a mean. A percentile bootstrap over 3 seeds covers 75%, this 95%."""
-    if count < 2:
-        return math.nan
-    return float(stats.t.ppf((1 + confidence) / 2, count - 1)) * deviation / math.sqrt(count)
-
-
-def _mean(rows: pd.DataFrame, column: str) -> float:
-    if column not in rows or not len(rows):
-        return math.nan
-    return float(rows[column].astype(float).mean())
+def t_halfwidth(deviation: np.ndarray, count: np.ndarray, confidence: float = 0.95) -> np.ndarray:
+    """Half the width of Student's t-interval of means, NaN for one replicate. A percentile bootstrap over 3 seeds
+    covers 75%, this 95%."""
+    count = np.where(count > 1, count, np.nan)
+    return stats.t.ppf((1 + confidence) / 2, count - 1) * deviation / np.sqrt(count)

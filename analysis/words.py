@@ -50,6 +50,8 @@ class Words:
         """The recommendation in a sentence."""
         pick, best = self.pick, self.best
         memory = units.show_bytes(pick.memory)
+        if len(self._settings) == 1:
+            return f"Use {pick.setting}, the only setting there is: {self._metric} {pick.score:.4f}, at {memory}."
         if pick.setting == best.setting:
             smaller = self._settings[self._settings["memory"] < pick.memory]
             rest = f"Nothing needs less than its {memory}"
@@ -73,21 +75,27 @@ class Words:
         return " ".join(filter(None, [self._unsteady(), self._standing(), self._stable(), self._one_seed()]))
 
     def _standing(self) -> str:
+        if len(self._settings) == 1:
+            return "With nothing to compare it with, it is the best by definition: run other settings, too."
         pick = self.pick
         smaller = self._settings[(self._settings["memory"] < pick.memory) & self._settings["score"].notna()]
         open_smaller = [str(s) for s in smaller.loc[smaller["verdict"] != FAILS, "setting"]]
         if pick.verdict == MEETS and not open_smaller:
-            return "Firm: the data support that it meets the bar, and that everything smaller fails."
+            rest = " and everything that needs less misses it" if len(smaller) else ""
+            return f"Firm: also when chance is allowed for, {pick.setting} reaches the bar{rest}."
         if pick.verdict == MEETS:
             return (
-                f"Safe, but perhaps not the smallest: the data support that {pick.setting} meets the bar; whether "
-                f"{few(open_smaller)} would do with less memory cannot be told."
+                f"Safe, but perhaps not the smallest: also when chance is allowed for, {pick.setting} reaches the bar; "
+                f"whether {few(open_smaller)} would do with less memory cannot be told from these runs."
             )
         firm = self._settings[self._settings["verdict"] == MEETS].sort_values(["memory", "setting"])
-        text = f"Tentative: whether {pick.setting} really meets the bar cannot be told from these runs."
+        text = f"Tentative: that {pick.setting} reaches the bar may be luck; these runs cannot tell."
         if len(firm):
             safe = firm.iloc[0]
-            text += f" The smallest that the data support is {safe.setting}, at {units.show_bytes(safe.memory)}."
+            text += (
+                f" The smallest that reaches it also when chance is allowed for is {safe.setting}, at "
+                f"{units.show_bytes(safe.memory)}."
+            )
         return text
 
     def _unsteady(self) -> str:
@@ -101,23 +109,25 @@ class Words:
 
     def _stable(self) -> str:
         found = self._stability
-        if found is None:
+        if found is None or len(self._settings) == 1:
             return ""
-        text = f"With {found.over} drawn anew, the pick stays the same in {found.share:.0%} of the cases"
         others = [(name, share) for name, share in found.picks.items() if name != self._decision.pick and share >= 0.05]
-        if others:
-            text += "; else it is " + ", ".join(f"{name} ({share:.0%})" for name, share in others[:3])
-        return text + "."
+        instead = ", ".join(f"{name} ({share:.0%})" for name, share in others[:3])
+        rest = f", and otherwise mostly {instead}" if instead else ""
+        return (
+            f"Pick stability: with other {found.over}, drawn at random from these, {found.share:.0%} of the picks "
+            f"would be the same{rest}."
+        )
 
     def _one_seed(self) -> str:
         if (self._evidence.seeds > 1).any() or len(self._evidence.scores) == 1:
             return ""
         return (
-            f"With one seed per setting, nothing is known of the noise between seeds: it is assumed to be "
-            f"{ASSUMED_SD:.0%} of the best score, and only what is far from the bar gets a verdict."
+            "With one seed per setting, nothing is known of how much another seed changes a score: "
+            f"{ASSUMED_SD:.0%} of the best score is assumed, and only what is far from the bar gets a verdict."
         )
 
-    def runner_up(self) -> str:
+    def runner_up(self) -> list[str]:
         """What another choice costs: the next larger setting that reaches the bar, and the best of the smaller ones."""
         pick = self.pick
         ranked = self._settings[self._settings["memory"].notna() & self._settings["score"].notna()]
@@ -127,24 +137,32 @@ class Words:
         down = down.sort_values("score", ascending=not self._decision.rule.higher_is_better)
         sentences = []
         if len(up):
-            sentences.append(f"The runner-up that also reaches the bar is {self._against(up.iloc[0])}.")
+            sentences.append(f"The runner-up, {up.iloc[0].setting}, reaches the bar, too: {self._against(up.iloc[0])}.")
         if len(down):
-            sentences.append(f"The best of those that need less is {self._against(down.iloc[0])}; it misses the bar.")
+            nearest = down.iloc[0]
+            missed = abs(nearest.score - self._decision.bar)
+            sentences.append(
+                f"Of those that need less memory, {nearest.setting} scores best, and misses the bar by {missed:.4f}: "
+                f"{self._against(nearest)}."
+            )
         if not sentences and len(others):
             nearest = others.sort_values("score", ascending=not self._decision.rule.higher_is_better).iloc[0]
-            sentences.append(f"No other setting reaches the bar. The nearest is {self._against(nearest)}.")
-        return " ".join(sentences) or "There is no other setting with both a score and a memory figure."
+            sentences.append(
+                f"No other setting reaches the bar. Nearest is {nearest.setting}: {self._against(nearest)}."
+            )
+        return sentences or ["There is no other setting with both a score and a memory figure."]
 
     def _against(self, other: pd.Series) -> str:
         pick = self.pick
+        memory = units.change(other.memory, pick.memory)
         parts = [
-            f"{units.change(other.memory, pick.memory)} memory",
-            f"{self._metric} {other.score - pick.score:+.4f}",
+            f"as much memory as {pick.setting}" if memory == "the same" else f"{memory} memory than {pick.setting}",
+            f"{self._metric} {other.score:.4f} instead of {pick.score:.4f}",
         ]
         for column, name in (("train_seconds", "training time"), ("energy_joules", "energy")):
             if pd.notna(other[column]) and pd.notna(pick[column]) and pick[column] > 0:
                 parts.append(f"{units.change(other[column], pick[column])} {name}")
-        return f"{other.setting} ({', '.join(parts)}; verdict: {VERDICT_WORDS[other.verdict]})"
+        return f"{', '.join(parts)} (verdict: {VERDICT_WORDS[other.verdict]})"
 
     def open_questions(self) -> list[Row]:
         """What could not be told, smallest memory first, and what would settle it."""
@@ -156,28 +174,35 @@ class Words:
         if not self._decision.rule.higher_is_better:
             distance = -distance
         side = "above" if distance >= 0 else "below"
-        rival = "" if settlement.rival == row.setting else f", the hardest to tell it from being {settlement.rival}"
         score = f"{self._metric} {units.show_score(row.score, row.score_halfwidth)}"
-        seen = f"{score}, {abs(distance):.4f} {side} the bar: that is within the noise{rival}."
+        rival = ""
+        if settlement.rival != row.setting:
+            rival = f" What makes it unsure is {settlement.rival}, which may be the true best."
+        seen = f"{score} is {abs(distance):.4f} {side} the bar: so little that chance can have put it there.{rival}"
         return Row(str(row.setting), seen, self._next_step(settlement))
 
     def _next_step(self, settlement: Settlement) -> str:
         if settlement.first_look:
-            flag = self._flag(settlement.seeds)
-            return f"Run more seeds, {settlement.seeds} in all, for a first estimate of the noise: {flag}"
+            return (
+                f"Run {settlement.seeds} seeds each ({self._flag(settlement.seeds)}): with one, luck and merit look "
+                "the same."
+            )
         if settlement.hopeless:
             return (
-                f"So near to the bar, for this noise, that neither {MOST_SEEDS} seeds nor {MOST_EXAMPLES:,} examples "
-                "would settle it. Let memory decide, or ask for less: a lower threshold."
+                f"Too close to call: not even {MOST_SEEDS} seeds or {MOST_EXAMPLES:,} validation examples would be "
+                "likely to tell. For practical purposes it is at the bar: let memory decide, or lower the threshold."
             )
         parts = []
         if settlement.seeds:
-            now = int(self._evidence.seeds.max())
-            parts.append(f"{max(1, settlement.seeds - now)} more seeds each ({self._flag(settlement.seeds)})")
+            more = max(1, settlement.seeds - int(self._evidence.seeds.max()))
+            parts.append(f"{more} more seed{'s' if more > 1 else ''} for each setting ({self._flag(settlement.seeds)})")
         if settlement.examples and self._evidence.n_examples:
-            parts.append(f"{settlement.examples:,} validation examples instead of {self._evidence.n_examples:,}")
-        needed = " and ".join(parts)
-        return f"{needed} would settle it with a chance of {CHANCE:.0%}, if the difference is as seen."
+            what = "groups of validation examples" if self._evidence.in_groups else "validation examples"
+            parts.append(f"{settlement.examples:,} {what} instead of {self._evidence.n_examples:,}")
+        return (
+            f"{' and '.join(parts)} would tell with a chance of {CHANCE:.0%}, if the true difference is the one seen "
+            "so far."
+        )
 
     def _flag(self, seeds: int | None) -> str:
         """The seeds as one writes them on the command line, those that there are first."""

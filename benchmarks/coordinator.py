@@ -26,6 +26,7 @@ import time
 from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 
 
 @hydra.main(version_base=None, config_path=".", config_name="config")
@@ -33,7 +34,7 @@ def objective(cfg):
     begin = time.time()
     seconds = cfg.seconds if cfg.n % 4 else cfg.seconds * cfg.uneven
     time.sleep(seconds)
-    Path(cfg.spans_to, str(cfg.n)).write_text(f"{begin} {time.time()}")
+    Path(cfg.spans_to, str(HydraConfig.get().job.num)).write_text(f"{begin} {time.time()}")
     return (cfg.x - 0.3) ** 2
 
 

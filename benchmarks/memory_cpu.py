@@ -112,7 +112,7 @@ def measure(config: Any, facts: Any, device: str = "cpu") -> dict[str, float]:
         quantization = config.variant.quantization(compute, task.task_type)
         base = config.model.load(task.auto_class(), quantization, device, task.model_arguments(facts.tokenizer))
         model = config.variant.wrap(base, task.task_type, config.train.activation_checkpointing)
-        precision.hold_fp16_trainables_in_fp32(model)
+        precision.settle_fp16(model, config.train.precision)
         meter.watch(model)
     rows = list(facts.rows) * config.train.max_steps
     with meter.phase("train"):
@@ -124,7 +124,7 @@ def measure(config: Any, facts: Any, device: str = "cpu") -> dict[str, float]:
             learning_rate=1e-4,
             seed=0,
             optimizer=config.variant.optimizer(device),
-            token_loss=task.token_loss,
+            shifted=task.shifted,
             meter=meter,
         )
     return meter.readings

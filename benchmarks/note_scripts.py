@@ -170,7 +170,7 @@ class Timed:
         clock = FromFirstBatch(self.task.collator(self.tokenizer))
         train = settings(steps)
         fit = training.fit(
-            trained, self.encoded, clock, train, learning_rate=RATE, seed=seed, token_loss=self.task.token_loss
+            trained, self.encoded, clock, train, learning_rate=RATE, seed=seed, shifted=self.task.shifted
         )
         return clock.seconds, fit.tokens
 

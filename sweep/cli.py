@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from sweep import redact
+from sweep.composition import share_config_store
 from sweep.errors import ConfigError, Fault, UserError, alternatives, first_line
 
 # What Hydra and OmegaConf raise while they compose: their own errors, and plain ones where an override is of a kind
@@ -32,6 +33,10 @@ _PLAIN = (ValueError, TypeError, LookupError, AttributeError, AssertionError)
 NOT_COMPOSED = (HydraException, OmegaConfBaseException, YAMLError, *_PLAIN)
 FULL_ERROR = "HYDRA_FULL_ERROR"
 INTERRUPTED = 130  # the shell's code for Ctrl-C
+_ONE_EXPERIMENT = (
+    "names several: each is a study of its own, with its own data and variants. One after the other: "
+    "for e in a b; do python -m sweep -m experiment=$e; done"
+)
 
 
 Examine = Callable[[DictConfig, bool], Iterable[Fault]]  # a composed config, and whether for a multirun → its faults
@@ -40,14 +45,20 @@ Examine = Callable[[DictConfig, bool], Iterable[Fault]]  # a composed config, an
 def guarded(application: Callable[[], Any], conf: Path, config_name: str, examine: Examine) -> None:
     """Check the config that the command line asks for, then let Hydra run the application.
 
-    Help, `--cfg`, `--info` and completion are Hydra's own and are not checked.
+    Help, `--info` and completion are Hydra's own and are not checked; `--cfg` shows the config first, since its faults
+    are found by looking at it.
     """
+    share_config_store()
     args, _ = get_args_parser().parse_known_args()
-    looks_only = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
+    looks_only = args.help or args.hydra_help or args.info or args.shell_completion
+    unchecked = looks_only or args.experimental_rerun
+    folder = conf if args.config_path is None else Path(args.config_path)
     try:
-        if not (looks_only or args.experimental_rerun):
-            check(conf if args.config_path is None else Path(args.config_path), args, config_name, examine)
+        if not (unchecked or args.cfg):
+            check(folder, args, config_name, examine)
         application()
+        if args.cfg and not unchecked:
+            check(folder, args, config_name, examine)
     except UserError as error:
         stop(error)
     except KeyboardInterrupt:
@@ -94,6 +105,7 @@ class Composer:
     """Hydra's own composition, with its own search path, without its launch."""
 
     def __init__(self, conf: Path, extra: str | None, config_name: str):
+        share_config_store()
         self._config_name = config_name
         search_path = create_config_search_path(str(conf.absolute()))
         if extra is not None:
@@ -138,6 +150,9 @@ class Composer:
                 parsed.append(self.parse(text))
             except NOT_COMPOSED as error:
                 faults.append(Fault(text, "", f"is not an override: {first_line(error)}"))
+        for override in parsed:
+            if override.key_or_group == "experiment" and override.is_sweep_override():
+                raise ConfigError([Fault("experiment", _text(override).partition("=")[2], _ONE_EXPERIMENT)])
         fixed = [o for o in parsed if not o.is_sweep_override()]
         try:
             self.compose([_text(o) for o in fixed], multirun=False)

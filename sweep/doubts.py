@@ -10,6 +10,7 @@ from typing import Any
 from sweep.metrics import Metric
 
 TRUNCATED = 0.03  # share of the examples
+LEAKED = 0.01
 ERRORS = 2.0  # standard errors that a difference must exceed to be one
 FEWEST_STEPS = 12  # below, a loss has hardly begun to move
 
@@ -65,6 +66,12 @@ def doubts(measured: Mapping[str, float], higher_is_better: bool) -> Iterator[st
             )
     if measured.get("eval/distinct_predictions") == 1 and count > 1:
         yield f"the answer is the same for all {count:.0f} validation examples"
+    leaked = measured.get("data/leaked_share", 0.0)
+    if leaked > LEAKED:
+        yield (
+            f"{leaked:.0%} of the validation examples are among the training's too, word for word: the score tells in "
+            "part what was learnt by heart"
+        )
     cut = measured.get("data/truncated_share", 0.0)
     if cut > TRUNCATED:
         yield f"{cut:.0%} of the training examples were cut to train.max_length: raise it, or shorten the texts"

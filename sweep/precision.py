@@ -39,10 +39,11 @@ def autocast(precision: str, device_type: str) -> AbstractContextManager[None]:
     return nullcontext() if resolved == "fp32" else torch.autocast(device_type, dtype=dtype_of(resolved))
 
 
-def hold_fp16_trainables_in_fp32(model: torch.nn.Module) -> None:
-    """Loss scaling needs gradients in fp32: weights of an fp16 checkpoint that are to be trained are cast."""
+def settle_fp16(model: torch.nn.Module, compute: str) -> None:
+    """Hold the weights of an fp16 checkpoint in what they can train in: those that train in fp32, as loss scaling
+    needs; the frozen ones in what is computed in, which they would be cast to each time, or not multiply with."""
     import torch
 
     for parameter in model.parameters():
-        if parameter.requires_grad and parameter.dtype == torch.float16:
-            parameter.data = parameter.data.float()
+        if parameter.dtype == torch.float16:
+            parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else dtype_of(compute))

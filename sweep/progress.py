@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 from tqdm import tqdm
@@ -29,17 +30,22 @@ class _Bar:
 
 
 class Progress:
-    """A bar over the runs of a study, with the phase of the running one: `3/8 [01:10<01:57] lora_r8 · seed 0: training
-    120/300`. Nothing is drawn where standard error is not a terminal."""
+    """A bar over the runs of a study, with the phase of a running one: `mine 3/8 runs [01:10<01:57, 2 running]
+    lora_r8 · seed 0: training 120/300`. Nothing is drawn where standard error is not a terminal."""
 
-    def __init__(self, total: int):
+    def __init__(self, total: int, study: str | None = None):
+        drawn = sys.stderr.isatty()
+        sized = drawn and os.get_terminal_size(sys.stderr.fileno()).columns > 0  # not all terminals know it
         self._bar = tqdm(
             total=total,
-            disable=not sys.stderr.isatty(),
-            dynamic_ncols=True,
+            disable=not drawn,
+            dynamic_ncols=sized,
+            ncols=None if sized else 80,
+            nrows=None if sized else 24,
             leave=False,
             smoothing=0,
-            bar_format="{n_fmt}/{total_fmt} runs [{elapsed}<{remaining}{postfix}] {desc}",
+            unit=study or "",
+            bar_format="{unit} {n_fmt}/{total_fmt} runs [{elapsed}<{remaining}{postfix}] {desc}",
         )
         _Bar.current = None if self._bar.disable else self._bar
 
@@ -52,7 +58,10 @@ class Progress:
         self._bar.total = self._bar.n + 1 + left
         self._bar.update(1)
 
-    def close(self) -> None:
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
         self._bar.close()
         _Bar.current = None
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from sweep import distributed, precision, sharding
 from sweep.divergence import DivergenceWatch
@@ -19,6 +19,7 @@ from sweep.meters import MemoryMeter
 from sweep.meters.throughput import Throughput
 from sweep.order import training_order
 from sweep.report import Report, silent
+from sweep.weighted_trainer import WeightedTrainer
 
 if TYPE_CHECKING:
     from sweep.config import Train
@@ -63,7 +64,7 @@ def fit(
     learning_rate: float,
     seed: int,
     optimizer: str | None = None,
-    token_loss: bool = True,
+    shifted: bool = True,
     meter: MemoryMeter | None = None,
     report: Report = silent,
     label: str = "training",
@@ -72,9 +73,9 @@ def fit(
     """Train `model` in place for `train.max_steps` steps.
 
     The order of the examples follows from `seed` and their lengths alone, so that all variants see the same batches.
-    With `token_loss` the model's loss is over the tokens of the whole batch, however it is cut into micro-batches;
-    without, it is the mean over micro-batches. Every `train.eval_steps` steps `evaluate` is asked for the score,
-    outside of what is timed and metered, and the report for a reason to stop.
+    The loss is the mean over the labels of the whole batch, however it is cut into micro-batches; `shifted` says that
+    the model foretells tokens at the position before them. Every `train.eval_steps` steps `evaluate` is asked for the
+    score, outside of what is timed and metered, and the report for a reason to stop.
 
     Raises:
         Pruned: where there is a reason to stop.
@@ -125,9 +126,10 @@ def fit(
             **(sharding.arguments() if train.sharded else {}),
         )
         watcher = _Watcher(train, meter, report, label, evaluate)
-        trainer = _OrderedTrainer(
+        trainer = WeightedTrainer(
             order=order,
             watcher=watcher,
+            shifted=shifted,
             model=model,
             args=arguments,
             train_dataset=list(examples),
@@ -135,10 +137,6 @@ def fit(
             callbacks=[watcher],
         )
         trainer.remove_callback(PrinterCallback)
-        if not token_loss:
-            # transformers takes any labels for tokens to be foretold, drops the first, and relies on the model to
-            # divide by their count: accumulated gradients would be too large by their number.
-            trainer.model_accepts_loss_kwargs = False
         try:
             trainer.train()
         finally:
@@ -153,42 +151,6 @@ def length(example: Encoded) -> int:
     """Tokens of an example; of an encoder's and its decoder's, both."""
     labels, ids = example["labels"], example["input_ids"]
     return len(ids) + (len(labels) if isinstance(labels, list) and len(labels) != len(ids) else 0)
-
-
-class _OrderedTrainer(Trainer):
-    """The Trainer with our order of examples, and a look at each loss as it comes."""
-
-    def __init__(self, *, order: list[int], watcher: _Watcher, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._order = order
-        self._watcher = watcher
-
-    def _build_accelerator_args(self, **kwargs: Any) -> dict[str, Any]:
-        """Under DDP, gradients are views into what is sent around, where PyTorch would hold both: on every device, the
-        bytes of all gradients once less."""
-        arguments = super()._build_accelerator_args(**kwargs)
-        for handler in arguments["kwargs_handlers"]:
-            handler.gradient_as_bucket_view = True
-        return arguments
-
-    def create_accelerator_and_postprocess(self) -> None:
-        super().create_accelerator_and_postprocess()
-        if self.args.fsdp:
-            sharding.set_up(self)
-
-    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> list[int]:
-        return self._order
-
-    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        self._watcher.saw_gradient_norm(norm)
-        return norm
-
-    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        tokens = inputs.pop("tokens") if "tokens" in inputs else inputs["attention_mask"].sum()
-        loss = super().training_step(model, inputs, num_items_in_batch)
-        self._watcher.saw_micro_batch(loss, tokens)
-        return loss
 
 
 class _Watcher(TrainerCallback):

@@ -78,13 +78,13 @@ def _measure(
 
     with meter.phase("load"), meter.window():
         tokenizer = config.model.load_tokenizer()
-        compute = precision.dtype_of(precision.resolve(config.train.precision, device))
-        quantization = config.variant.quantization(compute, task.task_type, config.train.sharded)
+        compute = precision.resolve(config.train.precision, device)
+        quantization = config.variant.quantization(precision.dtype_of(compute), task.task_type, config.train.sharded)
         # A model that is to be split comes to the devices part by part: whole, it may fit on none of them.
         place = "cpu" if config.train.sharded and not config.variant.quantized else device
         base = config.model.load(task.auto_class(), quantization, place, task.model_arguments(tokenizer))
         model = config.variant.wrap(base, task.task_type, config.train.activation_checkpointing)
-        precision.hold_fp16_trainables_in_fp32(model)
+        precision.settle_fp16(model, compute)
         meter.watch(model)
     measured["total_params"], measured["trainable_params"] = count_parameters(model)
 
@@ -93,6 +93,7 @@ def _measure(
     measured["data/dropped_examples"] = examples.dropped
     measured["data/truncated_examples"] = examples.truncated
     measured["data/truncated_share"] = examples.truncated / len(data.train)
+    measured["data/leaked_share"] = data.leaked / len(data.validation)
     train = config.train.with_steps(len(examples))
     task.verify(model, examples)
     beside = _beside(task, model, tokenizer, train, device)
@@ -106,7 +107,7 @@ def _measure(
             learning_rate=config.variant.learning_rate * config.study.rate_factor,
             seed=config.seed,
             optimizer=None if train.sharded else config.variant.optimizer(device),
-            token_loss=task.token_loss,
+            shifted=task.shifted,
             meter=meter,
             report=report,
             evaluate=lambda: _look(task, model, tokenizer, data.validation, train, device),
@@ -180,10 +181,17 @@ def prepare(config: Mapping[str, Any], report: Report) -> dict[str, str]:
     device = device_type()
     if parsed.train.liger and (device != "cuda" or find_spec("liger_kernel") is None):
         raise UserError("train.liger needs a CUDA GPU and the package liger-kernel (pip install liger-kernel)")
+    if parsed.train.precision == "fp16" and device != "cuda":
+        raise UserError(
+            "train.precision = fp16 needs a GPU: on the CPU, accelerate would train in fp32 without a word; use bf16, "
+            "or fp32"
+        )
     data_facts = parsed.task.data.prepare(report)
-    parsed.task.bind(parsed.task.data.load())
+    data = parsed.task.data.load()
+    task = parsed.task.bind(data)
     model_facts = parsed.model.prepare(report)
-    parsed.model.check(parsed.task.auto_class())
+    parsed.model.check(task.auto_class())
+    task.check(parsed.model.load_tokenizer(), data.train)
     return {
         "device": device_name(),
         "precision": precision.resolve(parsed.train.precision, device),

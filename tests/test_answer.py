@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from store import CONDITIONS, Written, record
 
-from analysis import answer, mlflow_view
+from analysis import answer, mlflow_view, present, write
 from analysis.load import Store
 from sweep.errors import UserError
 from sweep.record import Outcome
@@ -40,7 +40,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
 def options(written: Written, out: Path, **changes: object) -> dict:
     base = {
         "study": None, "source": None, "compare": None, "threshold": 0.99, "margin": None, "direction": None,
-        "memory_metric": "max_memory_allocated", "allow": [], "pdf": False, "out": str(out),
+        "memory_metric": "max_memory_allocated", "allow": [], "group": None, "pdf": False, "out": str(out),
         "tracking": {"uri": written.uri, "experiment": written.experiment},
     }  # fmt: skip
     return {**base, **changes}
@@ -49,7 +49,7 @@ def options(written: Written, out: Path, **changes: object) -> dict:
 def test_a_study_s_report_and_what_mlflow_shows(written: Written, tmp_path: Path):
     said = answer.answer(options(written, tmp_path / "out", study="good"))
     assert "Use lora: exact_match 0.8975, 99.4% of the best (fft, 0.9025)" in said
-    assert "With seeds and examples drawn anew" in said
+    assert "with other seeds and examples" in said
     told = json.loads((tmp_path / "out/recommendation.json").read_text())
     assert {s["setting"]: s["verdict"] for s in told["settings"]}["tiny"] == "fails"
     assert set(told["files"]) == {file.name for file in (tmp_path / "out").iterdir()}
@@ -90,9 +90,13 @@ def test_the_saved_view_is_what_mlflow_s_page_inflates():
 
 
 def test_a_study_still_running_is_answered_so_far(written: Written, tmp_path: Path):
-    said = answer.answer(options(written, tmp_path / "out", study="going on"))
-    assert "The answer so far: the study has not ended." in said
-    assert "The answer so far" in (tmp_path / "out/report.html").read_text()
+    asked = options(written, tmp_path, study="going on")
+    made = answer.of_study(Store(written.uri, written.experiment).study("going on"), asked)
+    said = "The answer so far: the study has not ended."
+    assert said in answer.summary(made, tmp_path)
+    page = write.environment().get_template("report.html.j2")
+    assert said in page.render(report=made, charts={}, left_out=[], main="", **write.page_script())
+    assert present.note(made).startswith(f"*{said}*")
 
 
 def test_no_study_lists_them(written: Written, tmp_path: Path):
@@ -124,6 +128,8 @@ def test_two_studies_side_by_side(written: Written, tmp_path: Path):
     assert "Both pick lora" in said or "picks" in said
     page = (tmp_path / "out/comparison.html").read_text()
     assert SCRIPT not in page
+    assert "The answer so far: the study has not ended." in page
+    assert "The answer so far: the study has not ended." in said
     table = pd.read_csv(tmp_path / "out/comparison.csv").set_index("setting")
     assert table.loc["fft", "score_change"] == "+0.0000" or table.loc["fft", "score_change"] == 0
     assert (tmp_path / "out/comparison.png").exists()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
-from analysis import answer, csv_source
+from analysis import answer, csv_source, write
 from sweep.errors import UserError
 
 GOOD = "setting,score,max_memory_allocated\nfft,0.90,100\nlora,0.895,40\nqlora,0.5,30\n"
@@ -16,7 +16,8 @@ GOOD = "setting,score,max_memory_allocated\nfft,0.90,100\nlora,0.895,40\nqlora,0
 def options(path: Path, out: Path, **changes: object) -> dict:
     base = {
         "study": None, "source": str(path), "compare": None, "threshold": 0.99, "margin": None, "direction": None,
-        "memory_metric": "max_memory_allocated", "allow": [], "pdf": False, "out": str(out), "tracking": {},
+        "memory_metric": "max_memory_allocated", "allow": [], "group": None, "pdf": False, "out": str(out),
+        "tracking": {},
     }  # fmt: skip
     return {**base, **changes}
 
@@ -86,12 +87,21 @@ def test_a_folder_of_something_else_is_not_overwritten(tmp_path: Path):
         answer.answer(options(path, out))
     assert (out / "runs.csv").read_text() == "mine"
     (out / "runs.csv").unlink()
-    answer.answer(options(path, out))
+
+    def report(*names: str) -> None:
+        def into(folder: Path) -> None:
+            for name in names:
+                (folder / name).write_text("new")
+            (folder / write.ANSWER).write_text(json.dumps({"study": "results", "files": [*names, write.ANSWER]}))
+
+        write.replace_all(out, "results", into)
+
+    report("runs.csv")
     (out / "notes.txt").write_text("mine")
     (out / "runs.csv").write_text("old")
-    answer.answer(options(path, out, pdf=True))
-    assert pd.read_csv(out / "runs.csv")["setting"].tolist() == ["fft", "lora", "qlora"]
-    answer.answer(options(path, out))
+    report("runs.csv", "chart.pdf")
+    assert (out / "runs.csv").read_text() == "new"
+    report("runs.csv")
     assert not list(out.glob("*.pdf"))  # of the older report
     assert (out / "notes.txt").read_text() == "mine"
     other = tmp_path / "other.csv"

@@ -79,6 +79,61 @@ def test_a_file_without_a_header_takes_given_names(tmp_path: Path):
     assert read(tmp_path / "cola.tsv", Layout(names)).rows[0]["text"] == "Our friends won't buy this."
 
 
+def test_gzip_is_opened_and_a_cut_one_is_told(tmp_path: Path):
+    import gzip
+
+    packed = gzip.compress(write(tmp_path / "a.csv").read_bytes())
+    (tmp_path / "b.csv.gz").write_bytes(packed)
+    assert read(tmp_path / "b.csv.gz").rows == ROWS
+    assert len(Hub(path=str(tmp_path), train="b").load().train) == 9
+    (tmp_path / "b.csv.gz").write_bytes(packed[:-9])
+    with pytest.raises(UserError, match=r"b.csv.gz cannot be read"):
+        read(tmp_path / "b.csv.gz")
+
+
+def test_json_may_keep_its_rows_below_a_name(tmp_path: Path):
+    (tmp_path / "a.json").write_text(json.dumps({"version": "1.1", "data": ROWS}, indent=1))
+    assert read(tmp_path / "a.json").rows == ROWS
+    (tmp_path / "b.json").write_text("\n".join(map(json.dumps, ROWS)))
+    assert read(tmp_path / "b.json").rows == ROWS
+
+
+def test_dots_lead_into_what_is_nested(tmp_path: Path):
+    """SQuAD's answers are lists below a column."""
+    rows = [{"question": f"who {i}?", "answers": {"text": [f"she {i}", "x"], "start": [0]}} for i in range(4)]
+    path = write(tmp_path / "a.parquet", rows)
+    columns = {"prompt": "{question} {answers.start.0}", "response": "answers.text.0"}
+    examples = files(path, validation=str(path), columns=columns).load().train
+    assert {"prompt": "who 2? 0", "response": "she 2"} in examples
+    with pytest.raises(UserError, match=r"column 'answers\.text\.2' has no value"):
+        files(path, columns={"prompt": "question", "response": "answers.text.2"}).load()
+
+
+def test_rows_that_lack_something_are_left_out_on_request(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """Some of GLUE's published files hold lines that are cut short."""
+    path = tmp_path / "a.tsv"
+    path.write_text("text\tlabel\n" + "".join(f"t{i}\t{i % 2}\n" if i % 5 else f"cut {i}\n" for i in range(20)))
+    with pytest.raises(UserError, match=r"line 2: has 1 fields.*skip_incomplete=true"):
+        files(path).load()
+    assert len(files(path, validation=str(path), skip_incomplete=True).load().train) == 16
+    assert "4 lines of another number of fields are left out" in caplog.text
+    nulls = write(tmp_path / "b.jsonl", [{"text": f"t{i}", "label": i % 2 if i % 4 else None} for i in range(20)])
+    whole = files(nulls, validation=str(nulls), skip_incomplete=True, n_train=12)
+    assert len(whole.load().train) == 12
+    assert "5 rows without a value" in caplog.text
+    with pytest.raises(UserError, match="column 'label' has no value"):
+        files(nulls, validation=str(nulls)).load()
+
+
+def test_validation_examples_that_were_trained_on_are_counted(tmp_path: Path):
+    path = write(tmp_path / "a.csv", [{"text": f"t{i}", "label": str(i % 2)} for i in range(20)])
+    assert files(path).load().leaked == 0
+    others = [{"text": "t3", "label": "0"}, {"text": "new", "label": "1"}, {"text": "t4", "label": "0"}]
+    assert files(path, validation=str(write(tmp_path / "b.csv", others))).load().leaked == 2
+    chats = [{"messages": [{"role": "user", "content": f"{i % 8}"}]} for i in range(10)]
+    assert files(write(tmp_path / "c.jsonl", chats), validation_fraction=0.5, split_seed=1).load().leaked in (1, 2)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
@@ -92,7 +147,7 @@ def test_a_file_without_a_header_takes_given_names(tmp_path: Path):
         ("a.jsonl", b'{"text": 1}\n{"text": \n', r"a.jsonl, line 2: is not JSON"),
         ("a.jsonl", b'{"text": 1}\n[1]\n', r"a.jsonl, line 2: is list, not an object"),
         ("a.parquet", b"PAR1 no", "cannot be read as Parquet"),
-        ("a.json", b'[{"text": 1},\n 3]', "line 2: is int, not an object"),
+        ("a.json", b'[{"text": 1},\n 3]', "entry 2: is int, not an object"),
     ],
 )
 def test_what_cannot_be_read_is_told_with_its_line(tmp_path: Path, name: str, content: bytes, told: str):
@@ -172,7 +227,7 @@ def test_faults_of_files_are_told_before_anything_is_read(tmp_path: Path):
     assert "format" in told(test=str(tmp_path / "notes.xyz"))["test"]
     assert "did you mean text?" in told(columns={"txt": "a"})["columns"]
     assert "is no template" in told(columns={"text": "{open"})["columns"]
-    assert "names of columns only" in told(columns={"text": "{a.__class__}"})["columns"]
+    assert "names of columns only" in told(columns={"text": "{a!r}"})["columns"]
     assert "names no file" in told(train=[])["train"]
 
 
@@ -185,6 +240,10 @@ def test_a_folder_stands_for_the_hub(tmp_path: Path):
     assert not list(source.faults())
     splits = source.load()
     assert (len(splits.train), len(splits.validation)) == (20, 2)
+    file = write(tmp_path / "alone.json")  # as Alpaca is published
+    assert len(Hub(path=str(file), validation_fraction=0.2).load().train) == 8
+    assert not list(Hub(path=str(file)).faults())
+    assert "is one file" in dict(Hub(path=str(file), validation="test").faults())["path"]
     assert dict(Hub(path=str(tmp_path), name="main", validation="dev").faults())["validation"].startswith("has no file")
     assert "no folder that exists" in dict(Hub(path="/nowhere/at/all").faults())["path"]
 
@@ -197,6 +256,9 @@ def test_numbered_labels_of_the_hub_come_with_their_names(tmp_path: Path):
     split = datasets.Dataset.from_dict({"text": ["a", "b", "c"], "label": [0, 1, -1]}, features=features)
     split.to_parquet(tmp_path / "train.parquet")
     by_library = HubTable(split, "x").rows([2, 1, 0])
+    train = str(tmp_path / "train.parquet")
+    assert Files(train=train, validation=train, skip_incomplete=True).load().labels == ("neg", "pos")
+    assert HubTable(split, "x").labels == {"label": ["neg", "pos"]}
     assert [row["label"] for row in by_library] == [None, "pos", "neg"]
     assert [row["label"] for row in read(tmp_path / "train.parquet").rows] == ["neg", "pos", None]
     loaded = load_split(str(tmp_path), None, None, "train")  # what a Hub id goes through too

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -89,5 +90,6 @@ def test_settings_are_means_over_ok_replicates_and_the_latest_run_of_a_seed_coun
 
 
 def test_one_replicate_says_nothing_of_its_noise():
-    assert math.isnan(t_halfwidth(math.nan, 1))
-    assert t_halfwidth(1.0, 3) == pytest.approx(4.30265 / 3**0.5, rel=1e-5)  # from a printed table of t
+    widths = t_halfwidth(np.array([math.nan, 1.0]), np.array([1, 3]))
+    assert math.isnan(widths[0])
+    assert widths[1] == pytest.approx(4.30265 / 3**0.5, rel=1e-5)  # from a printed table of t

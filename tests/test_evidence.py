@@ -13,12 +13,13 @@ import pytest
 from pyarrow import parquet
 
 from analysis import corpus
-from analysis.evidence import from_examples, gather
+from analysis.evidence import from_examples, gather, resampled
 from analysis.examples import EXAMPLES_FILE, Absent, Examples, read
 from analysis.rule import Rule
 from analysis.settle import settle
 from analysis.stability import stability
 from analysis.verdicts import verdicts
+from sweep.errors import UserError
 from sweep.job import EXAMPLES_FILE as WRITTEN
 
 
@@ -54,6 +55,31 @@ def test_a_resampled_mean_has_the_variance_of_a_mean():
     exact = gather(runs, Examples.of(dict(zip("abcd", values, strict=True))))
     assert np.allclose(by_sums.scores, exact.scores)
     assert by_sums.own_variance == pytest.approx(exact.own_variance, rel=0.15)
+
+
+def test_copies_of_an_example_in_one_group_tell_no_more_than_the_example(tmp_path: Path):
+    """Every example written down three times, with a name in common: the same evidence as from the originals."""
+    values = (np.random.default_rng(0).random((4, 50)) < 0.7) * 1.0
+    run_of, names = np.array([0, 0, 1, 1]), ["a", "b"]
+    once, grouped = from_examples(values, run_of, names), np.repeat(np.arange(50), 3)
+    again = from_examples(np.repeat(values, 3, axis=1), run_of, names, groups=grouped)
+    for field in ("scores", "seed_sd", "own_variance", "covariance", "answer_variance", "n_examples"):
+        assert np.allclose(getattr(once, field), getattr(again, field)), field
+    passages = [f"passage {i}" for i in grouped]
+    paths = {
+        run_id: written(tmp_path, run_id, index=list(range(150)), em=list(np.repeat(row, 3)), passage=passages)
+        for run_id, row in zip("abcd", values, strict=True)
+    }
+    means = dict(zip("abcd", values.mean(axis=1), strict=True))
+    found = read(means, "em", None, paths.get, group="passage")
+    assert isinstance(found, Examples)
+    assert found.units == 50
+    runs = pd.DataFrame({"run_id": list("abcd"), "setting": list("xxyy"), "score": list(means.values())})
+    assert gather(runs, found).own_variance == pytest.approx(once.own_variance)
+    drawn = resampled(found, 2000, np.random.default_rng(0))
+    assert drawn[:, 0].var() == pytest.approx(values[0].var() / 50, rel=0.15)
+    with pytest.raises(UserError, match="did you mean passage"):
+        read(means, "em", None, paths.get, group="pasage")
 
 
 def test_bleu_is_worked_out_by_hand():
@@ -115,7 +141,7 @@ def test_the_rule_is_read_from_the_tag(tag: str):
     assert corpus.rule_of('"no.such"') is None
 
 
-def written(folder: Path, name: str, **columns: list[float]) -> Path:
+def written(folder: Path, name: str, **columns: list) -> Path:
     path = folder / f"{name}.parquet"
     parquet.write_table(pyarrow.table(columns), path)
     return path

@@ -13,6 +13,7 @@ import checkpoints
 import pandas as pd
 import pytest
 from conftest import ROOT, compose
+from hydra.core.hydra_config import HydraConfig
 
 from sweep.config import parse
 from sweep.job import EXAMPLES_FILE, Job
@@ -31,19 +32,8 @@ def test_an_experiment_opens_with_its_command_and_builds(name: str):
     assert text.splitlines()[1].startswith("# python -m sweep")
     assert f"experiment={name}" in text.splitlines()[1]
     parse(compose(f"experiment={name}"))
-    for variant in str(compose_params(name)["variant"]).split(","):
+    for variant in str(HydraConfig.get().sweeper.params.variant).split(","):
         parse(compose(f"experiment={name}", f"variant={variant}"))
-
-
-def compose_params(name: str) -> dict[str, str]:
-    """What the experiment sweeps."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from omegaconf import OmegaConf
-
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        composed = hydra_compose("config", overrides=[f"experiment={name}"], return_hydra_config=True)
-        return OmegaConf.to_container(composed.hydra.sweeper.params)
 
 
 def table(path: Path, rows: list[dict[str, str]], delimiter: str = ",") -> None:
@@ -91,11 +81,19 @@ def pairs(folder: Path) -> None:
         (folder / "mrpc" / f"{name}.tsv").write_text("\n".join([head, *body]) + "\n")
 
 
+def grades(folder: Path) -> None:
+    rows = [{"sentence1": f"story {i}", "sentence2": "story", "label": f"{i % 6}.{i % 4}"} for i in range(34)]
+    (folder / "stsb").mkdir()
+    table(folder / "stsb" / "train.csv", rows)
+    table(folder / "stsb" / "validation.csv", rows[:6])
+
+
 CASES: dict[str, tuple[Callable[[Path], Path], Callable[[Path], None]]] = {
     "imdb_distilbert": (checkpoints.distilbert, reviews),
     "gpt2_instruct": (checkpoints.gpt2, instructions),
     "llama3_qlora": (checkpoints.llama, problems),
-    "glue_roberta": (checkpoints.roberta, pairs),
+    "glue_roberta/mrpc": (checkpoints.roberta, pairs),
+    "glue_roberta/stsb": (checkpoints.roberta, grades),
 }
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import heed_interrupts
 
-from sweep.launch import isolation
+from sweep.launch import child, isolation
 
 pytestmark = pytest.mark.slow
 
@@ -92,11 +92,9 @@ def test_a_context_in_the_server_is_noticed_in_the_child(monkeypatch: pytest.Mon
     """In the child of a process that used CUDA, `torch.cuda.is_initialized()` says no: PyTorch calls it a bad fork."""
     import torch
 
-    from sweep.launch import preload
-
-    assert preload.cuda_is_untouched()
+    assert child.cuda_is_untouched()
     monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: True)
-    assert not preload.cuda_is_untouched()
+    assert not child.cuda_is_untouched()
 
 
 def alive(pid: int) -> bool:
@@ -118,7 +116,7 @@ def wait_until(condition, seconds: float = 60) -> bool:
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
 def test_no_child_outlives_its_parent(tmp_path: Path, sign: signal.Signals):
     file = tmp_path / "pid"
-    code = f"from sweep.launch import isolation; isolation.call('{HERE}:sleep_long', {str(file)!r})"
+    code = f"from sweep.launch import child, isolation; isolation.call('{HERE}:sleep_long', {str(file)!r})"
     parent = subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=Path(__file__).parent,

@@ -10,6 +10,7 @@ import pytest
 from conftest import ROOT, compose
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn.metrics import f1_score, matthews_corrcoef
 
 from analysis import corpus
@@ -22,8 +23,10 @@ from sweep.metrics.chrf import ChrF
 from sweep.metrics.exact_match import ExactMatch, final_number
 from sweep.metrics.f1 import F1
 from sweep.metrics.matthews import Matthews
+from sweep.metrics.pearson import Pearson
 from sweep.metrics.perplexity import Perplexity
 from sweep.metrics.rouge import Rouge
+from sweep.metrics.spearman import Spearman
 from sweep.metrics.token_f1 import TokenF1
 
 LABELS = st.lists(st.tuples(st.sampled_from("0123"), st.sampled_from("0123")), min_size=1, max_size=40)
@@ -42,6 +45,21 @@ def test_f1_and_matthews_equal_scikit_learn(pairs: list[tuple[str, str]]):
     assert F1(average="binary", positive_label="2").score(got, wanted) == pytest.approx(expected)
     if len({*got, *wanted}) > 1:
         assert Matthews().score(got, wanted) == pytest.approx(matthews_corrcoef(wanted, got), abs=1e-12)
+
+
+NUMBERS = st.lists(st.tuples(*[st.floats(-5, 5).map(lambda x: round(x, 2))] * 2), min_size=3, max_size=30)
+
+
+@settings(max_examples=60, deadline=None)
+@given(NUMBERS, st.sampled_from([0.0, 1e6]))
+def test_correlations_equal_scipy_s_also_far_from_0(pairs: list[tuple[float, float]], offset: float):
+    got, wanted = [str(x + offset) for x, _ in pairs], [str(y) for _, y in pairs]
+    x, y = [float(text) for text in got], [float(text) for text in wanted]
+    if len(set(x)) < 2 or len(set(y)) < 2:
+        assert Pearson().score(got, wanted) == Spearman().score(got, wanted) == 0.0
+        return
+    assert Pearson().score(got, wanted) == pytest.approx(stats.pearsonr(x, y).statistic, abs=1e-6)
+    assert Spearman().score(got, wanted) == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-9)
 
 
 def test_binary_f1_takes_the_last_of_two_labels_and_needs_two():
@@ -72,11 +90,15 @@ def test_bleu_and_chrf_equal_sacrebleu_and_follow_from_sums(pairs: list[tuple[st
     assert plus == pytest.approx(CHRF(word_order=2).corpus_score(got, [wanted]).score)
 
 
-@pytest.mark.parametrize("metric", [Bleu(), ChrF(), F1(average="macro"), F1(average="weighted"), Matthews()])
+@pytest.mark.parametrize("metric", [Bleu(), ChrF(), F1(average="macro"), F1(average="weighted"), Matthews(), Pearson()])
 def test_resampled_rows_give_the_score_of_the_resampled_examples(metric: CorpusMetric):
     """What the per-example columns are for: adding up the rows that were drawn, and applying the rule."""
     source = random.Random(0)
-    words = ["0", "1", "2"] if isinstance(metric, F1 | Matthews) else ["the cat sat", "the cat sat on a mat", "a dog"]
+    words = (
+        ["0", "1", "2"]
+        if isinstance(metric, F1 | Matthews | Pearson)
+        else ["the cat sat", "the cat sat on a mat", "a dog"]
+    )
     got, wanted = source.choices(words, k=30), source.choices(words, k=30)
     columns = metric.measure(Answers(wanted, got)).columns
     assert {len(values) for values in columns.values()} == {30}
@@ -94,6 +116,8 @@ RULED = [
     F1(average="weighted"),
     F1(average="binary", positive_label="1"),
     Matthews(),
+    Pearson(),
+    Spearman(),
 ]
 
 
@@ -104,7 +128,7 @@ def test_the_analysis_knows_each_rule_and_finds_the_same(
 ):
     """The report resamples validation examples by formulas of its own, since it imports nothing of this package."""
     for metric in RULED:
-        pairs = labels if isinstance(metric, F1 | Matthews) else texts
+        pairs = labels if isinstance(metric, F1 | Matthews | Pearson) else texts
         columns = metric.statistics(Answers([w for _, w in pairs], [p for p, _ in pairs]))
         drawn = random.Random(seed).choices(range(len(pairs)), k=len(pairs))
         sums = {name: sum(values[i] for i in drawn) for name, values in columns.items()}

@@ -13,11 +13,13 @@ from conftest import compose
 from huggingface_hub import errors
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
 
+from sweep import precision
 from sweep.config import parse
 from sweep.errors import ConfigError, UserError
 from sweep.models.folder import positions, safetensors_fault
 from sweep.models.pretrained import Pretrained, _why
 from sweep.report import silent
+from sweep.trial import prepare
 
 
 def prepared(folder: Path, auto_class: type = AutoModelForSequenceClassification) -> None:
@@ -75,7 +77,10 @@ def damage(folder: Path, how: str) -> None:
         ("not safetensors", "damaged model.safetensors"),
         ("empty weights", "0 bytes are no safetensors file"),
         ("no weights", "has no weights: model.safetensors"),
-        ("pickle only", r"weights as pickle only \(pytorch_model.bin\), which can run any code; convert them"),
+        (
+            "pickle only",
+            r"pickle only \(pytorch_model.bin\).*: transformers.DistilBertForMaskedLM.from_pretrained\(",
+        ),
         ("an adapter", "holds an adapter, not a base model"),
         ("a lost part", "lacks model-00001-of-00002.safetensors, model-00002-of-00002.safetensors"),
         ("broken index", "damaged model.safetensors.index.json"),
@@ -132,6 +137,43 @@ def test_a_head_for_other_labels_is_made_anew(tmp_path: Path):
     model = Pretrained(path=str(tmp_path)).load(AutoModelForSequenceClassification, None, "cpu", arguments)
     assert model.classifier.out_features == 5
     assert torch.isfinite(model.classifier.weight).all()
+
+
+@pytest.mark.parametrize("variant", ["lora_r8", "qlora_r8", "bitfit"])
+def test_a_pooler_that_the_checkpoint_came_without_trains(tmp_path: Path, variant: str):
+    """Masked language models are kept without: it would stay at random under an adapter, and bitsandbytes cannot
+    quantise what is not there."""
+    from transformers import BertConfig
+
+    tokenizer = checkpoints.words_tokenizer(types=True)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    checkpoints.save(tmp_path, "BertForMaskedLM", BertConfig(vocab_size=len(tokenizer), **sizes), tokenizer)
+    wrapped = parse(compose(f"variant={variant}")).variant
+    quantization = wrapped.quantization(torch.float32, "SEQ_CLS")
+    base = Pretrained(path=str(tmp_path)).load(AutoModelForSequenceClassification, quantization, "cpu")
+    trained = [n for n, p in wrapped.wrap(base, "SEQ_CLS", False).named_parameters() if p.requires_grad]
+    assert [n for n in trained if "pooler" in n and n.endswith("weight") and "lora" not in n]
+    assert not [n for n in trained if "pooler" in n and "lora" in n]
+    assert [n for n in trained if "classifier" in n]
+
+
+@pytest.mark.parametrize(("compute", "held"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_an_fp16_checkpoint_trains(tmp_path: Path, compute: str, held: torch.dtype):
+    checkpoints.distilbert(tmp_path)
+    model = Pretrained(path=str(tmp_path), dtype="fp16").load(AutoModelForSequenceClassification, None, "cpu")
+    assert model.dtype == torch.float16
+    model = parse(compose("variant=lora_r8")).variant.wrap(model, "SEQ_CLS", False)
+    precision.settle_fp16(model, compute)
+    assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
+    assert {p.dtype for p in model.parameters() if not p.requires_grad} == {held}
+    ids = torch.tensor([[2, 5, 3]])
+    with precision.autocast(compute, "cpu"):
+        model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=torch.tensor([1])).loss.backward()
+
+
+def test_fp16_on_the_cpu_is_refused():
+    with pytest.raises(UserError, match=r"train.precision = fp16 needs a GPU"):
+        prepare(compose("train.precision=fp16"), silent)
 
 
 def test_a_model_of_another_kind_is_told_with_the_task_that_fits(tmp_path: Path):

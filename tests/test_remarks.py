@@ -198,8 +198,9 @@ def test_truncation_and_one_answer_for_all_are_said():
     assert said[0] == "the answer is the same for all 20 validation examples"
     assert said[1].startswith("4% of the training examples were cut")
     assert said[2].startswith("5% of the training examples were left out")
-    assert list(doubts.doubts({**measured, "data/truncated_share": 0.02, "data/dropped_examples": 1,
-                               "eval/distinct_predictions": 2.0}, True)) == []  # fmt: skip
+    assert "word for word" in " ".join(doubts.doubts({"data/leaked_share": 0.02}, True))
+    less = {"data/leaked_share": 0.01, "data/truncated_share": 0.02, "data/dropped_examples": 1}
+    assert list(doubts.doubts({**measured, **less, "eval/distinct_predictions": 2.0}, True)) == []
 
 
 def test_the_record_carries_both():

@@ -35,9 +35,17 @@ def study(**changes: object) -> Study:
     return Study("a study", "p", {"train.max_steps": "3"}, "python -m sweep -m", runs.assign(**changes))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def made() -> report.Report:
     return answer.build(study(), 0.99, None, "max_memory_allocated")
+
+
+@pytest.fixture(scope="module")
+def out(made: report.Report, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report's folder."""
+    folder = tmp_path_factory.mktemp("report") / "out"
+    write.write(made, folder)
+    return folder
 
 
 def test_the_answer_names_pick_score_and_saving(made: report.Report):
@@ -93,9 +101,8 @@ class Page(HTMLParser):
         self.links += [value or "" for key, value in attrs if key in ("src", "href", "xlink:href", "data")]
 
 
-def test_the_page_stands_alone_and_escapes(made: report.Report, tmp_path: Path):
-    write.write(made, tmp_path / "out")
-    text = (tmp_path / "out/report.html").read_text()
+def test_the_page_stands_alone_and_escapes(made: report.Report, out: Path):
+    text = (out / "report.html").read_text()
     page = Page()
     page.feed(text)
     assert page.tags.count("svg") == 4
@@ -106,40 +113,35 @@ def test_the_page_stands_alone_and_escapes(made: report.Report, tmp_path: Path):
     assert made.answer in text
 
 
-def test_the_markdown_keeps_its_table(made: report.Report, tmp_path: Path):
-    write.write(made, tmp_path / "out")
-    lines = (tmp_path / "out/report.md").read_text().splitlines()
+def test_the_markdown_keeps_its_table(made: report.Report, out: Path):
+    lines = (out / "report.md").read_text().splitlines()
     rows = [line for line in lines if line.startswith("| ")]
     widths = {line.replace("\\|", "").count("|") for line in rows[:5]}
     assert widths == {10}
     assert made.answer in lines[2]
 
 
-def test_settings_without_a_result_are_listed_with_their_outcome(made: report.Report, tmp_path: Path):
-    write.write(made, tmp_path / "out")
-    settings = {s["setting"]: s for s in json.loads((tmp_path / "out/recommendation.json").read_text())["settings"]}
+def test_settings_without_a_result_are_listed_with_their_outcome(out: Path):
+    settings = {s["setting"]: s for s in json.loads((out / "recommendation.json").read_text())["settings"]}
     assert settings[SCRIPT]["outcomes"] == {"oom": 1}
     assert settings[SCRIPT]["score"] is None
     assert not settings[SCRIPT]["meets"]
-    assert (pd.read_csv(tmp_path / "out/settings.csv").set_index("setting").loc[SCRIPT, "outcomes"]) == "1 oom"
+    assert (pd.read_csv(out / "settings.csv").set_index("setting").loc[SCRIPT, "outcomes"]) == "1 oom"
 
 
-def test_the_same_data_give_the_same_files(made: report.Report, tmp_path: Path):
-    for name in ("a", "b"):
-        write.write(made, tmp_path / name)
-    for file in (tmp_path / "a").iterdir():
-        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes(), file.name
+def test_the_same_data_give_the_same_files(made: report.Report, out: Path, tmp_path: Path):
+    write.write(made, tmp_path / "again")
+    for file in out.iterdir():
+        assert file.read_bytes() == (tmp_path / "again" / file.name).read_bytes(), file.name
 
 
-def test_a_report_that_fails_leaves_the_folder_as_it_was(
-    made: report.Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    def broken(*args: object) -> None:
+def test_a_report_that_fails_leaves_the_folder_as_it_was(tmp_path: Path):
+    def broken(folder: Path) -> None:
+        (folder / "half.svg").write_text("a chart")
         raise UserError("no")
 
-    monkeypatch.setattr(write, "_flat", broken)
     with pytest.raises(UserError):
-        write.write(made, tmp_path / "out")
+        write.replace_all(tmp_path / "out", "s", broken)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -20,13 +20,16 @@ from sweep.errors import UserError
 from sweep.metrics.accuracy import Accuracy
 from sweep.metrics.exact_match import ExactMatch
 from sweep.metrics.f1 import F1
+from sweep.metrics.pearson import Pearson
 from sweep.metrics.perplexity import Perplexity
+from sweep.metrics.spearman import Spearman
 from sweep.models.pretrained import Pretrained
 from sweep.tasks import IGNORED, Task
 from sweep.tasks.batching import by_length, padded
 from sweep.tasks.classification import Classification
 from sweep.tasks.generation import Generation, pad_batch
 from sweep.tasks.prompts import Format, within
+from sweep.tasks.regression import Regression
 from sweep.tasks.seq2seq import Seq2Seq
 
 
@@ -39,12 +42,18 @@ REVIEWS: list[Example] = [
     {"text": f"the film was {'good' if i % 2 else 'bad'}{' and very fine' * (i % 4)}", "label": ("neg", "pos")[i % 2]}
     for i in range(24)
 ]
+GRADES: list[Example] = [{**review, "label": f"{i % 5 / 2}"} for i, review in enumerate(REVIEWS)]
 PAIRS: list[Example] = [{"prompt": f"say {i}{'!' * (i % 7)}", "response": f" {i} it is"} for i in range(20)]
 
 
 def classification(**changes: Any) -> Classification:
     values = {"data": Nothing(), "metrics": {"accuracy": Accuracy()}, "score": "accuracy", **changes}
     return Classification(**values).bind(Splits(train=REVIEWS, validation=REVIEWS))
+
+
+def regression(**changes: Any) -> Regression:
+    values = {"data": Nothing(), "metrics": {"pearson": Pearson(), "spearman": Spearman()}, "score": "pearson"}
+    return Regression(**values, **changes)
 
 
 def generation(kind: type = Generation, **changes: Any) -> Any:
@@ -85,7 +94,7 @@ def fit(
         Train(**values),
         learning_rate=rate,
         seed=0,
-        token_loss=task.token_loss,
+        shifted=task.shifted,
         report=Losses(),
     )
     return losses
@@ -94,11 +103,27 @@ def fit(
 # Classification
 
 
-@pytest.mark.parametrize("make", [checkpoints.distilbert, checkpoints.bert, checkpoints.roberta, checkpoints.gpt2])
-def test_accumulated_micro_batches_equal_one_batch(tmp_path: Path, make: Any):
-    """transformers divides by the labels of the whole batch, and takes one label per example for tokens: without care,
-    gradients accumulate to as many times too much as there are micro-batches. Plain descent shows it."""
-    task = classification()
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (checkpoints.distilbert, "classification"),
+        (checkpoints.gpt2, "classification"),
+        (checkpoints.bert, "regression"),
+        (checkpoints.gpt2, "generation"),
+        (checkpoints.t5, "seq2seq"),
+    ],
+)
+def test_accumulated_micro_batches_equal_one_batch(tmp_path: Path, make: Any, kind: str):
+    """transformers divides by the labels of the whole batch, which some models do not look at, and takes one label per
+    example for tokens: without care, gradients accumulate to as many times too much as there are micro-batches. Answers
+    here are of very different lengths, so that a mean over micro-batches is not that over labels."""
+    pairs: list[Example] = [{"prompt": "say", "response": "a" * (1 + 9 * (i % 3))} for i in range(8)]
+    task, examples = {
+        "classification": (classification(), REVIEWS[:8]),
+        "regression": (regression(), GRADES[:8]),
+        "generation": (generation(), pairs),
+        "seq2seq": (generation(Seq2Seq), pairs),
+    }[kind]
     make(tmp_path)
     results = []
     for micro, accumulation in ((8, 1), (2, 4)):
@@ -106,7 +131,8 @@ def test_accumulated_micro_batches_equal_one_batch(tmp_path: Path, make: Any):
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
-        start = {name: weight.clone() for name, weight in model.named_parameters()}
+            elif isinstance(getattr(module, "dropout", None), float):  # T5's attention
+                module.dropout = 0.0
         norms: list[float] = []
         clip = torch.nn.utils.clip_grad_norm_
 
@@ -118,10 +144,10 @@ def test_accumulated_micro_batches_equal_one_batch(tmp_path: Path, make: Any):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(torch.nn.utils, "clip_grad_norm_", recorded)
             losses = fit(
-                model, task, tokenizer, REVIEWS[:8], micro_batch_size=micro, gradient_accumulation_steps=accumulation
+                model, task, tokenizer, examples, micro_batch_size=micro, gradient_accumulation_steps=accumulation
             )
-        assert any(not torch.equal(weight, start[name]) for name, weight in model.named_parameters())
         results.append((losses[0], norms[0]))
+    assert results[0][1] > 0
     assert results[0] == pytest.approx(results[1], rel=1e-4)
 
 
@@ -215,6 +241,58 @@ def test_labels_by_number_are_in_order_of_value():
     splits = Splits(train=[{"text": "a", "label": str(i)} for i in (10, 9, 2)], validation=REVIEWS)
     numbers = Splits(train=splits.train, validation=splits.train)
     assert replace(classification(), labels=None).bind(numbers).labels == ["2", "9", "10"]
+
+
+def test_labels_are_in_the_data_set_s_own_order_where_it_has_one():
+    """GLUE's MRPC has not_equivalent before equivalent, which is what F1 is about."""
+    rows: list[Example] = [{"text": "a", "label": label} for label in ("equivalent", "not_equivalent")]
+    names = ("not_equivalent", "equivalent")
+    task = replace(classification(), labels=None, metrics={"accuracy": F1(average="binary")})
+    assert task.bind(Splits(train=rows, validation=rows)).labels == list(reversed(names))
+    bound = task.bind(Splits(train=rows, validation=rows, labels=names))
+    assert bound.labels == list(names)
+    assert bound.metrics["accuracy"].score(["equivalent"] * 2, ["equivalent", "not_equivalent"]) == pytest.approx(2 / 3)
+
+
+def test_a_column_of_texts_is_not_taken_for_labels():
+    rows: list[Example] = [{"text": "a", "label": f"an answer {i}"} for i in range(80)]
+    with pytest.raises(UserError, match=r"80 different labels for 80 training examples.*task=regression"):
+        replace(classification(), labels=None).bind(Splits(train=rows, validation=rows))
+
+
+# Regression
+
+
+def test_a_regression_learns_numbers(tmp_path: Path):
+    checkpoints.bert(tmp_path)
+    task = regression().bind(Splits(train=GRADES, validation=GRADES))
+    distinct: list[Example] = [{"text": f"{'good ' * i}bad", "label": str(i - 2.5)} for i in range(8)]
+    model, tokenizer = loaded(task, tmp_path)
+    losses = fit(model, task, tokenizer, distinct, rate=1e-2, max_steps=60)
+    assert losses[-1] < 0.5 * losses[0]
+    found = evaluate(task, model.eval(), tokenizer, distinct)
+    assert found.scores["pearson"] > 0.8
+    ids = tokenizer(distinct[3]["text"], return_tensors="pt")
+    with torch.no_grad():
+        assert float(found.rows[3]["prediction"]) == pytest.approx(float(model(**ids).logits), rel=1e-4)
+    assert found.facts == {"corpus.pearson": "pearson", "corpus.spearman": "pearson"}
+
+
+@pytest.mark.parametrize(
+    ("label", "told"),
+    [("good", "'good', which is no number; names of classes are task=classification"), ("nan", "no number"),
+     ("1", "has no label but 1")],
+)  # fmt: skip
+def test_labels_that_are_no_numbers_are_refused(label: str, told: str):
+    rows: list[Example] = [{"text": "a", "label": "1"}, {"text": "b", "label": label}]
+    with pytest.raises(UserError, match=told):
+        regression().bind(Splits(train=rows, validation=GRADES))
+
+
+def test_metrics_are_for_labels_or_for_numbers():
+    assert "not about numbers" in dict(replace(regression(), metrics={"pearson": Accuracy()}).faults())["metrics"]
+    told = dict(replace(classification(), metrics={"accuracy": Accuracy(), "r": Pearson()}).faults())
+    assert "task=regression" in told["metrics"]
 
 
 # Generation

@@ -17,6 +17,7 @@ from analysis.evidence import Evidence, from_examples, gather
 from analysis.examples import Absent, Examples
 from analysis.rule import Rule
 from analysis.settings import settings
+from benchmarks import decision_shapes
 from benchmarks.decision_calibration import measure, simulate
 
 
@@ -34,7 +35,7 @@ def test_two_settings_over_seeds_are_a_pooled_t_test():
     # Where a setting's own variance is larger than the pooled one, its own counts; these two are equal.
     assert np.var(one, ddof=1) == pytest.approx(np.var(two, ddof=1))
     expected = stats.ttest_ind(two, one, alternative="less").pvalue
-    assert found.p_fails[1] == pytest.approx(expected)
+    assert found.p_fails[1] == pytest.approx(expected / verdicts.ASIDE)
     assert found.p_meets[0] == pytest.approx(expected)
 
 
@@ -46,7 +47,9 @@ def test_examples_of_one_seed_with_no_noise_between_seeds_are_a_paired_t_test():
     values = np.stack([one, one, two, two])
     found = verdicts.verdicts(from_examples(values, np.array([0, 0, 1, 1]), ["a", "b"]), Rule(margin=0.0))
     expected = stats.ttest_rel(two, one, alternative="less").pvalue
-    assert found.p_fails[1] == pytest.approx(expected, rel=0.15)  # one more example that differs is added
+    assert found.p_fails[1] == pytest.approx(
+        expected / verdicts.ASIDE, rel=0.15
+    )  # one more example that differs is added
     unpaired = stats.ttest_ind(two, one, alternative="less").pvalue
     assert expected < unpaired / 2  # the example's own difficulty cancels
 
@@ -102,7 +105,28 @@ def test_verdicts_are_rarely_false():
     assert figures["called_meets"] > 100
     assert figures["false_meets_share"] <= 0.05
     assert figures["false_fails_share"] <= 0.05
-    assert figures["power_meets"] > 0.3
+    assert figures["power_meets"] > 0.4
+
+
+@pytest.mark.parametrize("shape", ["12, all others just below", "2 seeds, spread 0.1% or 2%", "2 settings"])
+def test_verdicts_are_rarely_false_on_hard_shapes(shape: str):
+    """Where a verdict is false most easily, by another simulator: at most 5%, and the noise of 60 studies."""
+    rng = np.random.default_rng(0)
+    counts = decision_shapes.counts([decision_shapes.study(rng, decision_shapes.SHAPES[shape]) for _ in range(60)],
+                                    Rule(0.99))  # fmt: skip
+    for verdict in ("meets", "fails"):
+        assert counts[f"falsely_{verdict}"] <= stats.binom.ppf(0.99, counts[f"called_{verdict}"], 0.05)
+    assert counts["called_meets"] > 5
+
+
+def test_what_is_not_in_doubt_costs_nothing():
+    """Ten settings that collapsed change no p-value of the others, and no verdict."""
+    near = [[0.80, 0.801, 0.799], [0.798, 0.799, 0.797], [0.70, 0.701, 0.699]]
+    alone = verdicts.verdicts(means_only(*near), Rule(0.99))
+    among = verdicts.verdicts(means_only(*near, *[[0.1, 0.101, 0.102]] * 10), Rule(0.99))
+    assert np.allclose(alone.p_meets, among.p_meets[:3])
+    assert np.allclose(alone.p_fails, among.p_fails[:3])
+    assert list(alone.verdict) == list(among.verdict[:3]) == ["meets", "meets", "fails"]
 
 
 def test_a_hundred_settings_take_seconds():

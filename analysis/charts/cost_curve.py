@@ -21,6 +21,7 @@ _MANY = 14  # settings: beyond that, only names that matter must be there
 _MOST_NAMES = 30
 _LOG_RANGE = 30.0  # largest cost over smallest: beyond that, a linear axis would hide the small ones
 _ROOM = 0.14  # of the axes' height, around the points
+_LEAST_RANGE = 0.05  # of the cost: less would magnify differences that mean nothing
 
 
 class Axis(NamedTuple):
@@ -98,7 +99,9 @@ def draw(
         _draw_below(axes, below, looks)
         _draw_pruned(axes, by_kind["pruned"], looks)
         _draw_oom(axes, by_kind["oom"], looks)
-        axes.set_xlabel(axis.label.replace("[bytes]", f"[{unit}]"))
+        left_out = f"\n({len(below)} settings score outside of the picture)" if len(below) else ""
+        axes.set_xlabel(axis.label.replace("[bytes]", f"[{unit}]") + left_out)
+        style.plain_numbers(axes.xaxis)
         axes.set_ylabel(score_label)
         style.set_title(axes, title)
         if note:
@@ -168,23 +171,22 @@ def _limits(axes: Axes, marks: pd.DataFrame, bar: float) -> pd.DataFrame:
         axes.margins(x=0.12)
         return outside
     least, most = marks["cost"].min(), marks["cost"].max()
-    room = (most - least or abs(most) or 1.0) * (_ROOM + 0.02)
-    axes.set_xlim(max(0.0, least - room), most + room)
+    room = (most - least) * (_ROOM + 0.02)
+    room = max(room, (_LEAST_RANGE * most - (most - least)) / 2)
+    axes.set_xlim(max(0.0, least - room), most + (room or 1.0))
     return outside
 
 
 def _draw_below(axes: Axes, outside: pd.DataFrame, looks: style.Looks) -> None:
-    """A tick at the edge for each setting that is left out of the picture, and their number."""
+    """A tick at the edge for each setting that is left out of the picture."""
     if outside.empty:
         return
     low, high = axes.get_ylim()
-    for row in outside.itertuples():
-        edge = low if row.score < low else high
-        axes.plot(row.cost, edge, "|", color=looks[row.variant][0], markersize=9, mew=1.6, clip_on=False, zorder=5)
-    axes.annotate(
-        f"{len(outside)} settings are outside of the picture", (0.99, 0.015), xycoords="axes fraction", ha="right",
-        fontsize=7, color=style.FAINT,
-    )  # fmt: skip
+    for variant, group in outside.groupby("variant", sort=False):
+        edges = np.where(group["score"] < low, low, high)
+        axes.plot(
+            group["cost"], edges, "|", color=looks[str(variant)][0], markersize=9, mew=1.6, clip_on=False, zorder=5
+        )
 
 
 def _names(axes: Axes, settings: pd.DataFrame, looks: style.Looks) -> list[labels.Label]:

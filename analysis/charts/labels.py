@@ -14,13 +14,15 @@ from analysis.charts.style import PAPER
 
 # Behind a name. An outline around its letters would do too, but turns text into paths: no reader's font, no search.
 BACKGROUND = {"facecolor": PAPER, "alpha": 0.7, "linewidth": 0, "pad": 0.6}
-_SIDES = np.array([(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1), (1, -1), (-1, 1)], float)
-_GAPS = (3.0, 9.0, 16.0, 26.0, 40.0)  # points
+_SIDES = np.array(
+    [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1), (1, -1), (-1, 1), (1, 0.4), (1, -0.4), (-1, 0.4), (-1, -0.4)]
+)
+_GAPS = (3.0, 9.0, 16.0, 26.0, 40.0, 60.0, 85.0, 115.0)  # points
 _NEAR_ENOUGH = 2  # gaps: beyond them, a line leads from the name to its point
 _LINE_POINTS = 11.0
 _LONGEST = 26  # characters
 _SPACING = 6.0  # pixels between the boxes that stand for a line
-_OUTSIDE, _HIDDEN, _CROSSED, _STRAYED = 100.0, 10.0, 1.0, 0.4  # per gap
+_OUTSIDE, _NAMED, _HIDDEN, _LED, _CROSSED, _STRAYED = 100.0, 40.0, 10.0, 4.0, 1.0, 0.4  # the last per gap
 
 
 class Label(NamedTuple):
@@ -45,16 +47,17 @@ def place(
 ) -> None:
     """A name beside each point, at the place where it covers the least: no mark, no other name, no line, no edge.
 
-    `marks` are further points without a name, with their radii in points. A mark or a name in the way counts ten times
-    as much as a line. `texts` are there already.
+    `marks` are further points without a name, with their radii in points. A name in the way is worse than a mark, and a
+    mark worse than a line. `texts` are there already.
     """
     figure = axes.figure
     figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # names are placed for this layout
     renderer = figure.canvas.get_renderer()
     scale = figure.dpi / 72
     points = [(label.x, label.y, label.radius) for label in labels] + list(marks)
-    boxes = [_around(axes.transData.transform((x, y)), radius * scale) for x, y, radius in points]
-    boxes += [np.array(text.get_window_extent(renderer).extents) for text in texts]
+    boxes = np.array([_around(axes.transData.transform((x, y)), radius * scale) for x, y, radius in points])
+    names = [np.array(text.get_window_extent(renderer).extents) for text in texts]
     strokes = [_along(axes.transData.transform(line)) for line in lines if len(line) > 1]
     crossed = np.concatenate(strokes) if strokes else np.zeros((0, 4))
     window = axes.get_window_extent(renderer)
@@ -68,11 +71,14 @@ def place(
         offsets, candidates, costs = [], [], []
         for number, gap in enumerate(_GAPS):
             for side in _SIDES:
-                step = (label.radius + gap) * (0.75 if side.all() else 1.0)
+                step = (label.radius + gap) * (0.75 if abs(side).min() == 1 else 1.0)
                 middle = centre + side * (step * scale + size / 2)
                 box = np.concatenate([middle - size / 2, middle + size / 2])
                 outside = box[0] < window.x0 or box[1] < window.y0 or box[2] > window.x1 or box[3] > window.y1
-                cost = _OUTSIDE * outside + _HIDDEN * _overlaps(box, np.array(boxes))
+                cost = _OUTSIDE * outside + _HIDDEN * _overlaps(box, boxes) + _NAMED * _overlaps(box, np.array(names))
+                if number >= _NEAR_ENOUGH and not outside and names:  # its line is not to cross a name either
+                    leader = _along([centre, np.clip(centre, box[:2], box[2:])])
+                    cost += _LED * any(_overlaps(dot, np.array(names)) for dot in leader)
                 costs.append(cost + _CROSSED * min(1, _overlaps(box, crossed)) + _STRAYED * number)
                 offsets.append((middle - centre) / scale)
                 candidates.append(box)
@@ -84,9 +90,11 @@ def place(
         text.set_horizontalalignment("center")
         text.set_verticalalignment("center")
         if best >= _NEAR_ENOUGH * len(_SIDES):
-            leader = {"arrowstyle": "-", "color": label.colour, "linewidth": 0.8, "shrinkA": 1, "shrinkB": label.radius}
-            axes.annotate("", (label.x, label.y), tuple(offsets[best]), textcoords="offset points", arrowprops=leader)
-        boxes.append(candidates[best])
+            line = {"arrowstyle": "-", "color": label.colour, "linewidth": 0.8, "shrinkA": 1, "shrinkB": label.radius}
+            axes.annotate("", (label.x, label.y), tuple(offsets[best]), textcoords="offset points", arrowprops=line)
+            end = np.clip(centre, candidates[best][:2], candidates[best][2:])
+            crossed = np.concatenate([crossed, _along([centre, end])])
+        names.append(candidates[best])
 
 
 def place_at_right(axes: Axes, labels: Sequence[Label]) -> None:

@@ -61,8 +61,9 @@ def draw(points: pd.DataFrame, *, title: str, value_label: str, looks: style.Loo
             names.append(labels.Label(last["step"], last["value"], str(setting), colour, 2.0))
         if log and 0 < 10 * points["value"].min() < points["value"].max():
             axes.set_yscale("log")
+            style.plain_numbers(axes.yaxis)
         axes.set_xlim(0, float(points["step"].max()))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         axes.set_xlabel("optimizer step")
         axes.set_ylabel(value_label)
         style.set_title(axes, title)

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import units
-from analysis.charts import style
+from analysis.charts import labels, style
 
 # In the order of stacking; a run's measurement `memory/…<part>_bytes` belongs to the part that it names.
 PARTS = {
@@ -45,22 +45,22 @@ _MOST = 12  # bars
 def data(settings: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """One row per setting that has parts: `setting` (marked where it ran out of memory: then they are what was alive at
     that moment) and bytes per part, means over its runs, smallest memory first; empty where no run has them."""
-    measured, failed = _columns(runs, out_of_memory=False), _columns(runs, out_of_memory=True)
-    ok, oom = runs[runs["outcome"] == "ok"], runs[runs["outcome"] == "oom"]
+    measured = _means(runs[runs["outcome"] == "ok"], _columns(runs, out_of_memory=False))
+    failed = _means(runs[runs["outcome"] == "oom"], _columns(runs, out_of_memory=True))
     rows = []
     for name in settings.sort_values(["memory", "setting"])["setting"]:
-        parts = _means(ok[ok["setting"] == name], measured)
-        shown = str(name)
-        if not parts:
-            parts, shown = _means(oom[oom["setting"] == name], failed), f"{name}{_MARK}"
-        if parts:
-            rows.append({"setting": shown, **parts})
+        if name in measured:
+            rows.append({"setting": str(name), **measured[name]})
+        elif name in failed:
+            rows.append({"setting": f"{name}{_MARK}", **failed[name]})
     return pd.DataFrame(rows)
 
 
-def _means(runs: pd.DataFrame, columns: dict[str, list[str]]) -> dict[str, float]:
-    sums = {part: runs[names].astype(float).sum(axis=1, min_count=1).mean() for part, names in columns.items() if names}
-    return {part: float(value) for part, value in sums.items() if pd.notna(value)}
+def _means(runs: pd.DataFrame, columns: dict[str, list[str]]) -> dict[str, dict[str, float]]:
+    """setting → its parts, for those that have any."""
+    sums = pd.DataFrame({part: runs[names].astype(float).sum(axis=1, min_count=1) for part, names in columns.items()})
+    means = sums.groupby(runs["setting"]).mean().dropna(how="all")
+    return {str(name): {part: v for part, v in row.items() if pd.notna(v)} for name, row in means.iterrows()}
 
 
 def _columns(runs: pd.DataFrame, out_of_memory: bool) -> dict[str, list[str]]:
@@ -76,10 +76,16 @@ def _columns(runs: pd.DataFrame, out_of_memory: bool) -> dict[str, list[str]]:
     return found
 
 
+def _short(name: str) -> str:
+    """The mark stays, whatever becomes of the name."""
+    bare = name.removesuffix(_MARK)
+    return labels.shorten(bare) + ("\n(out of memory)" if bare != name else "")
+
+
 def label(parts: pd.DataFrame) -> str:
     """What the bars' length is."""
     if parts["setting"].str.endswith(_MARK).any():
-        return f"predicted peak while training;{_MARK}: alive then"
+        return "predicted peak while training,\nor what was alive when memory ran out"
     return "predicted peak while training"
 
 
@@ -87,18 +93,19 @@ def draw(parts: pd.DataFrame, label: str) -> Figure:
     """Stacked bars, one per setting, at most _MOST of them."""
     with mpl.rc_context(style.RC):
         shown = parts.head(_MOST)
-        figure, axes = style.new_figure(1.3 + 0.32 * len(shown))
+        figure, axes = style.new_figure(1.5 + 0.32 * len(shown))
         names = [part for part in PARTS if part in shown and shown[part].fillna(0).gt(0).any()]
         scale, unit = units.scale("[bytes]", float(shown[names].sum(axis=1).max()))
         left = pd.Series(0.0, index=shown.index)
         for part in names:
             width = shown[part].fillna(0) / scale
-            axes.barh(shown["setting"], width, left=left, color=_COLOURS[part], label=part, height=0.62, linewidth=0)
+            axes.barh(range(len(shown)), width, left=left, color=_COLOURS[part], label=part, height=0.62, linewidth=0)
             left += width
+        axes.set_yticks(range(len(shown)), [_short(name) for name in shown["setting"]])
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(f"{label} [{unit}]")
-        axes.set_title("What the peak is made of", pad=24)
-        axes.legend(ncols=len(names), loc="lower left", bbox_to_anchor=(0, 1), frameon=False, fontsize=7.5,
-                    handlelength=1, columnspacing=1, borderaxespad=0.2)  # fmt: skip
+        style.set_title_at_edge(figure, "What the peak is made of")
+        figure.legend(ncols=len(names), loc="outside lower center", frameon=False, fontsize=7.5, handlelength=1,
+                      columnspacing=1, borderaxespad=0.2)  # fmt: skip
     return figure

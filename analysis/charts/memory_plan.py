@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import units
-from analysis.charts import memory_parts, style
+from analysis.charts import labels, memory_parts, style
 
 
 def data(predictions: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -36,7 +36,8 @@ def draw(bars: pd.DataFrame, cards: Sequence[Mapping[str, Any]]) -> Figure:
         axes = figure.axes[0]
         scale, _ = units.scale("[bytes]", largest)
         worst = bars.iloc[-1]
-        axes.set_title(f"{worst['setting']} needs the most: {units.show_bytes(worst['memory'])}", pad=24)
+        title = f"{labels.shorten(worst['setting'])} needs the most: {units.show_bytes(worst['memory'])}"
+        style.set_title_at_edge(figure, title)
         for card in cards:
             if largest * 0.05 < card["capacity_bytes"] < largest * 1.35:
                 at = card["capacity_bytes"] / scale

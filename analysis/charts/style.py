@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +12,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib import font_manager
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -18,11 +22,30 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#2
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 INK, FAINT, GRID, PAPER = "#222222", "#8a8a8a", "#e6e6e6", "#ffffff"
 
-# DejaVu Sans travels with matplotlib and has no Korean, Japanese or Chinese: one of the others does, where installed.
-_WIDE_FONTS = ("Noto Sans CJK KR", "Noto Sans CJK JP", "NanumGothic", "Malgun Gothic", "Apple SD Gothic Neo")
+# DejaVu Sans travels with matplotlib and has no Korean, Japanese or Chinese: some of these do, where installed.
+_WIDE_FONTS = re.compile(
+    r"(Noto Sans CJK|Noto Sans (KR|JP|SC|TC)|Source Han Sans|Nanum ?Gothic|Malgun Gothic|Apple SD Gothic Neo"
+    r"|Hiragino Sans|Yu Gothic|IPA ?\w*Gothic|WenQuanYi|Microsoft YaHei|PingFang|SimHei|UnDotum|Noto Emoji|Symbola).*"
+)
+
+
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # a fallback without a bold face is no news
+
+
+def _families() -> list[str]:
+    """The fonts that names are written in. matplotlib remembers which fonts there are, so that one that was installed
+    since has to be shown to it."""
+    known = {font.fname for font in font_manager.fontManager.ttflist}
+    for path in font_manager.findSystemFonts():
+        if path not in known:
+            with contextlib.suppress(OSError, RuntimeError):  # no font, whatever it is called
+                font_manager.fontManager.addfont(path)
+    return ["DejaVu Sans", *sorted(filter(_WIDE_FONTS.fullmatch, font_manager.get_font_names()))]
+
 
 RC = {
-    "font.family": ["DejaVu Sans", *(font for font in _WIDE_FONTS if font in font_manager.get_font_names())],
+    "font.family": _families(),
+    "text.parse_math": False,  # names come from outside: a $ is a $
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
@@ -37,6 +60,7 @@ RC = {
     "ytick.color": FAINT,
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
+    "xtick.minor.pad": 5.0,  # level with the major ones, whose ticks are longer
     "axes.grid": True,
     "grid.color": GRID,
     "grid.linewidth": 0.6,
@@ -67,9 +91,32 @@ def new_figure(height_inches: float = 3.5) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
+def number(value: float, _: int | None = None) -> str:
+    """A tick for people: 24,000, and 3.2M from a million on."""
+    for size, unit in ((1e9, "B"), (1e6, "M")):
+        if abs(value) >= size:
+            return f"{value / size:.10g}{unit}"
+    return f"{value:,.10g}"
+
+
+def plain_numbers(axis: Axis) -> None:
+    """Numbers instead of powers of ten, once its scale is set."""
+    axis.set_major_formatter(number)
+    if axis.get_scale() == "log":
+        axis.set_minor_formatter(lambda value, _: number(value) if f"{value:.0e}"[0] in "25" else "")
+
+
 def set_title(axes: Axes, text: str) -> None:
-    """The conclusion, over as many lines as it needs."""
-    axes.set_title("\n".join(textwrap.wrap(text, _TITLE_CHARACTERS)))
+    """The conclusion, over as many lines as it needs, of about the same length."""
+    lines = -(-len(text) // _TITLE_CHARACTERS)
+    width = min(_TITLE_CHARACTERS, len(text) // max(1, lines) + 8)
+    axes.set_title("\n".join(textwrap.wrap(text, width)))
+
+
+def set_title_at_edge(figure: Figure, text: str) -> None:
+    """Where names to the left of the axes leave little room above them."""
+    lines = textwrap.wrap(text, _TITLE_CHARACTERS)
+    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=10, fontweight="bold", color=INK)
 
 
 def save(figure: Figure, stem: Path, suffixes: Sequence[str]) -> list[Path]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypedDict
 
+from sweep.errors import alternatives
 from sweep.report import Report
 
 
@@ -29,17 +30,40 @@ class Example(TypedDict, total=False):
     label: str
 
 
+def without_role(role: str, columns: Sequence[str], instead: str = "") -> str:
+    """What to say where no column has a role."""
+    said = f"task.data.columns.{role} is not given, and no column is named {role!r}{instead}; "
+    said += alternatives(role, [name[:40] for name in columns])
+    if any(name.replace(".", "").isdecimal() or len(name) > 40 for name in columns):
+        said += ". If that is a first row and no header, name the columns: task.data.column_names=[…]"
+    return said
+
+
 ROLES = tuple(Example.__annotations__)
 
 
 class Splits(NamedTuple):
     """The examples of a study. `validation` decides; `test` is empty where none was asked for. `columns` are the names
-    that the source has, to be told where a role is missing."""
+    that the source has, to be told where a role is missing; `labels` the names of classes in the source's own order,
+    where it has one."""
 
     train: Sequence[Example]
     validation: Sequence[Example]
     test: Sequence[Example] = ()
     columns: Sequence[str] = ()
+    labels: Sequence[str] = ()
+
+    @property
+    def leaked(self) -> int:
+        """How many validation examples the model has been trained on: their texts are among the training's, whatever
+        the answer."""
+        seen = {_question(example) for example in self.train}
+        return sum(_question(example) in seen for example in self.validation)
+
+
+def _question(example: Example) -> str:
+    asked = [example.get(role) for role in ("prompt", "text", "text_pair")]
+    return repr(asked if any(asked) else example.get("messages"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ class FileTable:
         parts = [read(path, layout) for path in paths]
         self.source = ", ".join(path.name for path in paths)
         self.columns = list(dict.fromkeys(name for part in parts for name in part.columns))
+        self.labels = {name: names for part in parts for name, names in part.labels.items()}
         self._rows = [row for part in parts for row in part.rows]
 
     def __len__(self) -> int:
@@ -33,7 +34,7 @@ class FileTable:
 class Files(Tabular):
     """`train`, `validation` and `test` are files, or lists of files. `column_names` names the columns of CSV and TSV
     files without a header; `quoted` says whether their fields may stand in quotation marks (null: in CSV yes, in TSV
-    no)."""
+    no). With `skip_incomplete` their lines of another number of fields are left out too."""
 
     splits: ClassVar[tuple[str, ...]] = ("train", "validation", "test")
 
@@ -66,7 +67,7 @@ class Files(Tabular):
 
     def _table(self, split: str) -> FileTable | None:
         paths = self._paths(split)
-        return FileTable(paths, Layout(self.column_names, self.quoted)) if paths else None
+        return FileTable(paths, Layout(self.column_names, self.quoted, self.skip_incomplete)) if paths else None
 
 
 def digest(paths: Iterator[Path]) -> str:

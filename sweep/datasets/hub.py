@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_types import MinLen
 
 from sweep.datasets.files import FileTable, digest
-from sweep.datasets.reading import FORMATS, label_name
+from sweep.datasets.reading import Layout, endings, file_faults, format_of, label_name
 from sweep.datasets.tabular import Tables, Tabular
 from sweep.errors import UserError, first_line
 from sweep.report import Report
@@ -26,7 +26,7 @@ class HubTable:
         self.source = source
         self.columns = split.column_names
         self._split = split
-        self._labels = {
+        self.labels = {
             name: feature.names for name, feature in split.features.items() if type(feature).__name__ == "ClassLabel"
         }
 
@@ -35,7 +35,7 @@ class HubTable:
 
     def rows(self, indices: Sequence[int]) -> list[Mapping[str, Any]]:
         rows = self._split.select(indices).to_list()
-        for column, names in self._labels.items():
+        for column, names in self.labels.items():
             for row in rows:
                 row[column] = label_name(row[column], names)
         return rows
@@ -47,7 +47,8 @@ class Hub(Tabular):
     `train`, `validation` and `test` are names of splits.
 
     `path` may also be a folder with one file per split (train.csv, or train-00000-of-00001.parquet as on the Hub), in
-    itself, in `data/`, or in a folder of the configuration's name: for machines without a network.
+    itself, in `data/`, or in a folder of the configuration's name: for machines without a network. Where all splits are
+    drawn from one, a file will do.
     """
 
     path: Annotated[str, MinLen(1)]
@@ -60,13 +61,17 @@ class Hub(Tabular):
     def faults(self) -> Iterator[tuple[str, str]]:
         yield from super().faults()
         folder = self._folder()
-        if folder is None:
+        if self._file() is not None:
+            yield from (("path", message) for message in file_faults(Path(self.path).expanduser()))
+            if self.validation or self.test:
+                yield "path", "is one file; give the folder with a file per split, or set validation and test to null"
+        elif folder is None:
             if self.path.startswith((".", "/", "~")) or self.path.count("/") > 1:
                 yield "path", "is no folder that exists, and not a Hub id (owner/name)"
             return
         for key in ("train", "validation", "test"):
             split = getattr(self, key)
-            if split and not _files_of(folder, split):
+            if folder is not None and split and not _files_of(folder, split):
                 there = sorted(file.name for file in folder.iterdir())[:10]
                 yield (
                     key,
@@ -79,10 +84,10 @@ class Hub(Tabular):
 
     def prepare(self, report: Report) -> Mapping[str, str]:
         """Download what is missing. A Hub data set's commit, or a digest of the folder's files."""
-        folder = self._folder()
-        if folder is not None:
-            splits = [split for split in (self.train, self.validation, self.test) if split]
-            return {"data_revision": f"sha256:{digest(file for split in splits for file in _files_of(folder, split))}"}
+        splits = [split for split in (self.train, self.validation, self.test) if split]
+        local = [file for split in splits for file in self._local(split)]
+        if local:
+            return {"data_revision": f"sha256:{digest(iter(local))}"}
         from huggingface_hub import HfApi
 
         try:
@@ -101,13 +106,22 @@ class Hub(Tabular):
     def _table(self, split: str | None) -> FileTable | HubTable | None:
         if split is None:
             return None
-        folder = self._folder()
-        if folder is not None:
-            return FileTable(_files_of(folder, split))
+        local = self._local(split)
+        if local:
+            return FileTable(local, Layout(skip_malformed=self.skip_incomplete))
         try:
             return load_split(self.path, self.name, self.revision, split)
         except Exception as error:  # of the network, of the data set's files, of its script
             raise self._cannot_be_had(error) from error
+
+    def _local(self, split: str) -> list[Path]:
+        """The files of a split where `path` is here, none where it is the Hub's."""
+        file, folder = self._file(), self._folder()
+        return [file] if file else _files_of(folder, split) if folder else []
+
+    def _file(self) -> Path | None:
+        path = Path(self.path).expanduser().absolute()
+        return path if path.is_file() else None
 
     def _folder(self) -> Path | None:
         base = Path(self.path).expanduser().absolute()
@@ -135,5 +149,5 @@ def load_split(path: str, name: str | None, revision: str | None, split: str) ->
 
 def _files_of(folder: Path, split: str) -> list[Path]:
     """The files of a split: its name with an ending, or the Hub's numbered parts."""
-    whole = [folder / f"{split}{ending}" for ending in FORMATS if (folder / f"{split}{ending}").is_file()]
-    return whole[:1] or sorted(file for file in folder.glob(f"{split}-*") if file.suffix.lower() in FORMATS)
+    whole = [folder / f"{split}{ending}" for ending in endings() if (folder / f"{split}{ending}").is_file()]
+    return whole[:1] or sorted(file for file in folder.glob(f"{split}-*") if format_of(file))

@@ -1,33 +1,42 @@
-"""Tables from files: JSONL, JSON, CSV, TSV, Parquet. What cannot be read is told with its file and line."""
+"""Tables from files: JSONL, JSON, CSV, TSV, Parquet, and these but Parquet under gzip. What cannot be read is told with
+its file and line."""
 
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
+import logging
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sweep.errors import UserError, alternatives
 
+log = logging.getLogger(__name__)
 _LONGEST_FIELD = 2**30  # bytes; the csv module stops at 128 kB otherwise
 
 
 class Rows(NamedTuple):
-    """Names of columns, and one mapping per row."""
+    """Names of columns, and one mapping per row. `labels` are names of classes by column, in order, where the file says
+    them."""
 
     columns: list[str]
     rows: list[dict[str, Any]]
+    labels: Mapping[str, Sequence[str]] = {}
 
 
 class Layout(NamedTuple):
     """How a CSV or TSV file is written, as far as it does not say itself: names of columns where it has no header, and
     whether fields may stand in quotation marks (None: in CSV they may, in TSV a quotation mark is a character like any
-    other, as in the files of GLUE, which hold unpaired ones)."""
+    other, as in the files of GLUE, which hold unpaired ones). With `skip_malformed`, lines of another number of fields
+    than there are columns are left out, and counted in a warning."""
 
     column_names: Sequence[str] | None = None
     quoted: bool | None = None
+    skip_malformed: bool = False
 
 
 def read(path: Path, layout: Layout = Layout()) -> Rows:  # noqa: B008  immutable
@@ -36,13 +45,13 @@ def read(path: Path, layout: Layout = Layout()) -> Rows:  # noqa: B008  immutabl
     Raises:
         UserError: where the file, or a line of it, cannot be read.
     """
-    reader = FORMATS.get(path.suffix.lower())
+    reader = format_of(path)
     if reader is None:
-        raise UserError(f"{path}: of the format '{path.suffix}' nothing is known; {_endings()}")
+        raise UserError(f"{path}: of the format '{path.suffix}' nothing is known; {_known()}")
     try:
         rows = reader(path, layout)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if not rows.rows:
         raise UserError(f"{path} is empty: it has no rows")
     return rows
@@ -55,6 +64,8 @@ def read_text(path: Path) -> str:
         UserError: where it is not UTF-8, with the line and the byte.
     """
     content = path.read_bytes()
+    if path.suffix.lower() == _PACKED:
+        content = gzip.decompress(content)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -69,16 +80,25 @@ def _jsonl(path: Path, _: Layout) -> Rows:
     rows = []
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
-            rows.append(_object(path, number, _loads(path, line, number)))
+            rows.append(_object(path, f"line {number}", _loads(path, line, number)))
     return _from_mappings(rows)
 
 
 def _json(path: Path, _: Layout) -> Rows:
-    """A list of objects, or one object per line under the wrong ending."""
-    text = read_text(path)
-    if not text.lstrip().startswith("["):
+    """A list of objects, also as the only list inside an object ({"version": …, "data": […]}), or one object per line
+    under the wrong ending."""
+    try:
+        found: Any = json.loads(read_text(path))
+    except ValueError as error:
+        if read_text(path).lstrip().startswith("["):
+            raise UserError(f"{path}, line {getattr(error, 'lineno', 1)}: is not JSON: {error}") from error
         return _jsonl(path, Layout())
-    return _from_mappings([_object(path, i, row) for i, row in enumerate(_loads(path, text, 1), start=1)])
+    if isinstance(found, dict):
+        lists = [value for value in found.values() if isinstance(value, list)]
+        found = lists[0] if len(lists) == 1 else [found]
+    if not isinstance(found, list):
+        raise UserError(f"{path}: is {type(found).__name__}, and not a list of objects")
+    return _from_mappings([_object(path, f"entry {i}", entry) for i, entry in enumerate(found, start=1)])
 
 
 def _loads(path: Path, text: str, line: int) -> Any:
@@ -89,9 +109,9 @@ def _loads(path: Path, text: str, line: int) -> Any:
         raise UserError(f"{path}, line {number}: is not JSON: {error}") from error
 
 
-def _object(path: Path, number: int, value: Any) -> dict[str, Any]:
+def _object(path: Path, where: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise UserError(f"{path}, line {number}: is {type(value).__name__}, not an object with named columns")
+        raise UserError(f"{path}, {where}: is {type(value).__name__}, not an object with named columns")
     return value
 
 
@@ -116,6 +136,7 @@ def _delimited(path: Path, layout: Layout, delimiter: str, quoted: bool) -> Rows
     quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter, quoting=quoting)
     rows = []
+    malformed = 0
     names = list(layout.column_names or ())
     try:
         for fields in reader:
@@ -123,15 +144,20 @@ def _delimited(path: Path, layout: Layout, delimiter: str, quoted: bool) -> Rows
                 continue
             if not names:
                 names = fields
+            elif len(fields) != len(names) and layout.skip_malformed:
+                malformed += 1
             elif len(fields) != len(names):
                 raise UserError(
                     f"{path}, line {reader.line_num}: has {len(fields)} fields, and the columns are {len(names)}: "
-                    f"{', '.join(names)}"
+                    f"{', '.join(name[:40] for name in names)}. Mend it, or leave such lines out: "
+                    "task.data.skip_incomplete=true"
                 )
             else:
                 rows.append(dict(zip(names, fields, strict=True)))
     except csv.Error as error:
         raise UserError(f"{path}, line {reader.line_num}: {error}") from error
+    if malformed:
+        log.warning("%s: %d lines of another number of fields are left out", path, malformed)
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise UserError(f"{path}: two columns are named {twice!r}; give column_names, and no header, or rename one")
@@ -151,7 +177,7 @@ def _parquet(path: Path, _: Layout) -> Rows:
     for column, labels in names.items():
         for row in rows:
             row[column] = label_name(row.get(column), labels)
-    return Rows(table.column_names, rows)
+    return Rows(table.column_names, rows, names)
 
 
 def class_labels(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:
@@ -181,6 +207,21 @@ FORMATS: dict[str, Callable[[Path, Layout], Rows]] = {
 }
 
 
+_PACKED = ".gz"
+
+
+def format_of(path: Path) -> Callable[[Path, Layout], Rows] | None:
+    """What reads a file of this name."""
+    packed = path.suffix.lower() == _PACKED
+    ending = Path(path.stem).suffix.lower() if packed else path.suffix.lower()
+    return None if packed and ending == ".parquet" else FORMATS.get(ending)
+
+
+def endings() -> list[str]:
+    """Of the files that can be read."""
+    return [*FORMATS, *(f"{ending}{_PACKED}" for ending in FORMATS if ending != ".parquet")]
+
+
 def file_faults(path: Path) -> Iterator[str]:
     """What is wrong with a file that can be known without reading it."""
     if path.is_dir():
@@ -188,9 +229,9 @@ def file_faults(path: Path) -> Iterator[str]:
     elif not path.exists():
         names = [f.name for f in path.parent.iterdir() if f.is_file()] if path.parent.is_dir() else []
         yield f"is no file; in {path.parent} {alternatives(path.name, sorted(names)[:20])}"
-    elif path.suffix.lower() not in FORMATS:
-        yield f"is of a format of which nothing is known; {_endings()}"
+    elif format_of(path) is None:
+        yield f"is of a format of which nothing is known; {_known()}"
 
 
-def _endings() -> str:
-    return f"give one of {', '.join(FORMATS)}"
+def _known() -> str:
+    return f"give one of {', '.join(FORMATS)}, or of the first ones under gzip ({next(iter(FORMATS))}{_PACKED})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import string
 from abc import abstractmethod
@@ -14,12 +15,15 @@ from annotated_types import Ge, Gt, Lt
 from sweep.datasets import ROLES, Dataset, Example, Splits
 from sweep.errors import UserError, alternatives
 
+log = logging.getLogger(__name__)
+
 
 class Table(Protocol):
-    """Rows of named columns, of which some are wanted."""
+    """Rows of named columns, of which some are wanted. `labels`: names of classes by column, where they are known."""
 
     source: str
     columns: Sequence[str]
+    labels: Mapping[str, Sequence[str]]
 
     def __len__(self) -> int: ...
 
@@ -39,10 +43,13 @@ class Tabular(Dataset):
     """A source with columns.
 
     `columns` maps roles (text, text_pair, label; prompt, response; messages) to names of columns, or to templates of
-    them: `prompt: "Instruction: {instruction}\\nResponse:"`. A role without one is the column of its own name,
-    where there is one. Without a validation split, `validation_fraction` of the training rows are set apart. `n_train`,
-    `n_validation` and `n_test` are the most rows to take, null is all; which ones and in which order depends on
-    `split_seed` alone, so that all replicates see the same, and the validation set stays while `n_train` changes.
+    them: `prompt: "Instruction: {instruction}\\nResponse:"`; dots lead into what is nested: `answers.text.0`. A role
+    without one is the column of its own name, where there is one. Rows in which one of these has no value are refused,
+    or with `skip_incomplete` left out and counted.
+
+    Without a validation split, `validation_fraction` of the training rows are set apart. `n_train`, `n_validation` and
+    `n_test` are the most rows to take, null is all; which ones and in which order depends on `split_seed` alone, so
+    that all replicates see the same, and the validation set stays while `n_train` changes.
     """
 
     columns: dict[str, str | None] = field(default_factory=dict)
@@ -51,6 +58,7 @@ class Tabular(Dataset):
     n_validation: Annotated[int, Ge(1)] | None = None
     n_test: Annotated[int, Ge(1)] | None = None
     split_seed: Annotated[int, Ge(0)] = 0
+    skip_incomplete: bool = False
 
     @abstractmethod
     def tables(self) -> Tables:
@@ -67,7 +75,9 @@ class Tabular(Dataset):
             except ValueError as error:
                 yield "columns", f"{role}: {template!r} is no template: {error}; write a brace as {{{{"
                 continue
-            if any(not name.strip() or set(name) & set(".[]!:") for name in fields):
+            parts = string.Formatter().parse(template)
+            formatted = any(name is not None and (spec or conversion) for _, name, spec, conversion in parts)
+            if formatted or any(not name.strip() or set(name) & set("[]") for name in fields):
                 yield "columns", f"{role}: {template!r} must hold names of columns only between its braces"
 
     def load(self) -> Splits:
@@ -77,34 +87,59 @@ class Tabular(Dataset):
             apart = max(1, round(self.validation_fraction * len(order)))
             if apart >= len(order):
                 raise UserError(f"{tables.train.source} has {len(order)} rows: too few to set a validation split apart")
-            validation = self._examples(tables.train, order[:apart][: self.n_validation])
+            validation = self._examples(tables.train, order[:apart], self.n_validation)
             order = order[apart:]
         else:
             validation = self._drawn(tables.validation, self.n_validation)
         test = () if tables.test is None else self._drawn(tables.test, self.n_test)
-        train = self._examples(tables.train, order[: self.n_train])
-        return Splits(train=train, validation=validation, test=test, columns=tuple(tables.train.columns))
+        train = self._examples(tables.train, order, self.n_train)
+        labels = tables.train.labels.get(self.columns.get("label") or "label", ())
+        return Splits(
+            train=train, validation=validation, test=test, columns=tuple(tables.train.columns), labels=tuple(labels)
+        )
 
     def _drawn(self, table: Table, count: int | None) -> list[Example]:
-        return self._examples(table, _permutation(len(table), self.split_seed)[:count])
+        return self._examples(table, _permutation(len(table), self.split_seed), count)
 
-    def _examples(self, table: Table, indices: Sequence[int]) -> list[Example]:
+    def _examples(self, table: Table, indices: Sequence[int], count: int | None) -> list[Example]:
+        """The first `count` rows at `indices`."""
         if not indices:
             raise UserError(f"{table.source} is empty: it has no rows")
         templates = {role: name for role, name in self.columns.items() if name}
         for role, template in templates.items():
             for name in template_fields(template) or [template]:
-                if name not in table.columns:
+                if name not in table.columns and name.partition(".")[0] not in table.columns:
                     raise UserError(
                         f"task.data.columns.{role} = {template}: {table.source} has no column {name!r}; "
-                        f"{alternatives(name, list(table.columns))}"
+                        f"{alternatives(name, [column[:80] for column in table.columns])}"
                     )
-        same = {role: role for role in ROLES if role not in templates and role in table.columns}
+        if not self.skip_incomplete:
+            indices = indices[:count]
+        rows = table.rows(indices)
+        same = {
+            role: role for role in ROLES if role not in templates and any(row.get(role) is not None for row in rows)
+        }
         wanted = {**same, **templates}
-        return [
-            _example(wanted, row, f"{table.source}, row {index + 1}")
-            for index, row in zip(indices, table.rows(indices), strict=True)
-        ]
+        examples, left_out = [], 0
+        for index, row in zip(indices, rows, strict=True):
+            values = {name: _value(row, name) for template in wanted.values() for name in _names(template)}
+            missing = next((name for name, value in values.items() if value is None), None)
+            if missing is None and "label" in wanted and not str(values.get(wanted["label"], "-")).strip():
+                missing = wanted["label"]
+            if missing is None:
+                examples.append(_example(wanted, values))
+            elif self.skip_incomplete:
+                left_out += 1
+            else:
+                raise UserError(
+                    f"{table.source}, row {index + 1}: column {missing!r} has no value. Mend it, or leave such "
+                    "rows out: task.data.skip_incomplete=true"
+                )
+        if left_out:
+            log.warning("%s: %d rows without a value in a column that is needed are left out", table.source, left_out)
+        if not examples:
+            raise UserError(f"{table.source}: no row has a value in each of: {', '.join(sorted(wanted.values()))}")
+        return examples[:count]
 
 
 def template_fields(template: str) -> list[str]:
@@ -114,19 +149,33 @@ def template_fields(template: str) -> list[str]:
     return [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
 
 
-def _example(wanted: Mapping[str, str], row: Mapping[str, Any], where: str) -> Example:
+def _names(template: str) -> list[str]:
+    return template_fields(template) or [template]
+
+
+def _value(row: Mapping[str, Any], name: str) -> Any:
+    """What stands in a column, or below it: "answers.text.0" is the first of the texts in answers."""
+    if name in row:
+        return row[name]
+    found: Any = row
+    for part in name.split("."):
+        if isinstance(found, Mapping):
+            found = found.get(part)
+        elif isinstance(found, list) and part.isdecimal() and int(part) < len(found):
+            found = found[int(part)]
+        else:
+            return None
+    return found
+
+
+def _example(wanted: Mapping[str, str], values: Mapping[str, Any]) -> Example:
     example: dict[str, Any] = {}
     for role, template in wanted.items():
-        names = template_fields(template) or [template]
-        for name in names:
-            if row.get(name) is None and role != "label":
-                raise UserError(f"{where}: column {name!r} has no value")
-        if names != [template]:
-            example[role] = template.format_map({name: row[name] for name in names})
-        elif role == "messages":
-            example[role] = row[template]
-        elif row.get(template) is not None:
-            example[role] = str(row[template])
+        if template_fields(template):
+            parts = string.Formatter().parse(template)
+            example[role] = "".join(text + ("" if name is None else str(values[name])) for text, name, _, _ in parts)
+        else:
+            example[role] = values[template] if role == "messages" else str(values[template])
     return example  # type: ignore[return-value]
 
 

@@ -80,6 +80,7 @@ class Ground:
 
     def _evaluate(self, model: torch.nn.Module, examples: Sequence[Example]) -> Evaluation:
         model.eval()
+        precision.settle_fp16(model, self.compute)
         with precision.autocast(self.compute, self.device):
             return self.task.evaluate(
                 model,

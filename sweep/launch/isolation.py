@@ -1,34 +1,35 @@
 """One process per call, forked from a server that has done the imports.
 
 In one process, a second run's peak memory, its random state and its failures would be the first one's too. A fresh
-process costs 0.04 s from a warm fork server, and several seconds where everything is imported anew.
+process costs 0.04 s from a warm fork server, and several seconds where everything is imported anew. Where calls follow
+each other, the next one's process is forked while this one's works.
 """
 
 from __future__ import annotations
 
-import importlib
 import logging
 import multiprocessing
 import os
 import signal
-import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from multiprocessing import connection, forkserver
+from multiprocessing import connection, forkserver, spawn
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sweep.errors import UserError
+from sweep.launch import child
+from sweep.launch.child import Call, Event
 
 log = logging.getLogger(__name__)
 HEAVY = "sweep.launch.preload"
-QUESTIONS = frozenset({"reason_to_stop"})  # events that the child awaits an answer to
 _method = "forkserver"
 _preload = HEAVY
 _running: set[Any] = set()
+_spare: list[_Worker] = []
+_keep_spares = 0
 _lock = threading.Lock()
+_starting = threading.Lock()
 _stopping = threading.Event()
 
 
@@ -56,25 +57,43 @@ class Stopped(Exception):
     """`stop_all` ended the process."""
 
 
-class Event(NamedTuple):
-    """A message from the child: the name of a `Report` method, and its arguments."""
+class _Worker(NamedTuple):
+    """A process that waits for its call, or answers it."""
 
-    name: str
-    arguments: tuple[Any, ...]
+    process: Any
+    connection: connection.Connection
+
+    @property
+    def waits(self) -> bool:
+        return self.process.exitcode is None
 
 
-def warm_up(preload: str = HEAVY) -> None:
+def warm_up(preload: str = HEAVY, env: Mapping[str, str] | None = None) -> None:
     """Start the fork server, without waiting for its imports: of the module `preload`, what training needs unless told
-    otherwise. A server that has imported another is replaced, once its children are gone."""
+    otherwise. A server that has imported another is replaced, once its children are gone. `env` is what a server that
+    is started now finds in its environment.
+    """
     global _preload
     if _method != "forkserver":
         return
     if preload != _preload and not _running:
         forkserver._forkserver._stop()
     _preload = preload
-    multiprocessing.get_context("forkserver").set_forkserver_preload([_preload])
-    with handling(signal.SIGINT, signal.SIG_IGN):  # Ctrl-C is not for the server
+    multiprocessing.get_context("forkserver").set_forkserver_preload([child.__name__, _preload])
+    names = {**(env or {}), child.SERVER: spawn.get_preparation_data("").get("init_main_from_path", "")}
+    ignored = handling(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is not for the server
+    with _starting, _environment(names), ignored:
         forkserver.ensure_running()
+
+
+@contextmanager
+def _environment(names: Mapping[str, str]) -> Iterator[None]:
+    os.environ.update(names)
+    try:
+        yield
+    finally:
+        for name in names:
+            del os.environ[name]
 
 
 @contextmanager
@@ -89,6 +108,22 @@ def handling(number: signal.Signals, handler: Any) -> Iterator[None]:
         yield
     finally:
         signal.signal(number, before)
+
+
+@contextmanager
+def following_calls(at_a_time: int) -> Iterator[None]:
+    """While calls follow each other, so many at a time: processes wait for the next ones."""
+    global _keep_spares
+    _keep_spares = at_a_time
+    try:
+        yield
+    finally:
+        _keep_spares = 0
+        with _lock:
+            spare, _spare[:] = list(_spare), []
+        for worker in spare:
+            worker.process.kill()
+            _end(worker)
 
 
 def stop_all() -> None:
@@ -118,36 +153,26 @@ def call(
         Stopped: `stop_all` was called.
     """
     global _method
+    wanted = Call(target, args, str(log_file) if log_file else None, dict(env or {}))
     kills_before = host_oom_kills()
     while True:
-        warm_up(_preload)
-        context = multiprocessing.get_context(_method)
-        receiver, sender = context.Pipe(duplex=True)
-        process = context.Process(
-            target=_child,
-            args=(sender, _preload, target, args, str(log_file) if log_file else None, dict(env or {})),
-            daemon=False,
-        )
+        worker = _next_worker()
         try:
-            _start(process)
-        except (EOFError, ConnectionError) as error:
-            raise ChildFailed(
-                f"the fork server died while it imported {_preload}; try: python -c 'import {_preload}'", ""
-            ) from error
-        sender.close()
-        try:
-            answer = _listen(process, receiver, on_event)
+            _send(worker, wanted)
+            if len(_spare) < _keep_spares:
+                _spare.append(_begin())
+            answer = _listen(worker, on_event)
         except BaseException:
-            process.kill()
+            worker.process.kill()
             raise
         finally:
-            _end(process)
-            receiver.close()
+            _end(worker)
         if answer is None and _stopping.is_set():
             raise Stopped
         if answer is None:
-            struck = process.exitcode == -signal.SIGKILL and host_oom_kills() > kills_before
-            raise ChildKilled(process.exitcode or 0, host_oom=struck)
+            exit_code = worker.process.exitcode or 0
+            struck = exit_code == -signal.SIGKILL and host_oom_kills() > kills_before
+            raise ChildKilled(exit_code, host_oom=struck)
         kind, value = answer
         if kind == "returned":
             return value
@@ -158,109 +183,73 @@ def call(
         raise ChildFailed(*value)
 
 
-def _start(process: Any) -> None:
+def _next_worker() -> _Worker:
+    """One that waits, or a new one."""
+    with _lock:
+        while _spare:
+            worker = _spare.pop()
+            if worker.waits and _method == "forkserver":
+                return worker
+            worker.process.kill()
+            _running.discard(worker.process)
+    return _begin()
+
+
+def _begin() -> _Worker:
+    warm_up(_preload)
+    context = multiprocessing.get_context(_method)
+    ours, theirs = context.Pipe(duplex=True)
+    process = context.Process(target=child.work, args=(theirs, _preload, _method == "forkserver"), daemon=False)
     with _lock:
         if _stopping.is_set():
             raise Stopped
-        process.start()
+        try:
+            process.start()
+        except (EOFError, ConnectionError) as error:
+            raise ChildFailed(
+                f"the fork server died while it imported {_preload}; try: python -c 'import {_preload}'", ""
+            ) from error
         _running.add(process)
+    theirs.close()
+    return _Worker(process, ours)
 
 
-def _listen(process: Any, receiver: connection.Connection, on_event: Callable[[Event], Any]) -> tuple[str, Any] | None:
+def _send(worker: _Worker, wanted: Call) -> None:
+    try:
+        worker.connection.send(wanted)
+    except BrokenPipeError:  # its end tells more than this does
+        log.debug("%s ended before it was told what to do", worker.process)
+
+
+def _listen(worker: _Worker, on_event: Callable[[Event], Any]) -> tuple[str, Any] | None:
     """Pass events on until the answer comes, or the process is gone without one."""
+    process, receiver = worker
     while True:
         ready = connection.wait([receiver, process.sentinel])
         if receiver not in ready:
             return None
         try:
             message = receiver.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             process.join()
             return None
         if not isinstance(message, Event):
             return message
         reply = on_event(message)
-        if message.name in QUESTIONS:
+        if message.name in child.QUESTIONS:
             receiver.send(reply)
 
 
-def _end(process: Any) -> None:
+def _end(worker: _Worker) -> None:
     """Wait for a process that has answered; end one that has not, or that does not leave."""
+    process = worker.process
     process.join(timeout=5)
     if process.exitcode is None:
         process.kill()
         process.join()
+    worker.connection.close()
     with _lock:
         _running.discard(process)
-
-
-class _Sender:
-    """The child's `Report`: every call becomes an event in the parent."""
-
-    def __init__(self, sender: connection.Connection):
-        self._sender = sender
-
-    def metrics(self, step: int, values: dict[str, float]) -> None:
-        self._sender.send(Event("metrics", (step, values)))
-
-    def progress(self, label: str, done: int, total: int) -> None:
-        self._sender.send(Event("progress", (label, done, total)))
-
-    def reason_to_stop(self, step: int, score: float, error: float, memory_bytes: float | None) -> str | None:
-        self._sender.send(Event("reason_to_stop", (step, score, error, memory_bytes)))
-        return self._sender.recv()
-
-
-def _child(
-    sender: connection.Connection,
-    preload: str,
-    target: str,
-    args: tuple[Any, ...],
-    log_file: str | None,
-    env: dict[str, str],
-) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    die_with_parent_soon()
-    if log_file:
-        _redirect_output(log_file)
-    os.environ.update(env)
-    preloaded = sys.modules.get(HEAVY)
-    if _method == "forkserver" and preloaded is not None and not preloaded.cuda_is_untouched():
-        sender.send(("cuda touched", None))
-        return
-    module, _, name = target.partition(":")
-    try:
-        importlib.import_module(preload)
-        function = getattr(importlib.import_module(module), name)
-        answer = ("returned", function(*args, _Sender(sender)))
-    except Exception as error:  # noqa: BLE001  whatever it is, it belongs to the parent
-        traceback.print_exc()
-        told = str(error) if isinstance(error, UserError) else None
-        answer = ("raised", (f"{type(error).__name__}: {error}", traceback.format_exc(), told))
-    sender.send(answer)
-
-
-def _redirect_output(log_file: str) -> None:
-    logging.basicConfig(level=logging.INFO, format="[%(asctime)s][%(name)s][%(levelname)s] %(message)s")
-    descriptor = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
-
-
-def die_with_parent_soon() -> None:
-    """Watch the parent from here on: a coordinator that is killed leaves no orphan on the device."""
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-
-
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def host_oom_kills() -> int:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import open_dict, read_write
 
+from sweep.composition import Compositions
 from sweep.launch import hydra_job, isolation
 from sweep.launch.devices import Lease
 from sweep.launch.hydra_job import Application
@@ -29,10 +32,13 @@ class JobPool:
     def __init__(self, application: Application, leases: Sequence[Lease]):
         self._application = application
         self._supervised = getattr(application.task_function, "supervised", None)
-        self._packed = b"" if self._supervised else hydra_job.pack(application)
-        if not self._supervised:
-            isolation.warm_up(hydra_job.__name__)
+        if self._supervised:
+            self._compositions = Compositions(application.context.config_loader, application.config)
+        self.places = ", ".join(
+            f"{lease} × {count}" if count > 1 else str(lease) for lease, count in Counter(leases).items()
+        )
         self._composing = threading.Lock()  # Hydra's resolvers look at one config per process
+        self._open = ExitStack()
         self.pool = Pool(leases)
 
     @property
@@ -56,11 +62,14 @@ class JobPool:
         return self.pool.wait(timeout)
 
     def __enter__(self) -> JobPool:
-        self.pool.__enter__()
+        if not self._supervised:
+            self._packed = self._open.enter_context(hydra_job.packed(self._application))
+            isolation.warm_up(hydra_job.__name__, {hydra_job.PACKED: self._packed})
+        self._open.enter_context(self.pool)
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        self.pool.__exit__(*exception)
+        self._open.__exit__(*exception)
 
     def _isolate(self, overrides: list[str], number: int, lease: Lease) -> JobReturn:
         try:
@@ -72,7 +81,7 @@ class JobPool:
     def _supervise(self, overrides: list[str], number: int, lease: Lease) -> JobReturn:
         context, task_function = self._application.context, self._application.task_function
         with self._composing:
-            composed = hydra_job.compose(self._application, overrides, number)
+            composed = hydra_job.numbered(self._compositions.of(overrides), number)
             HydraConfig.instance().set_config(composed)
             folder = hydra_job.folder_of(composed).absolute()
             with read_write(composed.hydra.runtime), open_dict(composed.hydra.runtime):

@@ -35,6 +35,7 @@ class Pool:
         self._size = len(leases)
         self._executor = ThreadPoolExecutor(max_workers=len(leases), thread_name_prefix="run")
         self._running: dict[Future[Any], Any] = {}
+        self._following = isolation.following_calls(len(leases))
 
     @property
     def free(self) -> int:
@@ -68,16 +69,16 @@ class Pool:
         return finished
 
     def __enter__(self) -> Pool:
+        self._following.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            self._executor.shutdown(wait=True)
-            return
         try:
-            isolation.stop_all()
-            self._executor.shutdown(wait=True, cancel_futures=True)
+            if kind is not None:
+                isolation.stop_all()
+            self._executor.shutdown(wait=True, cancel_futures=kind is not None)
+            self._following.__exit__(None, None, None)
         except KeyboardInterrupt:
             os._exit(130)  # asked twice: at once. Rows say `killed` from their beginning

@@ -71,11 +71,3 @@ from sweep.meters import cpu  # noqa: E402, F401
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
-
-
-def cuda_is_untouched() -> bool:
-    """Whether a child may still choose its device and make a CUDA context of its own.
-
-    Asked in a child: PyTorch marks the child of a process that had a context as a bad fork.
-    """
-    return not (torch.cuda._initialized or torch.cuda._is_in_bad_fork())

@@ -21,7 +21,7 @@ import torch
 
 from sweep import trial
 from sweep.job import Job
-from sweep.launch import isolation
+from sweep.launch import child, isolation
 from sweep.record import Outcome, Record, is_memory
 from sweep.report import Report, silent
 
@@ -101,7 +101,7 @@ class _Events:
 def _rank(pipe: connection.Connection, job: Job, rank: int, env: Mapping[str, str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.update(env)
-    isolation.die_with_parent_soon()
+    child.die_with_parent_soon()
     folder = Path(job.folder, f"rank{rank}") if rank else Path(job.folder)
     folder.mkdir(exist_ok=True)
     job = replace(job, folder=str(folder))

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from sweep import progress, redact, remarks
 from sweep.config import RunConfig, parse, plain_config
 from sweep.errors import UserError
+from sweep.job import LOG_FILE
 from sweep.launch import isolation
 from sweep.record import Outcome, Record
 from sweep.study.setting import varied_keys
@@ -91,9 +92,12 @@ def run_task(composed: DictConfig) -> Record:
     """
     isolation.warm_up()
     ready = supervised.ready(composed)
-    record = supervised.run(ready, None)
-    if ready.config.study.trial is None:
-        log.info("\n".join([progress.line(record), *remarks.lines(record)]))
+    if ready.config.study.trial is not None:
+        return supervised.run(ready, None)
+    log.info("%s · seed %s: its log is %s", ready.config.variant.name, ready.config.seed, ready.folder / LOG_FILE)
+    with progress.Progress(1):
+        record = supervised.run(ready, None)
+    log.info("\n".join([progress.line(record), *remarks.lines(record)]))
     return record
 
 

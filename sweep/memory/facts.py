@@ -57,9 +57,10 @@ def find(config: RunConfig, machine: Machine) -> Facts:
 
 
 def declared(config: RunConfig, *, length: int, padded: bool) -> Facts:
-    """Every micro-batch as long as `length` tokens, and every prompt too."""
+    """Every micro-batch as long as `length` tokens, and every prompt too; an encoder's and its decoder's text each."""
     task, tokenizer = _plain(config.task).without_data(), StandInTokenizer()
-    row = task.encode(tokenizer, [example(length // 2, length)], length)[0]
+    longest = example(length, 2 * length + 1) if task.task_type == "SEQ_2_SEQ_LM" else example(length // 2, length)
+    row = task.encode(tokenizer, [longest], length)[0]
     return Facts(
         micro_batch_size=config.train.micro_batch_size,
         length=length,
@@ -147,8 +148,10 @@ class StandInTokenizer:
     model_max_length = _NO_LIMIT
     chat_template = None
 
-    def __call__(self, text: Sequence[str], text_pair: Any = None, **kwargs: Any) -> dict[str, list[list[int]]]:
-        return {"input_ids": [[1] * int(number) for number in text]}
+    def __call__(
+        self, text: Sequence[str] = (), text_pair: Any = None, text_target: Sequence[str] = (), **kwargs: Any
+    ) -> dict[str, list[list[int]]]:
+        return {"input_ids": [[1] * int(number) for number in text or text_target]}
 
     def batch_decode(self, ids: Sequence[Any], **kwargs: Any) -> list[str]:
         return [""] * len(ids)

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
     from sweep.config import RunConfig
 
-_PACKED = ("quant_state", "compress_statistics", "quant_type", "bnb_quantized", "blocksize", "quant_storage", "module")
+# What bitsandbytes' layers look for on their weight: of 4 bits, and of 8.
+_PACKED = ("quant_state", "compress_statistics", "quant_type", "bnb_quantized", "blocksize", "quant_storage", "module",
+           "CB", "SCB", "has_fp16_weights", "row_scales")  # fmt: skip
 
 
 def shallow(architecture: PretrainedConfig) -> PretrainedConfig:
@@ -52,7 +54,7 @@ def build(config: RunConfig, architecture: PretrainedConfig, compute: str, log: 
         _load(base, packed, log)
         with log:
             model = config.variant.wrap(base, config.task.task_type, config.train.activation_checkpointing)
-            precision.hold_fp16_trainables_in_fp32(model)
+            precision.settle_fp16(model, compute)
     _tell(model, log)
     return model
 
@@ -86,9 +88,9 @@ def _base(config: RunConfig, architecture: PretrainedConfig) -> PreTrainedModel:
 def _quantize(model: PreTrainedModel, quantization: Any) -> dict[nn.Parameter, int]:
     """Replace the linear layers that bitsandbytes would. Returns the new weights, and the bytes that each is made of.
 
-    `Params4bit` cannot hold a fake tensor; an ordinary parameter with the same attributes serves.
+    `Params4bit` and `Int8Params` cannot hold a fake tensor; an ordinary parameter with the same attributes serves.
     """
-    from bitsandbytes.nn import Linear4bit
+    from bitsandbytes.nn import Linear4bit, Linear8bitLt
     from transformers.quantizers import AutoHfQuantizer
 
     quantizer = AutoHfQuantizer.from_config(quantization)
@@ -106,7 +108,21 @@ def _quantize(model: PreTrainedModel, quantization: Any) -> dict[nn.Parameter, i
             weight.bnb_quantized, weight.blocksize, weight.quant_storage = True, 64, torch.uint8
             module.weight, module.quant_state = weight, weight.quant_state
             sources[weight] = shape[0] * shape[1] * held.itemsize
+        elif isinstance(module, Linear8bitLt):
+            rows, columns = module.out_features, module.in_features
+            held = module.weight.dtype
+            sources[_in_8_bits(module)] = rows * columns * (held.itemsize + 2)  # and its copy in fp16
     return sources
+
+
+def _in_8_bits(module: nn.Module) -> nn.Parameter:
+    """The layer's weight as it is after its first forward: a byte each, and an fp32 scale for each row."""
+    weight = nn.Parameter(torch.empty(module.out_features, module.in_features, dtype=torch.int8), requires_grad=False)
+    weight.CB = weight.SCB = None  # the layer's state has both by then
+    weight.has_fp16_weights = False
+    weight.row_scales = torch.empty(module.out_features)
+    module.weight = weight
+    return weight
 
 
 def _packed(shape: tuple[int, int]) -> torch.Tensor:
@@ -130,7 +146,9 @@ def _quant_state(shape: tuple[int, int], held: torch.dtype, quantization: Any) -
 
 
 def state_tensors(parameter: torch.Tensor) -> Iterator[torch.Tensor]:
-    """The quantisation state that hangs on a 4-bit weight."""
+    """The quantisation state that hangs on a weight of 4 bits or of 8."""
+    if hasattr(parameter, "row_scales"):
+        yield parameter.row_scales
     state = getattr(parameter, "quant_state", None)
     while state is not None:
         yield from (value for value in vars(state).values() if isinstance(value, torch.Tensor))
@@ -182,6 +200,8 @@ def materialize(model: nn.Module, device: str, log: EventLog) -> None:
                 for key in _PACKED:
                     if hasattr(old, key):
                         setattr(new, key, getattr(old, key))
+                if hasattr(new, "row_scales"):
+                    new.row_scales = move(new.row_scales)
                 state = getattr(new, "quant_state", None)
                 while state is not None:
                     for key, value in vars(state).items():
@@ -191,6 +211,8 @@ def materialize(model: nn.Module, device: str, log: EventLog) -> None:
                 parameters[id(old)] = new
                 kept.append(old)
             module._parameters[name] = parameters[id(old)]
+            if hasattr(parameters[id(old)], "row_scales"):
+                module.state.CB, module.state.SCB = module.weight.data, module.weight.row_scales
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 module._buffers[name] = move(buffer)

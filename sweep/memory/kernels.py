@@ -174,8 +174,47 @@ _INNER: dict[Any, Callable[[tuple, dict], list[int]]] = {
 }
 
 
-def know_bitsandbytes() -> None:
-    """Register bitsandbytes' operator, once it is imported."""
-    import bitsandbytes  # noqa: F401  defines the operator
+def _int8_quantize(args: tuple, kwargs: dict) -> list[int]:
+    """Beside its results: the absolute values in fp16 and the mask of what is above the threshold, where there is one
+    (backends/cuda/ops.py)."""
+    rows, columns = args[0].numel() // args[0].shape[-1], args[0].shape[-1]
+    return [rows * columns * (2 + 1 + 1) + 4 * rows] if args[1:] and args[1] else []
 
-    _INNER[torch.ops.bitsandbytes.gemm_4bit.default] = _gemm_4bit
+
+def _int8_product(args: tuple, kwargs: dict) -> list[int]:
+    """The sums in int32, their fp16, and the result where it is to be neither."""
+    quantized, weight = (args[1], args[2]) if len(args) > 4 else (args[0], args[1])
+    dtype = args[0].dtype if len(args) > 4 else kwargs.get("dtype", torch.float16)
+    result = 0 if dtype == torch.float16 else dtype.itemsize
+    return [quantized.numel() // quantized.shape[-1] * weight.shape[0] * (4 + 2 + result)]
+
+
+def know_bitsandbytes() -> None:
+    """Register bitsandbytes' operators, once it is imported. Which columns of an input are outliers is values: here
+    none are. In language models they are some thousandths (Dettmers et al. 2022, section 3.1)."""
+    import bitsandbytes  # noqa: F401  defines the operators
+
+    ops = torch.ops.bitsandbytes
+    _INNER[ops.gemm_4bit.default] = _gemm_4bit
+    _INNER[ops.int8_vectorwise_quant.default] = _int8_quantize
+    _INNER[ops.int8_mixed_scaled_mm.default] = _INNER[ops.int8_scaled_mm.default] = _int8_product
+    torch.library.register_fake("bitsandbytes::int8_vectorwise_quant", _quantized_without_outliers, allow_override=True)
+    torch.library.register_fake("bitsandbytes::int8_mixed_scaled_mm", _product_without_outliers, allow_override=True)
+
+
+def _quantized_without_outliers(a: torch.Tensor, threshold: float = 0.0) -> tuple[torch.Tensor, ...]:
+    quantized = torch.empty_like(a, dtype=torch.int8)
+    scales = a.new_empty(a.numel() // a.shape[-1], dtype=torch.float32)
+    return quantized, scales, a.new_empty(0, dtype=torch.int64) if threshold else None
+
+
+def _product_without_outliers(
+    a: torch.Tensor,
+    quantized: torch.Tensor,
+    weight: torch.Tensor,
+    row_scales: torch.Tensor,
+    column_scales: torch.Tensor,
+    outliers: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return a.new_empty(*quantized.shape[:-1], weight.shape[0]), a.new_empty(0)

@@ -26,6 +26,7 @@ from sweep.memory.prediction import Machine
 def machine(described: Machine, log: EventLog, *, padded: bool, kernel: str | None, seen: set[str]) -> Iterator[str]:
     """Inside, tensors are fake, on a device like the one described; yields the device's name. `log` is told of
     the parts of a step, and is to be entered. `kernel` forces the attention kernel; `seen` collects those that ran."""
+    kernels.know_bitsandbytes()
     with ExitStack() as stack:
         if described.kind == "cuda":
             device = accelerator.register()
@@ -44,13 +45,23 @@ def machine(described: Machine, log: EventLog, *, padded: bool, kernel: str | No
 @contextmanager
 def _masks(padded: bool) -> Iterator[None]:
     """transformers looks at the mask's values to see whether it can do without one, and takes fake tensors for tracing,
-    where it never does without."""
+    where it never does without. Its other conditions stay: sequences longer than a sliding window need a mask."""
     from transformers import masking_utils
+
+    def all_inside(kv_length: int, window: int | None) -> bool:
+        return window is None or kv_length < window
+
+    def without_causal(padding_mask, q_length, kv_length, q_offset, kv_offset, local_attention_size=None):
+        whole = q_length in (1, kv_length)
+        return not padded and whole and all_inside(kv_length, local_attention_size)
+
+    def without_bidirectional(padding_mask, kv_length, local_attention_size=None):
+        return not padded and all_inside(kv_length, local_attention_size)
 
     answers: dict[str, Any] = {
         "find_packed_sequence_indices": lambda position_ids: None,
-        "_ignore_causal_mask_sdpa": lambda *args, **kwargs: not padded,
-        "_ignore_bidirectional_mask_sdpa": lambda *args, **kwargs: not padded,
+        "_ignore_causal_mask_sdpa": without_causal,
+        "_ignore_bidirectional_mask_sdpa": without_bidirectional,
     }
     with mock.patch.multiple(masking_utils, **answers):
         yield
@@ -88,7 +99,6 @@ def _cuda(described: Machine, kernel: str | None, seen: set[str]) -> Iterator[An
     import transformers.training_args
     from torch.utils import _foreach_utils
 
-    kernels.know_bitsandbytes()
     yield mock.patch.dict(os.environ, ACCELERATE_TORCH_DEVICE=accelerator.DEVICE)
     yield mock.patch.object(transformers.training_args, "is_torch_bf16_gpu_available", return_value=True)
     # torch takes its foreach loops for plain tensors only: fake ones stand for plain ones here.

@@ -98,7 +98,7 @@ def train(model: nn.Module, config: RunConfig, facts: Facts, machine: Machine, p
         learning_rate=config.variant.learning_rate,
         seed=0,
         optimizer=config.variant.optimizer(machine.kind),
-        token_loss=facts.task.token_loss,
+        shifted=facts.task.shifted,
     )
     gc.collect()
 

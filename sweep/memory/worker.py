@@ -16,6 +16,8 @@ from sweep.memory.prediction import Machine, Prediction, Unpredictable
 from sweep.report import Report
 
 if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
     from sweep.config import RunConfig
     from sweep.memory.facts import Facts
 
@@ -32,27 +34,50 @@ def predict_all(
     """One answer per config. Those that differ in nothing that memory depends on share one execution."""
     warnings.filterwarnings("ignore", category=FutureWarning)
     known: dict[str, Prediction | Unpredictable] = {}
-    found_facts: dict[str, Facts] = {}
+    shared = _Shared(machine)
     answers = []
     for done, plain in enumerate(configs):
         report.progress("predicting memory", done, len(configs))
         try:
             config = parse(plain)
+            architecture = shared.architecture(plain, config)
+            found = shared.facts(plain, config)
         except UserError as error:
             answers.append(Unpredictable(reason=str(error)))
             continue
-        try:
-            where = _text({key: plain[key] for key in ("model", "task", "train", "seed")})
-            if where not in found_facts:
-                found_facts[where] = facts.find(config, machine)
-        except UserError as error:
-            answers.append(Unpredictable(reason=str(error)))
-            continue
-        key = _key(plain, found_facts[where])
+        key = _key(plain, found)
         if key not in known:
-            known[key] = _predict(plain, config, found_facts[where], machine)
+            known[key] = _predict(plain, config, found, machine, architecture)
         answers.append(known[key])
     return answers
+
+
+class _Shared:
+    """What settings share: the model's config, which may have to be asked of the Hub, and the facts of the data."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._architectures: dict[str, PretrainedConfig | UserError] = {}
+        self._facts: dict[str, Facts] = {}
+
+    def architecture(self, plain: Mapping[str, Any], config: RunConfig) -> PretrainedConfig:
+        """Raises UserError where it cannot be had: asked once, however many settings there are."""
+        key = _text(plain["model"])
+        if key not in self._architectures:
+            try:
+                self._architectures[key] = config.model.architecture()
+            except UserError as error:
+                self._architectures[key] = error
+        found = self._architectures[key]
+        if isinstance(found, UserError):
+            raise found
+        return found
+
+    def facts(self, plain: Mapping[str, Any], config: RunConfig) -> Facts:
+        key = _text({name: plain[name] for name in ("model", "task", "train", "seed")})
+        if key not in self._facts:
+            self._facts[key] = facts.find(config, self._machine)
+        return self._facts[key]
 
 
 def _key(plain: Mapping[str, Any], found: Facts) -> str:
@@ -74,11 +99,17 @@ def precision_on(machine: Machine, name: str) -> str:
     return "bf16" if (machine.capability or (8, 0)) >= (8, 0) else "fp16"
 
 
-def _predict(plain: Mapping[str, Any], config: RunConfig, found: Facts, machine: Machine) -> Prediction | Unpredictable:
+def _predict(
+    plain: Mapping[str, Any], config: RunConfig, found: Facts, machine: Machine, architecture: PretrainedConfig
+) -> Prediction | Unpredictable:
     if config.train.sharded:
         return Unpredictable(reason="a model in parts over several devices (train.parallel=fsdp) is not modelled yet")
+    if config.train.liger:
+        return Unpredictable(
+            reason="train.liger=true: Liger's kernels run on a GPU only, and what they hold is not known here. Without "
+            "them (train.liger=false) a run needs more: what fits then fits with them too"
+        )
     try:
-        architecture = config.model.architecture()
         return trace_tier(config, found, machine, architecture)
     except UserError as error:
         return Unpredictable(reason=str(error))

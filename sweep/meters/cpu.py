@@ -17,6 +17,9 @@ from sweep.meters.host import peak_rss_bytes, reset_peak_rss
 from sweep.meters.timeline import Moment
 from sweep.sharding import local
 
+# The address of a tensor's C++ storage, in one call.
+_address = torch._C._storage_address
+
 
 class LiveStorages(TorchDispatchMode):
     """Sums the bytes of distinct live tensor storages, and keeps the peak, while it is entered.
@@ -30,7 +33,8 @@ class LiveStorages(TorchDispatchMode):
         super().__init__()
         self.live_bytes = 0
         self.peak_bytes = 0
-        self._counted: dict[int, _Counted] = {}  # by the address of the C++ storage
+        self._counted: dict[int, tuple[weakref.ref, int]] = {}  # by the address of the C++ storage, with its size
+        self._addresses: dict[int, int] = {}  # by the id of the weak reference
         self._replaced: list[tuple[Any, Any]] = []  # what stood in their places, each time that the mode is entered
         self._kinds: dict[int, str] = {}  # by operator, which lives as long as the program
 
@@ -41,22 +45,20 @@ class LiveStorages(TorchDispatchMode):
 
     def add(self, tensor: torch.Tensor) -> None:
         """Count this tensor's storage, if it is not counted yet."""
-        storage = tensor.untyped_storage()
-        address = storage._cdata
-        if address in self._counted:
-            return
-        size = storage.nbytes()
-        if not size or storage.device.type == "meta":
-            return
-        counted = self._counted[address] = _Counted(storage, self._freed)
-        counted.address, counted.size = address, size
-        self.live_bytes = live = self.live_bytes + size
-        if live > self.peak_bytes:
-            self.peak_bytes = live
+        address = _address(tensor)
+        if address not in self._counted and not tensor.is_meta:
+            storage = tensor.untyped_storage()
+            size = storage.nbytes()
+            if size:
+                reference = weakref.ref(storage, self._freed)
+                self._counted[address] = reference, size
+                self._addresses[id(reference)] = address
+                self.live_bytes = live = self.live_bytes + size
+                if live > self.peak_bytes:
+                    self.peak_bytes = live
 
-    def _freed(self, counted: _Counted) -> None:
-        self.live_bytes -= counted.size
-        del self._counted[counted.address]
+    def _freed(self, reference: weakref.ref) -> None:
+        self.live_bytes -= self._counted.pop(self._addresses.pop(id(reference)))[1]
 
     def reset_peak(self) -> None:
         self.peak_bytes = self.live_bytes
@@ -70,22 +72,24 @@ class LiveStorages(TorchDispatchMode):
 
     def __enter__(self) -> LiveStorages:
         """Also sees the random state that activation checkpointing keeps for each block: no operator makes it."""
+        if not self._replaced:
+            for address in list(self._counted):  # FSDP keeps the storages of what it gathers, and empties them
+                self._recount(address)
         self._replaced.append((torch.get_rng_state, torch.UntypedStorage.resize_))
         torch.get_rng_state = self._rng_state
         torch.UntypedStorage.resize_ = self._resize()
-        for counted in self._counted.values():  # FSDP keeps the storages of what it gathers, and empties them
-            self._recount(counted)
         return super().__enter__()
 
     def __exit__(self, *exception: Any) -> None:
         super().__exit__(*exception)
         torch.get_rng_state, torch.UntypedStorage.resize_ = self._replaced.pop()
 
-    def _recount(self, counted: _Counted) -> None:
-        storage = counted()
-        if storage is not None and storage.nbytes() != counted.size:
-            self.live_bytes += storage.nbytes() - counted.size
-            counted.size = storage.nbytes()
+    def _recount(self, address: int) -> None:
+        reference, size = self._counted[address]
+        storage = reference()
+        if storage is not None and storage.nbytes() != size:
+            self._counted[address] = reference, storage.nbytes()
+            self.live_bytes += storage.nbytes() - size
             self.peak_bytes = max(self.peak_bytes, self.live_bytes)
 
     def _resize(self) -> Any:
@@ -93,9 +97,8 @@ class LiveStorages(TorchDispatchMode):
 
         def resized(storage: torch.UntypedStorage, size: int) -> torch.UntypedStorage:
             resize(storage, size)
-            counted = self._counted.get(storage._cdata)
-            if counted is not None:
-                self._recount(counted)
+            if storage._cdata in self._counted:
+                self._recount(storage._cdata)
             return storage
 
         return resized
@@ -113,15 +116,21 @@ class LiveStorages(TorchDispatchMode):
             with self:  # straight to its kernel, whose temporaries are then seen
                 result = func.redispatch(_CPU, *args, **(kwargs or {}))
         else:
-            result = func(*args, **kwargs) if kwargs else func(*args)
+            result = func._op(*args, **kwargs) if kwargs else func._op(*args)
         if kind is _VIEW:  # half of a step's operators; the storage counts at the operator that computes with it
             return result
-        self._add_all(args)
+        counted = self._counted
+        for value in args:
+            if isinstance(value, torch.Tensor):
+                if _address(value) not in counted:  # nearly all are: this is where an operator's cost is saved
+                    self.add(value)
+            elif isinstance(value, list | tuple):
+                self._add_all(value)
         if kwargs:
             self._add_all(kwargs.values())
         if isinstance(result, torch.Tensor):
             self.add(result)
-        else:
+        elif result is not None:
             self._add_all((result,))
         return result
 
@@ -138,14 +147,6 @@ def _kind(func: Any) -> str:
         return _PYTHON
     aliases = [value.alias_info for value in func._schema.returns]
     return _VIEW if aliases and all(alias is not None and not alias.is_write for alias in aliases) else _PLAIN
-
-
-class _Counted(weakref.ref):
-    """A storage that is counted, and what it is counted with."""
-
-    __slots__ = ("address", "size")
-    address: int
-    size: int
 
 
 def model_tensors(model: torch.nn.Module) -> Iterator[torch.Tensor]:

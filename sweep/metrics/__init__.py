@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 
 class Answers(NamedTuple):
@@ -36,6 +36,7 @@ class Metric(ABC):
     worst: ClassVar[float] = 0.0
     needs_predictions: ClassVar[bool] = True
     needs_likelihood: ClassVar[bool] = False
+    needs_numbers: ClassVar[bool] = False  # predictions and references are numbers, written out
 
     @abstractmethod
     def per_example(self, predictions: Sequence[str], references: Sequence[str]) -> list[float]:
@@ -58,6 +59,10 @@ class Metric(ABC):
     def label_faults(self, labels: Sequence[str]) -> Iterator[str]:
         """What is wrong with this metric for a classification into `labels`."""
         yield from ()
+
+    def for_labels(self, labels: Sequence[str]) -> Self:
+        """This metric for a classification into `labels`, in their order."""
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)

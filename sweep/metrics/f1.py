@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 from sweep.errors import alternatives
 from sweep.metrics import Answers, CorpusMetric
@@ -29,6 +29,11 @@ class F1(CorpusMetric):
             yield f"needs two labels, and the data has {len(labels)}; use average: macro, or name a positive_label"
         elif self.positive_label is not None and self.positive_label not in labels:
             yield f"positive_label: {self.positive_label!r} is no label; {alternatives(self.positive_label, labels)}"
+
+    def for_labels(self, labels: Sequence[str]) -> Self:
+        """Positive is the last in the order of the task, which may not be that of the alphabet."""
+        unnamed = self.average == "binary" and self.positive_label is None
+        return replace(self, positive_label=labels[-1]) if unnamed else self
 
     @property
     def rule(self) -> str:

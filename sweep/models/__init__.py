@@ -130,6 +130,6 @@ class Model(ABC):
             )
         except (OSError, ValueError, SafetensorError) as error:
             raise UserError(f"model {path} cannot be loaded: {first_line(error)}") from error
-        check_loaded(path, model, found)
+        model.begun_at_random = check_loaded(path, model, found)
         model.config.use_cache = False
         return model

@@ -53,8 +53,9 @@ def check_architecture(model: Model, auto_class: type) -> None:
         )
 
 
-def check_loaded(path: str, model: PreTrainedModel, found: Mapping[str, Any]) -> None:
-    """A new head for classification begins at random; anything else may not.
+def check_loaded(path: str, model: PreTrainedModel, found: Mapping[str, Any]) -> list[str]:
+    """A new head for classification begins at random, and the pooler before it may; anything else may not. Returns the
+    names of such poolers: they must train.
 
     Raises:
         UserError: where the checkpoint lacks weights of the base, or of a language model's head.
@@ -71,8 +72,10 @@ def check_loaded(path: str, model: PreTrainedModel, found: Mapping[str, Any]) ->
             f"the checkpoint {path} has no weights for {shown} of {type(model).__name__}, so that they would begin at "
             "random: it is damaged, or of another architecture than its config.json says"
         )
-    if poolers:
-        log.warning("%s has no weights for %s: it begins at random, and adapters do not train it", path, poolers[0])
+    names = sorted({base + key.removeprefix(base).split(".")[0] for key in poolers})
+    if names:
+        log.warning("%s has no weights for %s: it begins at random, and trains with the head", path, ", ".join(names))
+    return names
 
 
 def _config(model: Model) -> Any:

@@ -78,9 +78,10 @@ def _weight_faults(folder: Path) -> Iterator[str]:
             if adapter:
                 yield "holds an adapter, not a base model; give the base that it was trained on"
             elif pickles:
+                kind = next(iter(read_config(folder)[0].get("architectures") or ["AutoModelForCausalLM"]))
                 yield (
                     f"has its weights as pickle only ({pickles[0]}), which can run any code; convert them once, where "
-                    "you trust them: AutoModel.from_pretrained(…, use_safetensors=False).save_pretrained(…)"
+                    f"you trust them: transformers.{kind}.from_pretrained('{folder}').save_pretrained('{folder}')"
                 )
             else:
                 yield "has no weights: model.safetensors, or parts of it with their index"

@@ -7,15 +7,19 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sweep.errors import UserError, first_line
 from sweep.models import Model
 from sweep.models.folder import config_faults, folder_faults, positions
 from sweep.report import Report
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
 # Weights as safetensors only: what pickle would run is nobody's choice here.
 _NEEDED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py"]
+_PATIENCE_SECONDS = 10  # for the Hub
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +50,13 @@ class Pretrained(Model):
         """From a folder's config.json; None for a model of the Hub, whose config is not here yet."""
         return positions(Path(self.path).expanduser())
 
+    def architecture(self) -> PretrainedConfig:
+        """A Hub that does not answer is asked once: transformers asks it six times, over half a minute."""
+        path, revision = self.location()
+        if not os.path.isdir(path):
+            _require_answer(path, revision)
+        return super().architecture()
+
     def prepare(self, report: Report) -> Mapping[str, str]:
         """Download what is missing, and tell the commit (Hub) or a digest of config and weights (folder)."""
         path, revision = self.location()
@@ -71,6 +82,23 @@ class Pretrained(Model):
         """A branch may move while a study runs: its runs load the commit that was seen first."""
         commit = facts["model_revision"]
         return config if commit.startswith("sha256:") else {**config, "revision": commit}
+
+
+def _require_answer(path: str, revision: str | None) -> None:
+    """Raises UserError where config.json is neither in the Hub's cache nor to be had from the Hub."""
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(path, "config.json", revision=revision), str):
+        return
+    if constants.HF_HUB_OFFLINE:
+        raise UserError(
+            f"model.path = {path} is not in the Hub's cache, and HF_HUB_OFFLINE=1 forbids to ask: unset it, or give "
+            "the folder of a checkpoint (for a plan, its config.json is enough)"
+        )
+    try:
+        get_hf_file_metadata(hf_hub_url(path, "config.json", revision=revision), timeout=_PATIENCE_SECONDS)
+    except Exception as error:  # as in prepare
+        raise UserError(f"model.path = {path} cannot be had: {_why(error)}") from error
 
 
 def _why(error: Exception) -> str:

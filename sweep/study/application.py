@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hydra.core.utils import JobReturn
-from omegaconf import DictConfig
 
 from sweep.study.dimension import Value
 from sweep.study.space import Params, Space
@@ -80,8 +79,11 @@ class Application(ABC):
     def entry(self, replicate: Replicate, returned: JobReturn) -> Entry:
         """What came of a job. Raises what is not the job's own fault."""
 
-    def announce(self, left: int) -> None:  # noqa: B027  not worth a word for a function
-        """Say what is about to happen."""
+    def announce(self, left: int, places: str) -> None:  # noqa: B027  not worth a word for a function
+        """Say what is about to happen: so many jobs, and where."""
+
+    def conclude(self, arguments: Sequence[str]) -> None:  # noqa: B027  nor this
+        """Say what a person would do next, given the command's arguments."""
 
     def gives_up(self, max_failure_rate: float | None, at_least: int) -> bool:
         """Whether so much has failed, of `at_least` jobs, that nothing more is to be launched."""
@@ -94,12 +96,3 @@ class Application(ABC):
     @abstractmethod
     def close(self, trials: Trials, finished: bool) -> None:
         """The study has ended, in good order or not."""
-
-
-def composed_with(loader: Any, config: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """A job's config, in reach of Hydra's resolvers."""
-    from hydra.core.hydra_config import HydraConfig
-
-    composed = loader.load_sweep_config(config, list(overrides))
-    HydraConfig.instance().set_config(composed)
-    return composed

@@ -13,7 +13,8 @@ from sweep.launch.pool import Finished
 class Batches:
     """Collects jobs up to `size`, then launches them together, and waits for the slowest."""
 
-    def __init__(self, launcher: Launcher, size: int):
+    def __init__(self, launcher: Launcher, size: int, name: str):
+        self.places = f"hydra/launcher={name}, up to {size} at a time"
         self._launcher = launcher
         self._size = size
         self._queue: list[tuple[Any, list[str], int]] = []

@@ -17,10 +17,11 @@ from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
 from sweep import progress, provenance, redact
+from sweep.composition import Compositions
 from sweep.errors import UserError
 from sweep.launch import isolation
 from sweep.study import samplers
-from sweep.study.application import Application, composed_with
+from sweep.study.application import Application
 from sweep.study.batches import Batches
 from sweep.study.comparable import Setting
 from sweep.study.coordinator import Heartbeat
@@ -34,6 +35,7 @@ from sweep.study.trials import Trials
 log = logging.getLogger(__name__)
 SMALL = 256  # settings: a finite space up to this size is exhausted, where no number of trials is asked for
 DEFAULT_TRIALS = 20
+WITH_CONFIGS = 100  # jobs whose configs are in what `sweep` returns: 0.1 MB each
 
 
 class Engine:
@@ -47,6 +49,7 @@ class Engine:
         self._config = config
         self._options = options
         self._ours = hasattr(task_function, "supervised")
+        self._compositions = Compositions(context.config_loader, config)
         self._n_jobs = max(1, int(options.get("n_jobs") or 1))
 
     def sweep(self, arguments: Sequence[str]) -> list[list[JobReturn]]:
@@ -91,7 +94,6 @@ class Engine:
                 with trials.lock():
                     app.open(trials, settings)
                     proposals.enqueue()
-                app.announce(proposals.left())
                 returns = self._run(app, proposals, folder)
             except BaseException:
                 self._leave(app, trials, finished=False)
@@ -99,6 +101,7 @@ class Engine:
             self._leave(app, trials, finished=True)
         self._save_results(trials, folder)
         app.require_complete(options.get("max_failure_rate"))
+        app.conclude(arguments)
         return returns
 
     def settings(self, arguments: Sequence[str]) -> tuple[list[Setting], bool]:
@@ -108,7 +111,7 @@ class Engine:
         Raises:
             ConfigError: with the faults of all of them.
         """
-        app = TrainingRuns(self._context, self._config, self._options.get("direction"), None)
+        app = TrainingRuns(self._compositions, self._options.get("direction"), None)
         space = self._space(arguments)
         settings = self._all_settings(space, self._extension() is not None)
         shown = list(space.corners()) if settings is None else settings
@@ -120,7 +123,7 @@ class Engine:
         if not self._ours:
             return Functions(direction, name)
         isolation.warm_up()
-        return TrainingRuns(self._context, self._config, direction, name)
+        return TrainingRuns(self._compositions, direction, name)
 
     # What is searched
 
@@ -134,15 +137,13 @@ class Engine:
 
     def _has(self, space: Space) -> Callable[[str, str, str], bool]:
         """Whether the config has a key where a group's choice is taken."""
-        composed: dict[tuple[str, str], DictConfig] = {}
 
         def has(group: str, choice: str, key: str) -> bool:
-            if (group, choice) not in composed:
-                fixed = [text for name, text in space.fixed.items() if not name.startswith(f"{group}.")]
-                overrides = [*fixed, f"{group}={choice}"]
-                composed[group, choice] = composed_with(self._context.config_loader, self._config, overrides)
+            fixed = [text for name, text in space.fixed.items() if not name.startswith(f"{group}.")]
+            composed = self._compositions.of([*fixed, f"{group}={choice}"])
+            HydraConfig.instance().set_config(composed)  # for Hydra's resolvers
             parent, _, last = key.rpartition(".")
-            node = OmegaConf.select(composed[group, choice], parent, throw_on_resolution_failure=False)
+            node = OmegaConf.select(composed, parent, throw_on_resolution_failure=False)
             return isinstance(node, DictConfig) and last in node
 
         return has
@@ -187,12 +188,12 @@ class Engine:
     def _run(self, app: Application, proposals: Proposals, folder: Path) -> list[list[JobReturn]]:
         returns: list[tuple[int, JobReturn]] = []
         batches: list[list[JobReturn]] = []
-        bar = progress.Progress(proposals.left())
         number = _next_index(folder)
         numbers: dict[tuple[int, Any], int] = {}
         most_failures = self._options.get("max_failure_rate")
-        try:
-            with self._launcher(app) as launcher:
+        with self._launcher(app) as launcher:
+            app.announce(proposals.left(), launcher.places)
+            with progress.Progress(proposals.left(), app.study_name) as bar:
                 while True:
                     while launcher.free and not app.gives_up(most_failures, self._n_jobs):
                         replicate = proposals.next()
@@ -208,14 +209,14 @@ class Engine:
                     for replicate, returned, error in launcher.wait():
                         if error is not None:
                             raise error
+                        if len(returns) >= WITH_CONFIGS:
+                            returned.cfg = returned.hydra_cfg = None
                         returns.append((numbers[replicate.trial, replicate.seed], returned))
                         proposals.take(replicate, returned)
                         bar.finished(proposals.left())
                     if isinstance(launcher, Batches):
                         batches.append([returned for _, returned in returns])
                         returns.clear()
-        finally:
-            bar.close()
         return batches or [[returned for _, returned in sorted(returns, key=lambda pair: pair[0])]]
 
     def _launcher(self, app: Application) -> Any:
@@ -229,7 +230,8 @@ class Engine:
                 "hydra.sweeper.pruner needs runs that can be asked while they go on, and hydra/launcher="
                 f"{HydraConfig.get().runtime.choices.get('hydra/launcher')} hides them; take hydra/launcher=paretune"
             )
-        return Batches(launcher, self._n_jobs)
+        name = HydraConfig.get().runtime.choices.get("hydra/launcher")
+        return Batches(launcher, self._n_jobs, str(name))
 
     def _own_number(self, folder: Path, number: int) -> int:
         """The next job number of which no folder exists, claimed by making it: another coordinator may write there."""

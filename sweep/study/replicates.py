@@ -17,7 +17,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import stats
 
 if TYPE_CHECKING:
     from sweep.study.trials import Entry, Seed
@@ -39,6 +38,8 @@ def in_contention(
     `scores` are each setting's scores over seeds, `memory` its mean peak in bytes. A setting with fewer than FIRST
     seeds is in contention; so are all while the spread cannot be told.
     """
+    from scipy import stats  # a second to import, for those who ask for it
+
     sign = 1.0 if higher_is_better else -1.0
     values = {name: sign * np.asarray(found, dtype=float) for name, found in scores.items() if len(found)}
     squares = sum(float(((v - v.mean()) ** 2).sum()) for v in values.values())

@@ -6,22 +6,23 @@ A run that was deleted in MLflow is run again, whatever Optuna remembers.
 from __future__ import annotations
 
 import logging
-from collections import Counter
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.types import HydraContext
-from omegaconf import DictConfig
 
 from sweep import progress, provenance, redact, remarks
+from sweep.composition import Compositions
 from sweep.config import RunConfig, parse, plain_config
 from sweep.errors import ConfigError, Fault, UserError, first_line
 from sweep.memory.logged import PREDICTED
 from sweep.record import Outcome, Record
-from sweep.study import replicates
-from sweep.study.application import Application, Replicate, composed_with
+from sweep.study import front, replicates
+from sweep.study.application import Application, Replicate
 from sweep.study.comparable import Setting, name_clashes, require_same, require_same_study
+from sweep.study.ledger import Ledger
 from sweep.study.setting import VARIANT, select, setting_digest, setting_name
 from sweep.study.space import Params, Space
 
@@ -36,15 +37,14 @@ class TrainingRuns(Application):
 
     keeps_ledger = True
 
-    def __init__(self, context: HydraContext, config: DictConfig, direction: Any, study_name: str | None):
-        self._context = context
-        self._config = config
+    def __init__(self, compositions: Compositions, direction: Any, study_name: str | None):
+        self._compositions = compositions
         self._asked_direction = direction
         self._asked_name = study_name
         self._settings: dict[tuple[Any, ...], Setting] = {}
-        self._done: dict[str, dict[int, Record]] = {}
-        self._attempts: Counter[tuple[str, int]] = Counter()
+        self._ledger = Ledger()
         self.ended: list[Record] = []
+        self._front: list[front.Standing] = []
         self.metric_names = None
         self._parent_id: str | None = None
 
@@ -99,12 +99,15 @@ class TrainingRuns(Application):
         """A setting as it is composed, once."""
         key = tuple(params.items())
         if key not in self._settings:
-            plain = plain_config(
-                composed_with(self._context.config_loader, self._config, self._space.overrides(params))
-            )
+            plain = self._composed(self._space.overrides(params))
             swept = self._swept(params)
             self._settings[key] = Setting(setting_name(plain, swept), setting_digest(plain, swept), parse(plain), plain)
         return self._settings[key]
+
+    def _composed(self, overrides: Sequence[str]) -> dict[str, Any]:
+        composed = self._compositions.of(overrides)
+        HydraConfig.instance().set_config(composed)  # for Hydra's resolvers
+        return plain_config(composed)
 
     def _swept(self, params: Params) -> list[str]:
         """The keys that make this setting: one that does not exist in it is not part of its name."""
@@ -124,7 +127,7 @@ class TrainingRuns(Application):
         plain_settings = []
         for choice in choices or ():
             overrides = [*space.fixed.values(), *([f"{VARIANT}={choice}"] if choice is not None else [])]
-            plain = plain_config(composed_with(self._context.config_loader, self._config, overrides))
+            plain = self._composed(overrides)
             params: Params = {} if choice is None else {VARIANT: choice}
             for key in space.in_order_of_dependence():
                 if key not in params and space.exists(key, params):
@@ -152,32 +155,18 @@ class TrainingRuns(Application):
         else:
             require_same_study(name, self._runs.study_conditions(parent), conditions[0])
         self._parent_id = parent.info.run_id
-        self._take_done(self._runs.adopt(self._parent_id, trials.is_alive))
+        digests = {setting.name: setting.digest for setting in known}
+        self._ledger = Ledger(self._runs.adopt(self._parent_id, trials.is_alive), digests)
         self._runs.reopen_study(self._parent_id)
-
-    def _take_done(self, records: Sequence[Record]) -> None:
-        digests = {setting.name: setting.digest for setting in self._settings.values()}
-        for record in records:
-            if record.outcome.final:
-                if digests.get(record.setting, record.facts.get("setting_digest")) != record.facts.get(
-                    "setting_digest"
-                ):
-                    raise UserError(
-                        f"setting {record.setting} was run with other values of its variant in this study; a study "
-                        "keeps one meaning per name. Choose another study.name, or another variant.name"
-                    )
-                self._done.setdefault(record.setting, {})[record.seed] = record
-            elif record.facts.get("died") == "itself":
-                self._attempts[record.setting, record.seed] += 1
 
     def attributes(self, params: Params) -> dict[str, Any]:
         return {"setting": self.setting_of(params).name}
 
     def done(self, params: Params) -> dict[Seed, Entry]:
         name = self.setting_of(params).name
-        found = {seed: self._entry(record) for seed, record in self._done.get(name, {}).items()}
+        found = {seed: self._entry(record) for seed, record in self._ledger.done(name).items()}
         for seed in self.seeds():
-            attempts = self._attempts[name, seed]
+            attempts = self._ledger.attempts(name, seed)
             if seed not in found and attempts >= self.study.max_attempts:
                 log.warning(
                     "%s · seed %s was killed %d times and is not tried again; raise study.max_attempts, or delete its "
@@ -188,12 +177,13 @@ class TrainingRuns(Application):
                 found[seed] = Entry(outcome="killed")
         return found
 
-    def announce(self, left: int) -> None:
-        there = sum(seed in found for found in self._done.values() for seed in self.seeds())
+    def announce(self, left: int, places: str) -> None:
+        there = sum(record.seed in self.seeds() for record in self._ledger.all())
         if left == 0:
             log.info("All %d runs of study %s are there already.", there, self.study_name)
         else:
-            log.info("%d of %d runs are there; launching %d.", there, there + left, left)
+            known = f"study {self.study_name}: {there} of {there + left} runs are there"
+            log.info("%s; launching %d on %s.", known, left, places)
 
     def order(self, settings: Sequence[Params]) -> list[Params]:
         """Smallest memory first, where all of it can be foretold: an out-of-memory then comes late, and pruning, which
@@ -232,7 +222,16 @@ class TrainingRuns(Application):
         record = _record_of(returned)
         self.ended.append(record)
         log.info("\n".join([progress.line(record), *remarks.lines(record)]))
+        self._tell_front()
         return self._entry(record)
+
+    def _tell_front(self) -> None:
+        """Where the last run has changed it."""
+        runs = [*self._ledger.all(), *self.ended]
+        standings = front.front(runs, self.study.memory_metric, self.directions[0] == "maximize")
+        if len({run.setting for run in runs}) > 1 and standings and standings != self._front:
+            log.info(front.line(standings))
+        self._front = standings
 
     def _entry(self, record: Record) -> Entry:
         from sweep.study.trials import Entry
@@ -282,12 +281,16 @@ class TrainingRuns(Application):
                 f"{len(lost)} of the study's runs ended without a result:\n{lines}\n"
                 "Mend the cause and give the same command again: it repeats these and no others."
             )
-        before = [record for found in self._done.values() for record in found.values()]
-        if not any(record.outcome is Outcome.OK for record in [*self.ended, *before]):
+        if not any(record.outcome is Outcome.OK for record in [*self.ended, *self._ledger.all()]):
             raise UserError(
                 "no run of this study was ok, so that it has no answer. Out of memory: smaller micro-batches, shorter "
                 "sequences, activation checkpointing or QLoRA. Diverged: a lower learning rate."
             )
+
+    def conclude(self, arguments: Sequence[str]) -> None:
+        elsewhere = [shlex.quote(argument) for argument in arguments if argument.startswith("tracking")]
+        command = " ".join(["python -m analysis", f"study={self._first.study.name}", *elsewhere])
+        log.info("The study is complete. Its answer: %s", redact.text(command))
 
 
 def _record_of(returned: JobReturn) -> Record:

@@ -44,7 +44,7 @@ class Task(ABC):
     """A kind of task over a data set, judged by `metrics`. `score` names the metric that decides."""
 
     task_type: ClassVar[str]  # PEFT's name for it
-    token_loss: ClassVar[bool] = True  # the model's loss is a sum over tokens, divided by the whole batch's number
+    shifted: ClassVar[bool] = False  # causal models foretell a token at the position before it
 
     data: Dataset
     metrics: dict[str, Metric]
@@ -65,6 +65,9 @@ class Task(ABC):
             UserError: where the examples lack a role, or cannot be learnt from.
         """
         return self
+
+    def check(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> None:  # noqa: B027
+        """See that the tokenizer can write such examples. Raises UserError where it cannot."""
 
     def model_arguments(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
         """What `from_pretrained` must be told for this task, beside the checkpoint."""

@@ -37,6 +37,7 @@ class Generation(Task):
     """
 
     task_type: ClassVar[str] = "CAUSAL_LM"
+    shifted: ClassVar[bool] = True
 
     max_new_tokens: Annotated[int, Ge(1)] = 64
     num_beams: Annotated[int, Ge(1)] = 1
@@ -57,6 +58,9 @@ class Generation(Task):
         for name in ("train", "validation", "test"):
             check_roles(getattr(splits, name), splits.columns, name)
         return self
+
+    def check(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> None:
+        self._dialogues(tokenizer, examples[:1])
 
     def auto_class(self) -> type:
         from transformers import AutoModelForCausalLM
@@ -105,7 +109,7 @@ class Generation(Task):
         if any(metric.needs_likelihood for metric in self.metrics.values()):
             limit = max_length or positions_of(model) or max(len(dialogue.ids) for dialogue in dialogues)
             answers = self._answers(dialogues, limit)
-            sums, counts = nll(model, answers, pad_batch(tokenizer), batch_size, self._shifted, metered)
+            sums, counts = nll(model, answers, pad_batch(tokenizer), batch_size, self.shifted, metered)
         references = [dialogue.reference for dialogue in dialogues]
         rows = [
             {
@@ -137,8 +141,6 @@ class Generation(Task):
 
     def without_data(self) -> Self:
         return replace(self, chat=False, system=None, chat_template=None)
-
-    _shifted: ClassVar[bool] = True  # a causal model foretells a token at the position before it
 
     def _dialogues(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> list[Dialogue]:
         """`chat_template` may be a file: templates are long."""

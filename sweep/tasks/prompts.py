@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from sweep.datasets import Example, Message
-from sweep.errors import UserError, alternatives
+from sweep.datasets import Example, Message, without_role
+from sweep.errors import UserError
 from sweep.tasks import IGNORED, Encodings
 
 if TYPE_CHECKING:
@@ -139,10 +139,7 @@ def check_roles(examples: Sequence[Example], columns: Sequence[str], split: str,
         missing = "response" if "prompt" in example else "prompt"
         if missing in columns:
             raise UserError(f"example {index + 1} of the {split} split has no {missing}")
-        raise UserError(
-            f"task.data.columns.{missing} is not given, and no column is named {missing!r} (nor messages); "
-            f"{alternatives(missing, columns)}"
-        )
+        raise UserError(without_role(missing, columns, " (nor messages)" if conversations else ""))
 
 
 def within(dialogues: Sequence[Dialogue], max_length: int) -> Encodings:
@@ -155,7 +152,7 @@ def within(dialogues: Sequence[Dialogue], max_length: int) -> Encodings:
     rows, truncated = [], 0
     for dialogue in dialogues:
         labels = dialogue.labels[:max_length]
-        if any(label != IGNORED for label in labels):
+        if any(label != IGNORED for label in labels[1:]):  # nothing foretells the first
             truncated += len(dialogue.ids) > max_length
             rows.append({"input_ids": dialogue.ids[:max_length], "labels": labels})
     if not rows:

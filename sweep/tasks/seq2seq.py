@@ -23,8 +23,7 @@ class Seq2Seq(Generation):
     cut at the longest length by itself, and keeps its end token then."""
 
     task_type: ClassVar[str] = "SEQ_2_SEQ_LM"
-    token_loss: ClassVar[bool] = False
-    _shifted: ClassVar[bool] = False
+    shifted: ClassVar[bool] = False
 
     def faults(self) -> Iterator[tuple[str, str]]:
         yield from super().faults()

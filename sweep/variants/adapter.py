@@ -71,15 +71,17 @@ def heads(model: PreTrainedModel, task_type: str) -> list[str]:
     """The parts beside the base of a model for classification: new, so that they must train whatever the variant.
 
     By structure and not by name, since DistilBERT's `pre_classifier` is as new as its `classifier`, and PEFT knows only
-    the second. Empty for language models, whose head came with the checkpoint.
+    the second; a pooler that the checkpoint came without is new too. Empty for language models, whose head came with
+    the checkpoint.
     """
     if task_type == "CAUSAL_LM" or task_type == "SEQ_2_SEQ_LM":
         return []
-    return [
+    beside = [
         name
         for name, child in model.named_children()
         if name != model.base_model_prefix and next(child.parameters(), None) is not None
     ]
+    return [*beside, *getattr(model, "begun_at_random", [])]
 
 
 def _unwrap_heads(model: PeftModel) -> None:

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PreTrainedModel
 
 # Heads for classification, as transformers' architectures name them: bitsandbytes would quantise them, and they train.
-HEAD_NAMES = ("classifier", "pre_classifier", "score", "classification_head", "pooler", "logits_proj", "qa_outputs")
+# Regular expressions for the beginning of a module's name, as transformers reads them.
+HEADS = ("classifier", "pre_classifier", "score", "classification_head", "head", "dense", "logits_proj",
+         "sequence_summary", r"(.*\.)?pooler")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,4 +163,4 @@ class LoRA8bit(_OnQuantizedBase):
 def kept_whole(task_type: str) -> list[str] | None:
     """Modules that are not quantised. None leaves it to transformers, which spares the output embedding; it does not
     know a new classification head for one, and training would stop at its integers."""
-    return None if task_type in ("CAUSAL_LM", "SEQ_2_SEQ_LM") else list(HEAD_NAMES)
+    return None if task_type in ("CAUSAL_LM", "SEQ_2_SEQ_LM") else [f"^{name}" for name in HEADS]

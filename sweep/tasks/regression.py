@@ -1,0 +1,70 @@
+"""Text, or a pair of texts → a number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from sweep.datasets import Example, Splits
+from sweep.errors import UserError
+from sweep.metrics import Answers
+from sweep.tasks import Evaluation
+from sweep.tasks.texts import TextTask, check_texts, row
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regression(TextTask):
+    """A new head with one output, trained by the mean squared error of the labels as they are."""
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        yield from super().faults()
+        for name, metric in self.metrics.items():
+            if not metric.needs_numbers:
+                yield "metrics", f"{name} is not about numbers; use pearson or spearman"
+
+    def bind(self, splits: Splits) -> Self:
+        """Raises UserError for a missing text or label, one that is no number, and a split where all are the same."""
+        for name, labels in check_texts(splits).items():
+            for label in labels:
+                if not _is_number(label):
+                    raise UserError(
+                        f"an example of the {name} split has the label {label!r}, which is no number; names of classes "
+                        "are task=classification"
+                    )
+            if len({float(label) for label in labels}) < 2 and name != "test":
+                raise UserError(f"the {name} split has no label but {labels[0]}: nothing can be learnt or told from it")
+        return self
+
+    def model_arguments(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+        return {"num_labels": 1, "problem_type": "regression", "pad_token_id": tokenizer.pad_token_id}
+
+    def number(self, label: str) -> float:
+        return float(label)
+
+    def evaluate(
+        self,
+        model: torch.nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        examples: Sequence[Example],
+        batch_size: int,
+        metered: Callable[[int], Any],
+        max_length: int | None = None,
+    ) -> Evaluation:
+        logits, truncated = self.logits(model, tokenizer, examples, batch_size, metered, max_length)
+        predictions = [f"{value:.9g}" for value in logits[:, 0].tolist()]  # every fp32 has a text of its own
+        rows = [row(index, example, predictions[index]) for index, example in enumerate(examples)]
+        references = [example["label"] for example in examples]
+        return self.measured(Answers(references=references, predictions=predictions), rows, truncated)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
