@@ -62,7 +62,8 @@ def study(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> St
         plain = compose(
             f"variant={variant}", f"seed={seed}", "model=pretrained", f"model.path={base}", "train.max_steps=12",
             "train.micro_batch_size=8", "task.max_new_tokens=6", "task.score=token_accuracy",
-            "variant.learning_rate=1e-2", "data@task.data=files", *(f"task.data.{name}={folder}/{file}.jsonl" for name, file in SPLITS.items()),
+            "variant.learning_rate=1e-2", "data@task.data=files",
+            *(f"task.data.{name}={folder}/{file}.jsonl" for name, file in SPLITS.items()),
         )  # fmt: skip
         conditions = provenance.conditions(plain, parse(plain).model.prepare(silent), ["variant"], [])
         record = Record(
