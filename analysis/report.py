@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import advice, units
+from analysis import advice, brackets, units
 from analysis.decide import Decision
 from analysis.evidence import Evidence
 from analysis.pareto import hypervolume
@@ -100,6 +100,7 @@ class Report:
         if repeated:
             runs = f"{repeated} runs were" if repeated > 1 else "One run was"
             told.append(f"{runs} repeated with the same setting and seed: the latest counts.")
+        told += brackets.sentences(brackets.data(self.runs, self.higher_is_better))
         told += advice.doubts(self.study.latest())
         if self.evidence.own_variance is None:
             told.append(

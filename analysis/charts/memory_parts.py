@@ -39,7 +39,7 @@ _COLOURS = {
 _NAME = re.compile(r"memory/(?:[a-z_]+/)?(?:train_|peak_|part_)*([a-z_]+)_bytes")
 _OUT_OF_MEMORY = "memory/oom_alive_"  # what was alive when a run failed
 _MARK = " (out of memory)"
-_MOST = 12  # bars
+MOST = 12  # bars
 
 
 def data(settings: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
@@ -95,9 +95,9 @@ def label(parts: pd.DataFrame) -> str:
 
 
 def draw(parts: pd.DataFrame, label: str) -> Figure:
-    """Stacked bars, one per setting, at most _MOST of them."""
+    """Stacked bars, one per setting, at most MOST of them."""
     with mpl.rc_context(style.RC):
-        shown = parts.head(_MOST)
+        shown = parts.head(MOST)
         figure, axes = style.new_figure(1.5 + 0.32 * len(shown))
         names = [part for part in PARTS if part in shown and shown[part].fillna(0).gt(0).any()]
         scale, unit = units.scale("[bytes]", float(shown[names].sum(axis=1).max()))
