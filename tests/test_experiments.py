@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ import pytest
 from conftest import ROOT, compose
 from hydra.core.hydra_config import HydraConfig
 
+from sweep import cli
 from sweep.config import parse
+from sweep.errors import ConfigError
 from sweep.job import EXAMPLES_FILE, Job
 from sweep.record import Outcome, Record
 from sweep.report import silent
@@ -40,6 +43,14 @@ def test_an_experiment_opens_with_its_command_and_builds(name: str):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_variant_of_an_experiment_builds_in_it(variant: str):
     parse(compose(f"experiment={Path(variant).parent}", f"variant={variant.removesuffix('.yaml')}"))
+
+
+def test_several_experiments_are_no_sweep():
+    arguments = Namespace(
+        overrides=["experiment=glue_roberta,quickstart"], multirun=True, config_dir=None, config_name=None
+    )
+    with pytest.raises(ConfigError, match="names several: each is a study of its own"):
+        cli.check(ROOT / "conf", arguments, "config", lambda composed, multirun: [])
 
 
 def table(path: Path, rows: list[dict[str, str]], delimiter: str = ",") -> None:

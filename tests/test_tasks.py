@@ -607,6 +607,23 @@ def test_batches_by_length_and_padding():
     assert padded([[1], [2, 3]], 0, left=True).tolist() == [[0, 1], [2, 3]]
 
 
+@pytest.mark.parametrize("make", [checkpoints.gpt2, checkpoints.llama])
+def test_an_empty_text_or_prompt_is_no_empty_row(tmp_path: Path, make: Any):
+    """GPT-2's tokenizer opens no text, so that an empty one has no token at all."""
+    make(tmp_path)
+    blank: list[Example] = [{"text": "", "label": "neg"}, *REVIEWS[:2]]
+    model, tokenizer = loaded(classification(), tmp_path)
+    together, alone = (evaluate(classification(), model, tokenizer, blank, batch=size).rows for size in (3, 1))
+    assert together[0]["confidence"] == pytest.approx(alone[0]["confidence"], rel=1e-4)
+    asked: list[Example] = [{"prompt": "", "response": "yes"}, *PAIRS[:2]]
+    model, tokenizer = loaded(generation(), tmp_path)
+    [row, *_] = generation().encode(tokenizer, asked, 64)
+    assert row["labels"] == [IGNORED, *row["input_ids"][1:]]
+    together, alone = (evaluate(generation(), model, tokenizer, asked, batch=size).rows for size in (3, 1))
+    assert together[0]["prediction"] == alone[0]["prediction"]
+    assert together[0]["perplexity/tokens"] == 4
+
+
 def test_padding_by_length_keeps_the_true_end_where_pad_is_the_end(tmp_path: Path):
     checkpoints.gpt2(tmp_path)
     tokenizer = Pretrained(path=str(tmp_path)).load_tokenizer()

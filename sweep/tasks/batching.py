@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedTokenizerBase
 
 
 def by_length(lengths: Sequence[int], batch_size: int, equal: bool = False) -> Iterator[list[int]]:
@@ -40,6 +41,13 @@ def padded(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> tor
     fill = [[value] * (longest - len(row)) for row in rows]
     whole = [[*pad, *row] if left else [*row, *pad] for row, pad in zip(rows, fill, strict=True)]
     return torch.tensor(whole, dtype=torch.long)
+
+
+def opened(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ids, or where an empty text has none, the token that texts open with: models compute on no empty row, and the
+    first token of an answer is foretold from something."""
+    known = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    return ids or [next(token for token in known if token is not None)]
 
 
 def mask(rows: Sequence[Sequence[int]], left: bool = False) -> torch.Tensor:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sweep.datasets import Example, Message, without_role
 from sweep.errors import UserError
 from sweep.tasks import IGNORED, Encodings
+from sweep.tasks.batching import opened
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -51,7 +52,9 @@ class Format:
         responses = tokenizer([example["response"] for example in examples], add_special_tokens=False, verbose=False)
         end = tokenizer.eos_token_id
         return [
-            plain_dialogue(example, _without_end(prompt, example["prompt"], tokenizer), [*response, end])
+            plain_dialogue(
+                example, opened(_without_end(prompt, example["prompt"], tokenizer), tokenizer), [*response, end]
+            )
             for example, prompt, response in zip(examples, prompts, responses["input_ids"], strict=True)
         ]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sweep.datasets import Example, Splits, without_role
 from sweep.errors import UserError
 from sweep.tasks import Encoded, Encodings, Task
-from sweep.tasks.batching import by_length, mask, padded, positions_of
+from sweep.tasks.batching import by_length, mask, opened, padded, positions_of
 
 if TYPE_CHECKING:
     import torch
@@ -124,6 +124,9 @@ def _tokenized(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], 
         for key, values in cut.items():
             for index, value in zip(too_long, values, strict=True):
                 columns[key][index] = value
+    columns["input_ids"] = [opened(ids, tokenizer) for ids in columns["input_ids"]]
+    if "token_type_ids" in columns:
+        columns["token_type_ids"] = [types or [tokenizer.pad_token_type_id] for types in columns["token_type_ids"]]
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return Encodings(rows, truncated=len(too_long))
 
