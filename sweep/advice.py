@@ -15,7 +15,7 @@ from sweep.config import RunConfig
 from sweep.progress import gib
 from sweep.variants.lora import LoRA, QLoRA
 
-HIGHEST_RATE = 1e-2  # far above it, a third of the rate is no advice
+HIGHEST_RATE, HIGHEST_OF_WEIGHTS = 1e-2, 1e-3  # far above (adapters, the model's own), a third of the rate is no advice
 CLIP = 1.0
 WARMUP = 0.03  # share of the steps
 DECAY = 0.01
@@ -47,9 +47,10 @@ def after_divergence(config: RunConfig, precision: str) -> list[Step]:
 
 
 def _after_divergence(config: RunConfig, precision: str) -> Iterator[Step]:
-    train, rate = config.train, config.variant.learning_rate
-    lower = one_digit(min(rate / 3, HIGHEST_RATE))
-    yield _step({"variant.learning_rate": lower}, f"a lower rate; it was {rate:g}")
+    train, rate = config.train, config.variant.learning_rate * config.study.rate_factor
+    lower = one_digit(min(rate / 3, HIGHEST_RATE if config.variant.separate else HIGHEST_OF_WEIGHTS))
+    factor = {"study.rate_factor": 1.0} if config.study.rate_factor != 1 else {}
+    yield _step({"variant.learning_rate": lower, **factor}, f"a lower rate; it was {rate:g}")
     if not 0 < train.max_grad_norm <= CLIP:
         now = f"it was {train.max_grad_norm:g}" if train.max_grad_norm else "it was off"
         yield _step({"train.max_grad_norm": CLIP}, f"clip gradients; {now}")

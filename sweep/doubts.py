@@ -8,10 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sweep.metrics import Metric
+from sweep.progress import gib
 
 TRUNCATED = 0.03  # share of the examples
 LEAKED = 0.01
+GROWN = 0.001  # of a phase's peak, by each step or batch: below, it is results that are kept
 ERRORS = 2.0  # standard errors that a difference must exceed to be one
+FAR_TOO_HIGH = 1.0  # no family's learning rate is there
 FEWEST_STEPS = 12  # below, a loss has hardly begun to move
 
 
@@ -46,13 +49,19 @@ def moved(losses: Sequence[float]) -> dict[str, float]:
     return {"train/first_loss": means[0], "train/last_loss": means[1], "train/loss_change_error": error}
 
 
-def doubts(measured: Mapping[str, float], higher_is_better: bool) -> Iterator[str]:
-    """In words, the gravest first."""
+def _other(rate: float) -> str:
+    """A rate to try, the likelier side first: a loss stands still where steps are tiny, and where they overshoot."""
+    low, high = f"{rate / 10:g}", f"{rate * 10:g}"
+    return f"{FAR_TOO_HIGH / 10:g}, a usual one" if rate > FAR_TOO_HIGH else f"{high}, and {low}"
+
+
+def doubts(measured: Mapping[str, float], higher_is_better: bool, rate: float) -> Iterator[str]:
+    """In words, the gravest first. `rate` is the learning rate that the run had."""
     first, last = measured.get("train/first_loss"), measured.get("train/last_loss")
     if first is not None and last is not None and last > first - ERRORS * measured["train/loss_change_error"]:
         yield (
-            f"the loss did not move: {first:.3g} in the first quarter of the steps, {last:.3g} in the last; the "
-            "learning rate may be too low, or nothing that matters trains"
+            f"the loss did not move: {first:.3g} in the first quarter of the steps, {last:.3g} in the last. The "
+            f"learning rate was {rate:g}: try {_other(rate)}; else see what trains (variant.target_modules)"
         )
     score, guess = measured.get("score"), measured.get("eval/chance_score")
     count = measured.get("eval/examples", 0)
@@ -75,6 +84,13 @@ def doubts(measured: Mapping[str, float], higher_is_better: bool) -> Iterator[st
     cut = measured.get("data/truncated_share", 0.0)
     if cut > TRUNCATED:
         yield f"{cut:.0%} of the training examples were cut to train.max_length: raise it, or shorten the texts"
+    for phase, unit in (("train", "step"), ("eval", "batch")):
+        growth = measured.get(f"memory/{phase}_growth_bytes_per_{unit}", 0.0)
+        if growth > GROWN * measured.get(f"memory/{phase}_max_allocated_bytes", math.inf):
+            yield (
+                f"memory grows by {gib(growth)} with each {unit} of {phase}: something keeps its tensors alive, and "
+                "more of them need more than the peak that was measured"
+            )
     dropped, kept = measured.get("data/dropped_examples", 0.0), measured.get("data/train_examples", 0.0)
     if dropped > TRUNCATED * (dropped + kept):
         share = dropped / (dropped + kept)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import hydra
-from annotated_types import Ge, MinLen
+from annotated_types import Ge
 from omegaconf import DictConfig, OmegaConf
 
 from sweep import cli, preflight
@@ -31,7 +31,7 @@ class Comparison:
     model: Model
     task: Task
     variant: Variant
-    adapters: Annotated[list[str], MinLen(1)]
+    adapters: list[str]
     combine: list[float] | None = None
     combination: Literal["linear", "svd", "cat", "ties", "ties_svd", "dare_linear", "dare_ties", "magnitude_prune"] = (
         "linear"
@@ -45,7 +45,9 @@ class Comparison:
         if self.combine is not None and len(self.combine) != len(self.adapters):
             yield "combine", f"must have one weight for each of the {len(self.adapters)} adapters"
         for folder in self.adapters:
-            if not Path(folder, ADAPTER_CONFIG).is_file():
+            if (Path(folder) / "config.json").is_file():
+                yield "adapters", f"{folder} is a whole model: to score it, base={folder} 'adapters=[]'"
+            elif not Path(folder, ADAPTER_CONFIG).is_file():
                 yield "adapters", f"{folder} holds no {ADAPTER_CONFIG}: python -m sweep.export writes adapters"
         if self.out is not None:
             for fault in preflight.output_fault("out", self.out):
@@ -58,21 +60,29 @@ def parse(plain: Mapping[str, Any]) -> Comparison:
     Raises:
         ConfigError: with every fault.
     """
-    base = plain["base"] if plain["base"] is not None else _named_base(plain["adapters"])
+    base = plain["base"] if plain["base"] is not None else _named_base(plain["adapters"]) or "unknown"
     model = {"_target_": "sweep.models.pretrained.Pretrained", "path": base, **{key: plain[key] for key in _MODEL}}
     rest = {key: value for key, value in plain.items() if key not in ("base", *_MODEL)}
-    return parse_as(Comparison, {**rest, "model": model})
+    try:
+        return parse_as(Comparison, {**rest, "model": model})
+    except ConfigError as error:
+        keys = {"model.path": "base", **{f"model.{key}": key for key in _MODEL}}
+        raise ConfigError([fault._replace(key=keys.get(fault.key, fault.key)) for fault in error.faults]) from error
 
 
-def _named_base(adapters: Any) -> str:
+def _named_base(adapters: Any) -> str | None:
+    """The base that the adapters name; None where something else is wrong with them, which is told in its place."""
+    folders = [str(folder) for folder in adapters] if isinstance(adapters, list) else []
+    if any(not Path(folder, ADAPTER_CONFIG).is_file() for folder in folders):
+        return None
     names = []
-    for folder in adapters if isinstance(adapters, list) else []:
+    for folder in folders:
         try:
-            names.append(json.loads(Path(str(folder), ADAPTER_CONFIG).read_text())["base_model_name_or_path"])
+            names.append(json.loads(Path(folder, ADAPTER_CONFIG).read_text())["base_model_name_or_path"])
         except (OSError, ValueError, KeyError):
             continue
     if len(set(names)) != 1:
-        told = f"the adapters name {', '.join(sorted(set(names)))}" if names else "the adapters name none"
+        told = f"the adapters name {', '.join(sorted(set(names)))}" if names else "there is no adapter that names one"
         raise ConfigError([Fault("base", "null", f"{told}: say which one to load, base=<Hub id or folder>")])
     return str(names[0])
 

@@ -36,7 +36,7 @@ def examine(composed: DictConfig, multirun: bool) -> Iterator[Fault]:
         yield Fault("-m", "", "has no meaning here: one run is exported at a time")
     if composed.study is None and composed.run is None:
         yield Fault("study", "null", "is missing; name one: python -m sweep.export study=quickstart, or run=<id>")
-    for key in ("study", "run", "out", "register"):
+    for key in ("study", "run", "base", "out", "register"):
         if not isinstance(composed[key], str | None):
             yield Fault(key, str(composed[key]), "must be text, or null")
     for key in ("merge", "allow_drop"):

@@ -28,9 +28,10 @@ def remarked(record: Record, config: RunConfig, plain: Mapping[str, Any], precis
         )
     elif record.outcome is Outcome.DIVERGED:
         steps = advice.after_divergence(config, precision)
+    rate = config.variant.learning_rate * config.study.rate_factor
     found = {
         "advice": advice.text(steps),
-        "doubts": "\n".join(doubts(record.measurements, config.task.higher_is_better)),
+        "doubts": "\n".join(doubts(record.measurements, config.task.higher_is_better, rate)),
     }
     return replace(record, facts={**record.facts, **{key: value for key, value in found.items() if value}})
 

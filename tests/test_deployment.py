@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from conftest import compose
-from peft import PeftModel
+from peft import AutoPeftModelForCausalLM, PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from sweep import provenance, weights
 from sweep.config import Tracking, parse
+from sweep.datasets.scan import ScanAroundRight
 from sweep.deployment import adapters, exporting
 from sweep.deployment.difference import difference
 from sweep.deployment.kept import best
@@ -34,6 +35,7 @@ from sweep.trial import run
 
 pytestmark = pytest.mark.slow
 IDS = torch.arange(4, 20)[None]
+SPLITS = {"train": "train", "validation": "dev", "test": "test"}
 
 
 class Study(NamedTuple):
@@ -52,12 +54,16 @@ def study(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> St
     store = Store(tracking.uri, tracking.experiment, tracking.artifacts)
     parent = store.create_study("deploy", {}, {}).info.run_id
     store.client.set_tag(parent, "pick", "lora_r8")
+    splits = ScanAroundRight(n_train=200, n_validation=40).load()
+    for name, examples in (("train", splits.train), ("dev", splits.validation), ("test", splits.validation[:30])):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(dict(example)) + "\n" for example in examples))
     runs = {}
     for variant, seed in [("lora_r8", 0), ("lora_r8", 1), ("qlora_r8", 0), ("fft", 0), ("prompt_tuning", 0)]:
         plain = compose(
             f"variant={variant}", f"seed={seed}", "model=pretrained", f"model.path={base}", "train.max_steps=12",
-            "train.micro_batch_size=8", "task.data.n_train=200", "task.data.n_validation=40", "task.max_new_tokens=6",
-            "task.score=token_accuracy", "variant.learning_rate=1e-2",
+            "train.micro_batch_size=8", "task.max_new_tokens=6", "task.score=token_accuracy",
+            "variant.learning_rate=1e-2", "data@task.data=files",
+            *(f"task.data.{name}={folder}/{file}.jsonl" for name, file in SPLITS.items()),
         )  # fmt: skip
         conditions = provenance.conditions(plain, parse(plain).model.prepare(silent), ["variant"], [])
         record = Record(
@@ -83,6 +89,7 @@ def export(kept: Study, out: Path, **options: Any) -> exporting.card.Made:
     defaults: dict[str, Any] = {
         "study": "deploy",
         "run": None,
+        "base": None,
         "merge": False,
         "dtype": "auto",
         "allow_drop": False,
@@ -107,7 +114,15 @@ def test_the_pick_s_adapter_loads_with_plain_peft_and_scores_the_same(study: Stu
     assert made.kept.run_id == max(replicates, key=lambda i: records[i].measurements["score"])
     assert made.difference.changed == 0
     assert made.difference.after == records[made.kept.run_id].measurements["score"] > 0
-    assert study.store.run(made.kept.run_id).data.metrics["export/score_drop"] == 0
+    asked = {json.loads(line)["prompt"] for line in (study.base.parent / "test.jsonl").read_text().splitlines()}
+    kept = [row["token_accuracy"] for row in made.kept.rows if row["prompt"] in asked]
+    assert len(kept) == 30 < len(made.kept.rows)
+    logged = study.store.run(made.kept.run_id).data.metrics
+    assert logged["export/score_drop"] == 0
+    assert logged["test/token_accuracy"] == made.test["token_accuracy"] == pytest.approx(sum(kept) / len(kept))
+    assert "on the test split, which nothing was chosen by" in exporting.summary(made)
+    scores = [records[i].measurements["score"] for i in replicates]
+    assert f"their mean is {sum(scores) / 2:.4f}" in exporting.summary(made)
     model = PeftModel.from_pretrained(load(study.base), tmp_path / "out")
     assert not torch.equal(logits(model), logits(load(study.base)))
     card = (tmp_path / "out" / "README.md").read_text()
@@ -171,15 +186,17 @@ def test_a_drop_beyond_the_noise_is_an_error_unless_allowed(study: Study, tmp_pa
         file.write_bytes(before)
 
 
-def test_a_base_that_has_changed_is_refused(study: Study, tmp_path: Path):
-    file = study.base / "model.safetensors"
-    before = file.read_bytes()
-    save_file({key: value + 0.01 for key, value in load_file(file).items()}, file, metadata={"format": "pt"})
+def test_a_base_is_found_where_it_was_moved_to_and_another_is_refused(study: Study, tmp_path: Path):
+    moved = study.base.rename(tmp_path / "moved")
     try:
-        with pytest.raises(UserError, match="not the one that this run adapted"):
+        with pytest.raises(UserError, match="which is not here; say where it is: base=<folder>"):
             export(study, tmp_path / "out")
+        with pytest.raises(UserError, match="not the one that this run adapted"):
+            export(study, tmp_path / "out", base=str(copy_of(moved, tmp_path / "other", 0.01)))
+        assert export(study, tmp_path / "out", base=str(moved)).difference.changed == 0
+        assert AutoPeftModelForCausalLM.from_pretrained(tmp_path / "out").peft_config["default"].r == 8
     finally:
-        file.write_bytes(before)
+        moved.rename(study.base)
 
 
 def test_what_cannot_be_exported_is_told_with_what_can(study: Study, tmp_path: Path):
@@ -229,7 +246,7 @@ def test_adapters_are_swapped_on_one_base_and_add_up(study: Study, tmp_path: Pat
     assert comparison.model.location()[0] == str(study.base)  # what the adapters name
     results = adapters.compare(comparison)
     assert [r.name for r in results] == [adapters.BASE, "0", "1", adapters.COMBINED]
-    assert [r.scores["token_accuracy"] for r in results[1:3]] == scores
+    assert [r.scores["token_accuracy"] for r in results[1:3]] == pytest.approx(scores)
     assert "0.0" in adapters.table(results)
     assert json.loads((tmp_path / "both" / "evaluation.json").read_text())[1]["scores"] == results[1].scores
     name = "model.layers.0.mlp.up_proj"
@@ -240,13 +257,31 @@ def test_adapters_are_swapped_on_one_base_and_add_up(study: Study, tmp_path: Pat
     torch.testing.assert_close(added, wanted, rtol=1e-4, atol=1e-6)
 
 
-def test_what_cannot_be_compared_is_told(tmp_path: Path):
-    plain = compose(f"adapters=[{tmp_path}]", "base=gpt2", "combine=[1,2]", config_name="evaluate")
+def test_what_cannot_be_compared_is_told(study: Study, tmp_path: Path):
+    (tmp_path / "config.json").touch()
+    given = [f"adapters=[{tmp_path}]", "combine=[1,2]"]
     with pytest.raises(ConfigError) as caught:
-        parse_comparison(plain)
-    assert [fault.key for fault in caught.value.faults] == ["combine", "adapters"]
-    with pytest.raises(ConfigError, match="the adapters name none: say which one to load"):
-        parse_comparison({**plain, "base": None})
+        parse_comparison(compose(*given, "base=/nowhere", config_name="evaluate"))
+    assert [fault.key for fault in caught.value.faults] == ["base", "combine", "adapters"]
+    assert f"is a whole model: to score it, base={tmp_path} 'adapters=[]'" in caught.value.faults[-1].message
+    with pytest.raises(ConfigError, match="no adapter that names one: say which one to load"):
+        parse_comparison(compose("adapters=[]", config_name="evaluate"))
+    made = export(study, tmp_path / "adapter", run="qlora_r8")
+    other = copy_of(study.base, tmp_path / "other", 0.01)
+    with pytest.raises(
+        UserError, match=r"stands on another base: it was trained on sha256:\w+, and this one is sha256:"
+    ):
+        adapters.compare(
+            parse_comparison(compose(f"adapters=[{made.folder}]", f"base={other}", config_name="evaluate"))
+        )
+
+
+def copy_of(base: Path, to: Path, added: float) -> Path:
+    """A base of the same shape, whose weights are others."""
+    shutil.copytree(base, to)
+    file = to / "model.safetensors"
+    save_file({key: value + added for key, value in load_file(file).items()}, file, metadata={"format": "pt"})
+    return to
 
 
 def rows(*values: float | None) -> list[dict[str, Any]]:

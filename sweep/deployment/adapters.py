@@ -13,6 +13,7 @@ from pyarrow import parquet
 
 from sweep import precision
 from sweep.deployment.ground import Ground
+from sweep.deployment.kept import MANIFEST
 from sweep.errors import UserError, first_line
 from sweep.evaluate import Comparison
 from sweep.progress import gib
@@ -40,14 +41,14 @@ def compare(comparison: Comparison) -> list[Scored]:
     """
     compute = precision.resolve(comparison.precision, device_type())
     quantization = comparison.variant.quantization(precision.dtype_of(compute), comparison.task.task_type)
-    comparison.model.prepare(silent)
+    _require_their_base(comparison.adapters, comparison.model.prepare(silent).get("model_revision", ""))
     task, model = comparison.task, comparison.model
     ground = Ground.at(task, model, quantization, compute, comparison.max_length, comparison.batch_size)
     base = comparison.variant.prepare(ground.base(), False)
     shown = shown_names(comparison.adapters)
     # PEFT finds an adapter's weights by its name's place in theirs: one called "0" would take layer 0's away.
     names = [f"adapter_{index}" for index in range(len(shown))]
-    held = _load(base, dict(zip(names, comparison.adapters, strict=True)))
+    held = _load(base, dict(zip(names, comparison.adapters, strict=True))) if names else base
     out = Path(comparison.out) if comparison.out else None
     results: list[Scored] = []
 
@@ -57,7 +58,9 @@ def compare(comparison: Comparison) -> list[Scored]:
             out.mkdir(parents=True, exist_ok=True)
             parquet.write_table(pyarrow.Table.from_pylist(evaluation.rows), out / f"{name.strip('()')}.parquet")
 
-    if not any(config.modules_to_save for config in held.peft_config.values() if hasattr(config, "modules_to_save")):
+    if not names:
+        keep(BASE, ground.score(base), None, None)
+    elif not any(config.modules_to_save for config in held.peft_config.values() if hasattr(config, "modules_to_save")):
         with held.disable_adapter():  # a new head means nothing without its training
             keep(BASE, ground.score(held), None, None)
     for name, show, folder in zip(names, shown, comparison.adapters, strict=True):
@@ -86,6 +89,19 @@ def shown_names(folders: list[str]) -> list[str]:
     if len(set(names)) < len(names):
         raise UserError(f"adapters: {', '.join(folders)} names a folder twice")
     return names
+
+
+def _require_their_base(folders: list[str], revision: str) -> None:
+    """Where an export tells which base it stands on: PEFT would load it onto any of the same shape."""
+    for folder in folders:
+        manifest = Path(folder, MANIFEST)
+        wanted = json.loads(manifest.read_text()).get("base_revision") if manifest.is_file() else None
+        alike = wanted is not None and wanted.startswith("sha256:") == revision.startswith("sha256:")
+        if alike and wanted != revision:
+            raise UserError(
+                f"adapter {folder} stands on another base: it was trained on {wanted}, and this one is {revision}. "
+                "What was trained fits that base alone"
+            )
 
 
 def _load(base: object, folders: dict[str, str]) -> PeftModel:

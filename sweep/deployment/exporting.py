@@ -17,13 +17,12 @@ from sweep.config import Tracking
 from sweep.deployment import card
 from sweep.deployment.difference import difference
 from sweep.deployment.ground import Ground
-from sweep.deployment.kept import Kept, find, open_store
+from sweep.deployment.kept import MANIFEST, Kept, find, open_store
 from sweep.errors import UserError
 from sweep.models.pretrained import Pretrained
 from sweep.progress import gib
 from sweep.report import silent
 
-MANIFEST = "export.json"
 _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # as safetensors and as PyTorch call them
 
 
@@ -36,7 +35,7 @@ def export(options: Mapping[str, Any], tracking: Tracking) -> card.Made:
     """
     store = open_store(tracking)
     with tempfile.TemporaryDirectory(prefix="paretune-export-") as scratch:
-        kept = find(store, options["study"], options["run"], Path(scratch))
+        kept = find(store, options["study"], options["run"], Path(scratch), options["base"])
         _require_same_base(kept)
         out = Path(str(options["out"] or default_folder(kept)))
         if out.exists() and not (out / MANIFEST).exists() and any(out.iterdir()):
@@ -80,12 +79,13 @@ def _require_same_base(kept: Kept) -> None:
     if kept.base_revision is not None and found != kept.base_revision:
         raise UserError(
             f"the base model is not the one that this run adapted: it was {kept.base_revision}, now it is {found}. "
-            "What was trained fits that base alone; bring it back to the same place, or train again"
+            "What was trained fits that base alone: bring it back, say where it is (base=<folder>), or train again"
         )
 
 
 def default_folder(kept: Kept) -> Path:
-    name = re.sub(r"[^\w.=-]+", "-", f"{kept.record.setting}-seed{kept.record.seed}")
+    """Without "=", which Hydra takes for another option's where several adapters are named."""
+    name = re.sub(r"[^\w.-]+", "-", f"{kept.record.setting}-seed{kept.record.seed}")
     return Path("exports", *(kept.record.study or "runs").split("/"), name)
 
 
@@ -95,6 +95,7 @@ def _write(kept: Kept, building: Path, out: Path, options: Mapping[str, Any]) ->
     separate = variant.separate and not options["merge"]
     if separate:
         shutil.copytree(kept.weights, building, dirs_exist_ok=True)
+        _name_base(building / "adapter_config.json", source.location()[0])
         model, dtype, note = variant.restore(ground.base(), building), "", ""
     else:
         dtype, note = _write_whole(kept, ground, building, str(options["dtype"]))
@@ -119,6 +120,11 @@ def _write(kept: Kept, building: Path, out: Path, options: Mapping[str, Any]) ->
         loading={**ground.arguments, **({"quantization_config": ground.quantization} if separate else {})},
         test=ground.test_scores(model),
     )
+
+
+def _name_base(file: Path, base: str) -> None:
+    """Where the base is now, for `AutoPeftModel…`: it may have been moved since."""
+    file.write_text(json.dumps({**json.loads(file.read_text()), "base_model_name_or_path": base}, indent=2))
 
 
 def _require_same_examples(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> None:

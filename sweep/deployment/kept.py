@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,13 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from sweep.config import RunConfig, Tracking, parse
-from sweep.errors import UserError, alternatives, first_line
+from sweep.errors import ConfigError, UserError, alternatives, first_line
 from sweep.job import EXAMPLES_FILE, WEIGHTS_FOLDER
 from sweep.preflight import sqlite_path
 from sweep.record import Outcome, Record
 from sweep.tracking import Store, to_record
+
+MANIFEST = "export.json"  # in an exported folder: which run it is of, and on which base it stands
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,14 +48,17 @@ def open_store(tracking: Tracking) -> Store:
     return Store(tracking.uri, tracking.experiment, tracking.artifacts)
 
 
-def find(store: Store, study: str | None, run: str | None, scratch: Path) -> Kept:
+def find(store: Store, study: str | None, run: str | None, scratch: Path, base: str | None = None) -> Kept:
     """The run that is asked for, its files fetched into `scratch`.
 
-    `run` is an id, or within `study` a run's name or a setting, of which the best replicate is taken. With `study`
-    alone it is the setting that the analysis picked.
+    `run` is an id, or within `study` a run's name, a setting, or a variant of one setting. With `study` alone it is the
+    setting that the analysis picked. Of several replicates the one with the best validation score is taken: all of them
+    are what the setting gives, and one has to be. That score flatters, and so the mean is told with it.
+
+    `base` is the folder that the base model is in now, where it was moved.
 
     Raises:
-        UserError: where there is no such run, it was not ok, or its weights were not kept.
+        UserError: where there is no such run, it was not ok, its weights were not kept, or its base or data are gone.
     """
     if study is None:
         run_id, record = _by_id(store, str(run))
@@ -73,20 +78,33 @@ def find(store: Store, study: str | None, run: str | None, scratch: Path) -> Kep
     return Kept(
         run_id=run_id,
         record=record,
-        config=parse(_pinned(OmegaConf.to_container(OmegaConf.load(fetched["config.yaml"])), record)),
+        config=_config(OmegaConf.to_container(OmegaConf.load(fetched["config.yaml"])), record, base),
         weights=fetched[WEIGHTS_FOLDER],
         rows=_rows(fetched[EXAMPLES_FILE]),
         why=why,
     )
 
 
-def _pinned(plain: Any, record: Record) -> Mapping[str, Any]:
-    """The config with the base at the revision that the run loaded."""
-    revision = _revision(record)
-    if revision is None:
-        return plain
-    model = parse(plain).model.pinned(plain["model"], {"model_revision": revision})
-    return {**plain, "model": model}
+def _config(plain: Any, record: Record, base: str | None) -> RunConfig:
+    """The run's own, with the base at the revision that it loaded."""
+    revision, model = _revision(record), plain["model"]
+    folder = model.get("path") if revision is not None and revision.startswith("sha256:") else None
+    if base is not None:
+        model = {**model, "path": base}
+    elif folder is not None and not Path(folder).expanduser().is_dir():
+        raise UserError(f"the base model was in the folder {folder}, which is not here; say where it is: base=<folder>")
+    try:
+        config = parse({**plain, "model": model})
+        return (
+            config
+            if revision is None
+            else parse({**plain, "model": config.model.pinned(model, {"model_revision": revision})})
+        )
+    except ConfigError as error:
+        raise UserError(
+            f"run {record.name} cannot be set up again here. Relative paths count from the folder that its study was "
+            f"started in: go there, and bring back what is gone.\n{error}"
+        ) from error
 
 
 def _revision(record: Record) -> str | None:
@@ -113,20 +131,44 @@ def _in_study(store: Store, study: str, run: str | None) -> tuple[str, Record, s
         wanted = parent.data.tags.get("pick")
         if wanted not in {record.setting for _, record in records}:
             raise UserError(
-                f"study {study} has no pick yet: python -m analysis study={study} makes it, or name a run or setting: "
-                f"run=…; {alternatives('', sorted({record.setting for _, record in records}))}"
+                f"study {study} has no pick yet: python -m analysis study={study} makes it, or name a run, setting or "
+                f"variant: run=…; {alternatives('', sorted({_typed(record.setting) for _, record in records}))}"
             )
     for run_id, record in records:
         if run is not None and run in (run_id, record.name):
             return run_id, record, "by its name"
-    replicates = [(run_id, record) for run_id, record in records if record.setting == wanted]
-    if not replicates:
-        known = list(dict.fromkeys(record.setting for _, record in records))
-        raise UserError(f"run = {run} is no run and no setting of study {study}; {alternatives(str(run), known)}")
+    replicates = _replicates(study, str(wanted), records)
     run_id, record = best(replicates)
-    by = "the study's pick" if run is None else "the setting asked for"
-    among = f"the best of its {len(replicates)} replicates" if len(replicates) > 1 else "its only replicate"
-    return run_id, record, f"{by}, {among}"
+    by = "the study's pick" if run is None else "as asked for"
+    return run_id, record, f"{by}, {_choice(replicates)}"
+
+
+def _replicates(study: str, wanted: str, records: Sequence[tuple[str, Record]]) -> list[tuple[str, Record]]:
+    """The runs of a setting, or of a variant that has one setting only."""
+    known = list(dict.fromkeys(record.setting for _, record in records))
+    of_variant = list(dict.fromkeys(record.setting for _, record in records if record.variant == wanted))
+    if wanted not in known and len(of_variant) == 1:
+        wanted = of_variant[0]
+    found = [(run_id, record) for run_id, record in records if record.setting == wanted]
+    if not found:
+        several = f"is a variant of several settings in study {study}"
+        told = several if of_variant else f"is no run and no setting of study {study}"
+        listed = alternatives(wanted, [_typed(name) for name in of_variant or known])
+        raise UserError(f"run = {wanted} {told}; {listed}")
+    return found
+
+
+def _typed(setting: str) -> str:
+    """As a shell and Hydra take it."""
+    return f"'run=\"{setting}\"'" if "=" in setting else setting
+
+
+def _choice(replicates: Sequence[tuple[str, Record]]) -> str:
+    scores = [record.measurements["score"] for _, record in replicates if record.outcome is Outcome.OK]
+    if len(scores) < 2:
+        return "its only replicate" if len(replicates) == 1 else "its only replicate that ended well"
+    mean = sum(scores) / len(scores)
+    return f"of its {len(scores)} replicates the one that scored best on validation; their mean is {mean:.4f}"
 
 
 def best(replicates: Sequence[tuple[str, Record]]) -> tuple[str, Record]:

@@ -15,13 +15,17 @@ from sweep.report import Report
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+RateKind = Literal[
+    "full", "adapter", "ia3", "ln_tuning", "prompt_tuning", "prefix_tuning", "last_layer", "bitfit"
+]  # what a base may name a learning rate for
+
 
 @dataclass(frozen=True, kw_only=True)
 class Model(ABC):
     """A base model that `from_pretrained` can load.
 
     `dtype` is the precision that weights are held in: "auto" is the checkpoint's own. What matrices are multiplied in
-    is `train.precision`. `rates` are learning rates that suit this base, by kind of variant ("full", "adapter"):
+    is `train.precision`. `rates` are learning rates that suit this base, by kind of variant ("adapter" is LoRA's):
     presets of variants take them instead of their own.
     """
 
@@ -30,7 +34,7 @@ class Model(ABC):
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     trust_remote_code: bool = False
-    rates: dict[Literal["full", "adapter"], Annotated[float, Gt(0)]] | None = None
+    rates: dict[RateKind, Annotated[float, Gt(0)]] | None = None
 
     @abstractmethod
     def prepare(self, report: Report) -> Mapping[str, str]:

@@ -13,7 +13,7 @@ from sweep.errors import UserError
 from sweep.variants.adapter import Adapter
 
 if TYPE_CHECKING:
-    from peft import PrefixTuningConfig, PromptTuningConfig
+    from peft import PeftModel, PrefixTuningConfig, PromptTuningConfig
     from transformers import PreTrainedModel
 
 
@@ -49,6 +49,15 @@ class PromptTuning(_Prompt):
             **shape(model),
         )
 
+    def wrap(self, model: PreTrainedModel, task_type: str, activation_checkpointing: bool) -> PeftModel:
+        if task_type == "SEQ_CLS" and takes_cache(model):
+            raise UserError(
+                f"variant {self.name} gives embeddings to the model instead of ids, and by ids {type(model).__name__} "
+                "finds where a text ends: its answers would depend on the padding. Use another variant, such as "
+                "prefix_tuning or lora_r8"
+            )
+        return super().wrap(model, task_type, activation_checkpointing)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PrefixTuning(_Prompt):
@@ -68,12 +77,17 @@ class PrefixTuning(_Prompt):
                 f"variant {self.name} gives its prefix to the model by the cache, which activation checkpointing does "
                 "without; set train.activation_checkpointing=false for the whole study, or leave this variant out"
             )
-        if "past_key_values" not in inspect.signature(model.forward).parameters:
+        if not takes_cache(model):
             raise UserError(
                 f"variant {self.name} needs a model that takes a cache of keys and values, which "
                 f"{type(model).__name__} does not; use another variant, such as prompt_tuning"
             )
         return model
+
+
+def takes_cache(model: PreTrainedModel) -> bool:
+    """Whether it is a decoder, which goes on from keys and values."""
+    return "past_key_values" in inspect.signature(model.forward).parameters
 
 
 def shape(model: PreTrainedModel) -> dict[str, int]:
