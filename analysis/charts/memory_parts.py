@@ -50,7 +50,7 @@ def data(settings: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     failed = _means(runs[runs["outcome"] == "oom"], _columns(runs, out_of_memory=True))
     known = settings[settings["setting"].isin([*measured, *failed])].sort_values(["memory", "setting"])
     matters = known["pick"].astype(bool) | known["best"].astype(bool)
-    shown = pd.concat([known[matters], known[~matters]]).head(_MOST).sort_values(["memory", "setting"])
+    shown = pd.concat([known[matters], known[~matters]]).head(MOST).sort_values(["memory", "setting"])
     rows = [
         {"setting": name, **measured[name]} if name in measured else {"setting": f"{name}{_MARK}", **failed[name]}
         for name in shown["setting"].astype(str)
