@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 import signal
@@ -193,6 +194,7 @@ class Engine:
         batches: list[list[JobReturn]] = []
         number = _next_index(folder)
         numbers: dict[tuple[int, Any], int] = {}
+        ended = itertools.count()
         most_failures = self._options.get("max_failure_rate")
         with self._launcher(app) as launcher:
             app.announce(proposals.left(), launcher.places)
@@ -212,7 +214,7 @@ class Engine:
                     for replicate, returned, error in launcher.wait():
                         if error is not None:
                             raise error
-                        if len(returns) >= WITH_CONFIGS:
+                        if next(ended) >= WITH_CONFIGS:
                             returned.cfg = returned.hydra_cfg = None
                         returns.append((numbers[replicate.trial, replicate.seed], returned))
                         proposals.take(replicate, returned)
