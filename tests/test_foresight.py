@@ -49,12 +49,16 @@ def test_seeds_share_a_prediction_unless_they_meet_other_examples():
     assert foresight._answer(second) is None
 
 
-def test_predictions_are_corrected_from_the_third_run_on():
+def test_predictions_are_corrected_from_the_third_run_on(caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO", logger="sweep.launch.foresight")
     foresight = Foresight()
     record = Record(variant="v", setting="v", seed=0, outcome=Outcome.OK)
     for measured, correction in ((110.0, 1.0), (130.0, 1.0), (120.0, 1.2), (120.0, 1.2)):
         foresight.learn(record.ended(Outcome.OK, max_memory_allocated=measured, **{"memory/predicted_bytes": 100.0}))
         assert foresight.correction == pytest.approx(correction)
+    assert caplog.messages == [
+        "Memory of the first 3 runs was predicted within 30.0%; from here on predictions are multiplied by 1.200."
+    ]
     foresight.learn(record)  # nothing was measured
     assert foresight.correction == pytest.approx(1.2)
 

@@ -76,8 +76,11 @@ class Foresight:
             return
         with self._lock:
             self._ratios.append(measured / predicted)
-            if len(self._ratios) == _ENOUGH and abs(self.correction - 1) > 0.005:
-                log.info("Predictions of memory are corrected by this study's runs: ×%.3f.", self.correction)
+            if len(self._ratios) == _ENOUGH:
+                off = max(abs(ratio - 1) for ratio in self._ratios)
+                much = abs(self.correction - 1) > 0.005
+                then = f"; from here on predictions are multiplied by {self.correction:.3f}" if much else ""
+                log.info("Memory of the first %d runs was predicted within %.1f%%%s.", _ENOUGH, 100 * off, then)
 
     @property
     def correction(self) -> float:

@@ -24,7 +24,10 @@ class Card:
     capacity_bytes: int
 
 
-# As commonly reported for these cards, not measured here: the smallest of its class where several carry the label.
+# Total memory as `nvidia-smi` prints it for these cards, in MiB, in their makers' and users' posted outputs; none was
+# measured here. Less than the label says where ECC is on (T4, L40S) or the label rounds (an "80 GB" H100 has 79.6 GiB).
+# What runs can use is this less the context, which `needed_bytes` adds. The smallest of its class, where several carry
+# the label. A card that is present is asked itself (`present`).
 NAMED = (
     Card("16", "T4", 15360 * _MIB),
     Card("24", "RTX 4090", 24564 * _MIB),

@@ -41,6 +41,7 @@ def predict_all(
     """One answer per config, and all that is known then. Configs that differ in nothing that memory depends on share
     one execution."""
     warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")  # bitsandbytes' Trainer path
     shared = _Shared(machine)
     answers = []
     for done, plain in enumerate(configs):
