@@ -81,6 +81,8 @@ def _rule_faults(composed: DictConfig) -> Iterator[Fault]:
         yield Fault("direction", str(composed.direction), "must be maximize or minimize")
     if composed.group is not None and not isinstance(composed.group, str):
         yield Fault("group", str(composed.group), "must name a column of the per-example results: group=text_pair")
+    elif composed.group is not None and composed.source is not None:
+        yield Fault("group", composed.group, "needs the per-example results of a study; a CSV of runs has none")
     allow = composed.allow
     if not isinstance(allow, ListConfig) or not all(isinstance(key, str) for key in allow):
         yield Fault("allow", str(allow), "must be a list of conditions: allow=[device]")

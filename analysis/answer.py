@@ -68,7 +68,12 @@ def _two(store: Store, options: Mapping[str, Any]) -> str:
     from analysis import compare
 
     first, second = (store.study(str(name)) for name in options["compare"])
-    made = compare.Comparison(of_study(first, options), of_study(second, options))
+    allowed = [[key for key in options["allow"] if key in comparable.differing(s.runs)] for s in (first, second)]
+    if not all(key in allowed[0] + allowed[1] for key in options["allow"]):
+        allowed[0] = options["allow"]  # refused there, with what there is
+    made = compare.Comparison(
+        of_study(first, {**options, "allow": allowed[0]}), of_study(second, {**options, "allow": allowed[1]})
+    )
     out = compare.default_folder(options, first.name, second.name)
     compare.write_comparison(made, out, suffixes(options))
     return compare.summary(made, out)

@@ -20,6 +20,15 @@ def differing(runs: pd.DataFrame) -> pd.DataFrame:
     return conditions.loc[:, conditions.nunique() > 1]
 
 
+def conditions(runs: pd.DataFrame) -> dict[str, str]:
+    """What the runs were made under: each condition with its value, all of them where they differ."""
+    values: dict[str, list[str]] = {}
+    for text in runs["conditions.values"].unique():
+        for key, value in json.loads(text).items():
+            values.setdefault(str(key), []).append(str(value))
+    return {key: ", ".join(sorted(set(found))) for key, found in values.items()}
+
+
 def require_comparable(runs: pd.DataFrame, allow: Sequence[str] = ()) -> dict[str, list[str]]:
     """The conditions that differ and were allowed to: key → its values.
 

@@ -13,7 +13,7 @@ import pandas as pd
 from jinja2 import Environment
 from markupsafe import Markup
 
-from analysis import units, write
+from analysis import comparable, units, write
 from analysis.charts import pair, style
 from analysis.report import Report
 from analysis.words import VERDICT_WORDS
@@ -72,7 +72,7 @@ class Comparison:
     @cached_property
     def differing(self) -> list[tuple[str, str, str]]:
         """(key, first, second) for each condition that is not the same."""
-        one, two = self.first.study.conditions, self.second.study.conditions
+        one, two = ({**made.study.conditions, **comparable.conditions(made.runs)} for made in self.reports)
         pairs = [(key, one.get(key, "—"), two.get(key, "—")) for key in sorted({*one, *two})]
         return [(key, a, b) for key, a, b in pairs if a != b]
 

@@ -119,11 +119,11 @@ def _no_share(settings: pd.DataFrame, best: float, threshold: float) -> str:
 
 
 def _nothing_to_decide(settings: pd.DataFrame) -> str:
-    lines = [
-        f"  {row.setting}: {', '.join(f'{count} {outcome}' for outcome, count in row.outcomes.items())}"
-        + (f" ({row.reason})" if row.reason else "")
-        for row in settings.itertuples()
-    ]
+    lines = []
+    for row in settings.itertuples():
+        lacks = " and ".join(["a score"] * bool(np.isnan(row.score)) + ["a memory figure"] * bool(np.isnan(row.memory)))
+        lines.append(f"  {row.setting}: {', '.join(f'{count} {outcome}' for outcome, count in row.outcomes.items())}")
+        lines[-1] += f" ({row.reason})" if row.reason else f", without {lacks}"
     return (
         "no run has both a score and a memory figure, so there is nothing to recommend:\n"
         + "\n".join(lines)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from analysis.charts import cost_curve, labels, learning_curve, memory_parts, style
+from analysis.charts import cost_curve, labels, learning_curve, memory_parts, memory_prediction, style
 from analysis.charts.cost_curve import Axis
 from analysis.report import Report
 
@@ -59,6 +59,12 @@ def _draw_all(report: Report, folder: Path, suffixes: list[str]) -> Drawn:
         drawn.names.append("memory_parts")
     else:
         drawn.left_out.append("what the memory is made of: no run has its parts")
+    marks = memory_prediction.data(report.study.latest())
+    if len(marks):
+        style.save(memory_prediction.draw(marks, looks), folder / "memory_prediction", suffixes)
+        drawn.names.append("memory_prediction")
+    else:
+        drawn.left_out.append("memory predicted against measured: no run has both")
     _learning_curves(report, folder, suffixes, looks, drawn)
     return drawn
 

@@ -118,10 +118,18 @@ class Store:
         )
 
     def log_report(
-        self, parent_id: str, files: Sequence[Path], note: str, tags: Mapping[str, str], view: Mapping[str, str]
+        self,
+        parent_id: str,
+        title: str,
+        files: Sequence[Path],
+        note: str,
+        tags: Mapping[str, str],
+        view: Mapping[str, str],
     ) -> None:
-        """The report's files, the answer and its tags, on the study's parent run; `view` are the experiment's tags."""
+        """The report's files, the answer and its tags, on the study's parent run; `title` becomes the run's name, which
+        is what its page and the list of runs begin with. `view` are the experiment's tags."""
         with self._told():
+            self.client.update_run(parent_id, name=redact.text(title))
             for file in files:
                 self.client.log_artifact(parent_id, str(file), "report")
             told = [RunTag(key, redact.text(value)) for key, value in {NOTE: note, **tags}.items()]

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis import mlflow_view
-from analysis.charts import style
+from analysis import mlflow_view, units
+from analysis.charts import labels, style
 from analysis.load import COLOUR, Store, StudyState
 from analysis.report import Report
 from sweep.errors import UserError, first_line
@@ -25,10 +25,17 @@ def present(store: Store, made: Report, files: Sequence[Path]) -> None:
         return
     try:
         view = mlflow_view.tags(made.study.name, parent, made.metric, made.memory_metric, store.client_version())
-        store.log_report(parent, files, note(made), _tags(made), view)
+        store.log_report(parent, title(made), files, note(made), _tags(made), view)
         store.tag_runs(_run_tags(made))
     except UserError as error:
         log.warning("the report is written, but not all of it could be shown in MLflow: %s", first_line(error))
+
+
+def title(made: Report) -> str:
+    """The study and its answer in a line. The page of a run has its description far down, its name on top."""
+    so_far = ", so far" if made.so_far else ""
+    pick = made.words.pick
+    return f"{made.study.name}: use {labels.shorten(str(pick.setting))}, {units.show_bytes(pick.memory)}{so_far}"
 
 
 def note(made: Report) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import advice, units
+from analysis import advice, brackets, units
 from analysis.decide import Decision
 from analysis.evidence import Evidence
 from analysis.pareto import hypervolume
@@ -98,10 +98,10 @@ class Report:
                  _without_number(self.study.scored(), self.memory_metric, "memory figure")]  # fmt: skip
         repeated = self.runs[self.runs["outcome"] == "ok"].duplicated(["setting", "seed"], keep="last").sum()
         if repeated:
-            told.append(f"{repeated} run(s) were repeated with the same setting and seed: the latest of each counts.")
+            runs = f"{repeated} runs were" if repeated > 1 else "One run was"
+            told.append(f"{runs} repeated with the same setting and seed: the latest counts.")
+        told += brackets.sentences(brackets.data(self.runs, self.higher_is_better))
         told += advice.doubts(self.study.latest())
-        if len(self.settings) == 1:
-            told.append("There is one setting, so it is the best by definition: compare it with another.")
         if self.evidence.own_variance is None:
             told.append(f"Noise is known from seeds alone, not from examples: {self.evidence.why_not}.")
         return [text for text in told if text]

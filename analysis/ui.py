@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -23,6 +24,7 @@ _START_SECONDS = 90.0
 
 def main() -> None:
     options = _parser().parse_args()
+    signal.signal(signal.SIGTERM, _interrupted)  # ended like by Ctrl-C: no server is left behind
     try:
         sys.exit(serve(Path(options.store), options.host, options.port, options.experiment))
     except UserError as error:
@@ -41,12 +43,13 @@ def serve(store: Path, host: str, port: int, experiment: str) -> int:
         )
     if not _is_free(host, port):
         raise UserError(f"port {port} is taken, perhaps by another MLflow UI; choose another: make ui PORT={port + 1}")
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
     base = f"http://{host}:{port}"
     print(f"Starting the MLflow UI at {base} …", flush=True)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{store.absolute()}",
-               "--host", host, "--port", str(port), "--workers", "1"]  # fmt: skip
-    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+               "--host", host, "--port", str(port), "--workers", "1",
+               "--uvicorn-opts", "--log-level warning --timeout-graceful-shutdown 1"]  # fmt: skip
+    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
     try:
         _wait(server, base)
         print("\n".join(links(f"sqlite:///{store.absolute()}", experiment, base)), flush=True)
@@ -54,11 +57,20 @@ def serve(store: Path, host: str, port: int, experiment: str) -> int:
     except KeyboardInterrupt:
         return 0
     finally:
-        server.terminate()
+        _end(server)
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    """All of its processes: MLflow's command line starts the server proper, and leaves it behind when it is ended."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            server.wait(10)
-        if server.poll() is None:
-            server.kill()
+            server.wait(3)
+
+
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def links(uri: str, experiment: str, base: str) -> list[str]:

@@ -46,17 +46,23 @@ class Words:
         self.pick = self._settings.loc[decision.pick]
         self.best = self._settings.loc[decision.best]
 
+    @property
+    def _alone(self) -> bool:
+        return len(self._evidence.scores) == 1
+
     def answer(self) -> str:
         """The recommendation in a sentence."""
         pick, best = self.pick, self.best
         memory = units.show_bytes(pick.memory)
-        if len(self._settings) == 1:
-            return f"Use {pick.setting}, the only setting there is: {self._metric} {pick.score:.4f}, at {memory}."
+        if self._alone:
+            what = "setting there is" if len(self._settings) == 1 else "setting with a score"
+            return f"Use {pick.setting}, the only {what}: {self._metric} {pick.score:.4f}, at {memory}."
         if pick.setting == best.setting:
             smaller = self._settings[self._settings["memory"] < pick.memory]
             rest = f"Nothing needs less than its {memory}"
             if len(smaller):
-                rest = f"What needs less than its {memory} misses the bar"
+                unknown = " or has no score" if smaller["score"].isna().any() else ""
+                rest = f"What needs less than its {memory} misses the bar{unknown}"
             return f"Use {pick.setting}: it has the best {self._metric}, {pick.score:.4f}. {rest}."
         share = ""
         if best.score > 0:
@@ -75,7 +81,7 @@ class Words:
         return " ".join(filter(None, [self._unsteady(), self._standing(), self._stable(), self._one_seed()]))
 
     def _standing(self) -> str:
-        if len(self._settings) == 1:
+        if self._alone:
             return "With nothing to compare it with, it is the best by definition: run other settings, too."
         pick = self.pick
         smaller = self._settings[(self._settings["memory"] < pick.memory) & self._settings["score"].notna()]
@@ -109,7 +115,7 @@ class Words:
 
     def _stable(self) -> str:
         found = self._stability
-        if found is None or len(self._settings) == 1:
+        if found is None or self._alone:
             return ""
         others = [(name, share) for name, share in found.picks.items() if name != self._decision.pick and share >= 0.05]
         instead = ", ".join(f"{name} ({share:.0%})" for name, share in others[:3])
@@ -120,7 +126,7 @@ class Words:
         )
 
     def _one_seed(self) -> str:
-        if (self._evidence.seeds > 1).any() or len(self._evidence.scores) == 1:
+        if (self._evidence.seeds > 1).any() or self._alone:
             return ""
         return (
             "With one seed per setting, nothing is known of how much another seed changes a score: "
@@ -165,8 +171,9 @@ class Words:
         return f"{', '.join(parts)} (verdict: {VERDICT_WORDS[other.verdict]})"
 
     def open_questions(self) -> list[Row]:
-        """What could not be told, smallest memory first, and what would settle it."""
-        return [self._question(row) for _, row in cannot_tell(self._settings).iterrows()]
+        """What could not be told, smallest memory first, and what would settle it; last what nothing would."""
+        rows = [row for _, row in cannot_tell(self._settings).iterrows()]
+        return [self._question(row) for row in sorted(rows, key=lambda row: row.settlement.hopeless)]
 
     def _question(self, row: pd.Series) -> Row:
         settlement: Settlement = row.settlement
@@ -189,8 +196,8 @@ class Words:
             )
         if settlement.hopeless:
             return (
-                f"Too close to call: not even {MOST_SEEDS} seeds or {MOST_EXAMPLES:,} validation examples would be "
-                "likely to tell. For practical purposes it is at the bar: let memory decide, or lower the threshold."
+                f"Too close to call for this much noise: not even {MOST_SEEDS} seeds or {MOST_EXAMPLES:,} validation "
+                "examples would be likely to tell. Let memory decide, or lower the threshold."
             )
         parts = []
         if settlement.seeds:

@@ -24,7 +24,13 @@ from sweep.errors import UserError
 ANSWER = "recommendation.json"
 _TEMPLATES = ("report.html", "report.md", "table.tex")
 # Colours of the charts that the page gives its own: it is read on light and on dark screens.
-_THEMED = {style.INK: "--ink", style.FAINT: "--faint", style.GRID: "--grid", style.PAPER: "--card"}
+_THEMED = {
+    style.INK: "--ink",
+    style.FAINT: "--faint",
+    style.GRID: "--grid",
+    style.PAPER: "--card",
+    style.COLOURS[0].lower(): "--blue",  # too dark for names on a dark screen
+}
 
 
 def write(report: Report, out: Path, suffixes: Sequence[str] = (".svg", ".png")) -> list[Path]:
@@ -118,16 +124,19 @@ def environment() -> Environment:
 
 
 def markdown_cell(text: object) -> str:
-    """Text from outside inside Markdown: no table, no HTML, no mark-up, no link comes of it."""
+    """Text from outside inside Markdown: no table, no HTML, no mark-up, no formula, no link comes of it. A
+    name_like_this stays readable in the source."""
     plain = " ".join(str(text).split())
-    return re.sub(r"([\\`*_{}\[\]<>|~#])", r"\\\1", plain) if re.search(r"[\\`*{}\[\]<>|~#]", plain) else plain
+    if re.search(r"[\\`*{}\[\]<>|~#$]|://|(^|\W)_|_(\W|$)", plain):
+        plain = re.sub(r"([\\`*_{}\[\]<>|~#$]|:(?=//))", r"\\\1", plain)
+    return plain
 
 
 def latex(text: object) -> str:
-    """Text from outside inside LaTeX."""
+    """Text from outside inside LaTeX. A row that begins with [ or * would be an option of the line break before it."""
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
                "–": "--", "×": r"$\times$", "·": r"\textperiodcentered{}", "<": r"\textless{}", ">": r"\textgreater{}",
-               "|": r"\textbar{}"}  # fmt: skip
+               "|": r"\textbar{}", "[": "{[}", "*": "{*}", "…": r"\dots{}", "→": r"$\to$"}  # fmt: skip
     return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in " ".join(str(text).split()))
 
 

@@ -28,6 +28,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "lora_r16": {"r": 16, "alpha": 32},
     "qlora_r16": {"r": 16, "alpha": 32, "paged_optimizer": False},
 }
+OTHERS: dict[str, dict[str, Any]] = {"lora8bit_r16": {"r": 16, "alpha": 32}}  # not among the cells
 PRECISIONS = {"fp32": ("fp32", "fp32"), "bf16": ("bf16", "fp32"), "autocast": ("fp32", "bf16")}  # weights, computation
 ARCHITECTURES = ("llama", "gpt2", "distilbert")
 
@@ -64,19 +65,19 @@ def run_config(cell: Cell, folder: str) -> Any:
     from sweep.meters import Meters
     from sweep.models.pretrained import Pretrained
     from sweep.variants.full import Full
-    from sweep.variants.lora import LoRA, QLoRA
+    from sweep.variants.lora import LoRA, LoRA8bit, QLoRA
 
     weights, computation = PRECISIONS[cell.precision]
-    family = {"fft": Full, "qlora_r16": QLoRA}.get(cell.variant, LoRA)
+    family = {"fft": Full, "qlora_r16": QLoRA, "lora8bit_r16": LoRA8bit}.get(cell.variant, LoRA)
     return RunConfig(
         model=Pretrained(path=folder, dtype=weights),
         task=_task(cell.architecture),
-        variant=family(name=cell.variant, learning_rate=1e-4, **VARIANTS[cell.variant]),
+        variant=family(name=cell.variant, learning_rate=1e-4, **(VARIANTS | OTHERS)[cell.variant]),
         train=Train(
             max_steps=3,
             micro_batch_size=TOKENS[0],
             max_length=TOKENS[1],
-            optimizer="adamw_torch",
+            optimizer="adamw_torch_fused",
             precision=computation,
             activation_checkpointing=cell.checkpointing,
         ),

@@ -54,6 +54,8 @@ def guarded(application: Callable[[], Any], conf: Path, config_name: str, examin
     unchecked = looks_only or args.experimental_rerun
     folder = conf if args.config_path is None else Path(args.config_path)
     try:
+        if args.multirun and (args.cfg or args.info):
+            raise ConfigError([Fault("--multirun", "", "cannot go with --cfg or --info, which look at one config")])
         if not (unchecked or args.cfg):
             check(folder, args, config_name, examine)
         application()

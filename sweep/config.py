@@ -38,6 +38,7 @@ class Train:
     optimizer: Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit"]
     adam_beta2: Annotated[float, Gt(0), Lt(1)] = 0.999
     weight_decay: Annotated[float, Ge(0)] = 0.0
+    label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
     max_grad_norm: Annotated[float, Ge(0)] = 1.0
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     activation_checkpointing: bool = False
@@ -58,6 +59,8 @@ class Train:
             yield "parallel", "is fsdp, which splits a model over several devices: set train.devices_per_run too"
         if self.sharded and not self.optimizer.startswith("adamw_torch"):
             yield "optimizer", "is bitsandbytes', which knows no parameters in parts (fsdp); use adamw_torch_fused"
+        if self.liger and self.label_smoothing:
+            yield "label_smoothing", "needs the logits, which liger's fused loss does not keep; set one of them only"
 
     @property
     def sharded(self) -> bool:
@@ -165,6 +168,8 @@ class RunConfig:
         packing = getattr(self.task, "packing", False)
         if packing and self.model.attention == "flash_attention_2" and self.train.micro_batch_size > 1:
             yield Fault("task.packing", "true", "with flash_attention_2 needs micro_batch_size = 1; accumulate instead")
+        if self.train.label_smoothing and any(metric.needs_numbers for metric in self.task.metrics.values()):
+            yield Fault("train.label_smoothing", str(self.train.label_smoothing), "is for labels, not for a regression")
         if self.train.warmup_ratio and self.train.lr_scheduler_type == "constant":
             yield Fault(
                 "train.lr_scheduler_type", "constant", "ignores train.warmup_ratio; use constant_with_warmup, or 0"

@@ -8,9 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sweep.metrics import Metric
+from sweep.progress import gib
 
 TRUNCATED = 0.03  # share of the examples
 LEAKED = 0.01
+GROWN = 0.001  # of a phase's peak, by each step or batch: below, it is results that are kept
 ERRORS = 2.0  # standard errors that a difference must exceed to be one
 FAR_TOO_HIGH = 1.0  # no family's learning rate is there
 FEWEST_STEPS = 12  # below, a loss has hardly begun to move
@@ -82,6 +84,13 @@ def doubts(measured: Mapping[str, float], higher_is_better: bool, rate: float) -
     cut = measured.get("data/truncated_share", 0.0)
     if cut > TRUNCATED:
         yield f"{cut:.0%} of the training examples were cut to train.max_length: raise it, or shorten the texts"
+    for phase, unit in (("train", "step"), ("eval", "batch")):
+        growth = measured.get(f"memory/{phase}_growth_bytes_per_{unit}", 0.0)
+        if growth > GROWN * measured.get(f"memory/{phase}_max_allocated_bytes", math.inf):
+            yield (
+                f"memory grows by {gib(growth)} with each {unit} of {phase}: something keeps its tensors alive, and "
+                "more of them need more than the peak that was measured"
+            )
     dropped, kept = measured.get("data/dropped_examples", 0.0), measured.get("data/train_examples", 0.0)
     if dropped > TRUNCATED * (dropped + kept):
         share = dropped / (dropped + kept)

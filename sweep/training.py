@@ -130,6 +130,7 @@ def fit(
             order=order,
             watcher=watcher,
             shifted=shifted,
+            label_smoothing=train.label_smoothing,
             model=model,
             args=arguments,
             train_dataset=list(examples),

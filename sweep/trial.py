@@ -21,6 +21,7 @@ from sweep.errors import UserError
 from sweep.job import EXAMPLES_FILE, TIMELINE_FILE, TRACEBACK_FILE, WEIGHTS_FOLDER, Job
 from sweep.meters import MemoryMeter, Meters, memory_meter, timeline
 from sweep.meters.energy import EnergyMeter
+from sweep.models.checks import check_checkpointing
 from sweep.oom import is_out_of_memory
 from sweep.record import Outcome, Record
 from sweep.report import Report
@@ -131,7 +132,7 @@ def _measure(
             tokenizer,
             data.validation,
             train.eval_batch_size,
-            metered=lambda batch: meter.window(batch == 0),
+            metered=meter.batch,
             max_length=train.max_length,
         )
     measured.update({f"eval/{name}": value for name, value in evaluation.scores.items() if math.isfinite(value)})
@@ -191,6 +192,8 @@ def prepare(config: Mapping[str, Any], report: Report) -> dict[str, str]:
     task = parsed.task.bind(data)
     model_facts = parsed.model.prepare(report)
     parsed.model.check(task.auto_class())
+    if parsed.train.activation_checkpointing:
+        check_checkpointing(parsed.model, task.auto_class())
     task.check(parsed.model.load_tokenizer(), data.train)
     return {
         "device": device_name(),

@@ -32,12 +32,15 @@ class WeightedTrainer(Trainer):
 
     loss_is_scaled_for_ga = True
 
-    def __init__(self, *, order: list[int], watcher: Watcher, shifted: bool, **kwargs: Any) -> None:
+    def __init__(
+        self, *, order: list[int], watcher: Watcher, shifted: bool, label_smoothing: float = 0.0, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.model_accepts_loss_kwargs = False
         self._order = order
         self._watcher = watcher
         self._shifted = shifted
+        self._label_smoothing = label_smoothing
         self._shares: deque[Any] = deque()
 
     def _build_accelerator_args(self, **kwargs: Any) -> dict[str, Any]:
@@ -71,8 +74,21 @@ class WeightedTrainer(Trainer):
             return len(labels)
         return ((labels[:, 1:] if self._shifted else labels) != IGNORED).sum()
 
-    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
-        return super().compute_loss(*args, **kwargs) * self._shares.popleft()
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        if self._label_smoothing:
+            loss = self._smoothed(model(**inputs).logits, inputs["labels"])
+        else:
+            loss = super().compute_loss(model, inputs, *args, **kwargs)
+        return loss * self._shares.popleft()
+
+    def _smoothed(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Not by the Trainer's own smoother, which knows causal models by their class's name, and takes the labels away
+        from those that make their decoder's input of them."""
+        if self._shifted:  # prompt learning puts positions before the text: align at the end
+            logits, labels = logits[:, -labels.shape[1] :][:, :-1], labels[:, 1:]
+        return torch.nn.functional.cross_entropy(
+            logits.flatten(0, -2).float(), labels.flatten(), label_smoothing=self._label_smoothing, ignore_index=IGNORED
+        )
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         tokens = inputs.pop("tokens") if "tokens" in inputs else inputs["attention_mask"].sum()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pyarrow
+from mlflow import MlflowClient
 from pyarrow import parquet
 
 from sweep.job import EXAMPLES_FILE
@@ -16,6 +19,14 @@ from sweep.record import Outcome, Record
 from sweep.tracking import Store
 
 CONDITIONS = {"train.max_steps": "60", "device": "a CPU", "version.torch": "2.13.0"}
+
+
+@cache
+def _empty() -> bytes:
+    """A database of MLflow's without an experiment of ours: its migrations take seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
+        return Path(folder, "mlflow.db").read_bytes()
 
 
 @dataclass
@@ -27,6 +38,7 @@ class Written:
     store: Store = field(init=False)
 
     def __post_init__(self) -> None:
+        Path(self.folder, "mlflow.db").write_bytes(_empty())
         self.store = Store(self.uri, self.experiment, str(self.folder / "artifacts"))
 
     @property

@@ -63,6 +63,7 @@ def test_a_study_s_report_and_what_mlflow_shows(written: Written, tmp_path: Path
     study = store.study("good")
     parent = store.client.get_run(study.parent_id)
     assert parent.data.tags["mlflow.note.content"].splitlines()[0].startswith("**Use lora: exact_match 0.8975")
+    assert parent.info.run_name == "good: use lora, 38.1 MiB"
     assert parent.data.tags["pick"] == "lora"
     assert 0 < float(parent.data.tags["pick.stability"]) <= 1
     kept = {Path(file.path).name for file in store.client.list_artifacts(study.parent_id, "report")}
@@ -126,6 +127,11 @@ def test_odd_studies_are_told_in_a_sentence(written: Written, tmp_path: Path):
 def test_two_studies_side_by_side(written: Written, tmp_path: Path):
     said = answer.answer(options(written, tmp_path / "out", compare=["good", "going on"]))
     assert "Both pick lora" in said or "picks" in said
+    assert "The conditions are the same." in said
+    mixed = options(written, tmp_path / "mixed", compare=["good", "mixed"], allow=["device"])
+    assert "  device: a CPU / B, a CPU" in answer.answer(mixed)
+    with pytest.raises(UserError, match="no such condition differs"):
+        answer.answer(options(written, tmp_path / "out", compare=["good", "mixed"], allow=["devices"]))
     page = (tmp_path / "out/comparison.html").read_text()
     assert SCRIPT not in page
     assert "The answer so far: the study has not ended." in page
@@ -140,7 +146,8 @@ def test_two_studies_side_by_side(written: Written, tmp_path: Path):
     [
         ({"score": [math.nan, 0.9, 0.5]}, "Without a score"),
         ({"max_memory_allocated": [math.nan, 2e6, 3e6]}, "Without a memory figure"),
-        ({"setting": ["only"] * 3, "seed": [0, 1, 2]}, "There is one setting"),
+        ({"setting": ["only"] * 3, "seed": [0, 1, 2]}, "With nothing to compare it with"),
+        ({"score": [math.nan, 0.9, math.nan]}, "Use b, the only setting with a score"),
         ({"setting": ["a", "a", "b"], "seed": [0, 0, 0]}, "repeated with the same setting and seed"),
     ],
 )
@@ -153,7 +160,8 @@ def test_odd_data_are_noted(change: dict, words: str):
     from analysis.study import Study
 
     made = answer.build(Study("s", None, {}, "", runs.assign(**change)), 0.99, None, "max_memory_allocated")
-    assert any(words in note for note in made.notes), made.notes
+    said = [*made.notes, made.confidence, made.answer]
+    assert any(words in text for text in said), said
 
 
 def test_a_direction_that_is_not_known_is_asked_for():

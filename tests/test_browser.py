@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.skipif(find() is None and not NEEDED, reason="no Chromium: apt-get install chromium"),
 ]
 ATTACK = "<img src=x onerror=\"document.title='hacked'\"><script>document.title='hacked'</script>"
-BLUE, VERMILLION = (0, 0x72, 0xB2), (0xD5, 0x5E, 0)
+BLUE, LIGHTER_BLUE, VERMILLION = (0, 0x72, 0xB2), (0x2B, 0x93, 0xD8), (0xD5, 0x5E, 0)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_the_report_shows_its_charts_and_nothing_goes_wrong(
     browser.open((written.folder / "report/report.html").as_uri(), width=width, dark=dark)
     browser.wait_for("document.readyState == 'complete' && document.querySelectorAll('figure svg').length >= 3")
     seen = colours(browser.screenshot(tmp_path / "report.png"))
-    assert seen.get(BLUE, 0) > 20  # the marks of the main chart
+    assert seen.get(LIGHTER_BLUE if dark else BLUE, 0) > 20  # the marks of the main chart
     assert seen.get(VERMILLION, 0) > 20
     assert max(seen, key=seen.get) == ((0x14, 0x18, 0x1C) if dark else (255, 255, 255))
     assert browser.run("document.documentElement.scrollWidth") <= width  # tables scroll, the page does not
@@ -110,8 +110,10 @@ def links(written: Written) -> Iterator[list[str]]:
             break
     yield found
     server.terminate()
-    server.wait(20)
+    assert server.wait(20) == 0
     server.stdout.close()
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0  # no server is left behind
 
 
 def test_mlflow_opens_at_score_against_memory(links: list[str], browser: Browser, tmp_path: Path):
@@ -129,6 +131,7 @@ def test_the_study_s_row_opens_with_the_answer(links: list[str], browser: Browse
     browser.open(links[1], width=1400, height=1000)
     browser.wait_for("document.body.innerText.includes('Use lora: exact_match 0.9')")
     browser.wait_for("document.body.innerText.includes('pick.verdict')")
+    assert browser.run("document.querySelector('h1, h2').innerText") == "seen: use lora, 38.1 MiB"
     assert "picklora" in re.sub(r"[\s:]+", "", browser.run("document.body.innerText"))
 
 

@@ -94,6 +94,16 @@ def test_a_folder_of_one_s_own_configs(program: Program, tmp_path):
     assert "is not a folder" in program("sweep", "--config-dir", "nowhere").stderr
 
 
+def test_a_config_is_shown_with_its_faults(program: Program):
+    shown = program("sweep", "--cfg", "job", "variant.r=0", "train.max_steps=5")
+    assert "max_steps: 5" in shown.stdout
+    assert "variant.r = 0" in shown.stderr
+    assert shown.returncode == 2
+    both = program("sweep", "-m", "--cfg", "job")
+    assert both.returncode == 2
+    assert "cannot go with --cfg" in both.stderr
+
+
 def test_completion_answers(program: Program):
     line = "paretune variant="
     done = program("sweep", "-sc", "query=bash", env={"COMP_LINE": line, "COMP_POINT": str(len(line))})

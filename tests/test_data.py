@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow
@@ -96,6 +97,20 @@ def test_json_may_keep_its_rows_below_a_name(tmp_path: Path):
     assert read(tmp_path / "a.json").rows == ROWS
     (tmp_path / "b.json").write_text("\n".join(map(json.dumps, ROWS)))
     assert read(tmp_path / "b.json").rows == ROWS
+
+
+def test_squad_is_read_as_it_is_published(tmp_path: Path):
+    asked = {"id": "1", "question": "who?", "answers": [{"text": "she", "answer_start": 3}]}
+    nobody = {"id": "2", "question": "when?", "answers": [], "is_impossible": True}
+    article = {"title": "t", "paragraphs": [{"context": "it is she", "qas": [asked, nobody]}]}
+    (tmp_path / "train.json").write_text(json.dumps({"version": "2.0", "data": [article, article]}))
+    (tmp_path / "validation.json").write_text(json.dumps({"version": "2.0", "data": [article]}))
+    data = parse(compose("task=generation", "data@task.data=squad", f"task.data.path={tmp_path}")).task.data
+    with pytest.raises(UserError, match=r"row 2: column 'answers\.text\.0' has no value"):
+        data.load()
+    answered = replace(data, skip_incomplete=True).load()
+    assert answered.train[0] == {"prompt": "it is she\n\nQuestion: who?\nAnswer:", "response": " she"}
+    assert (len(answered.train), len(answered.validation)) == (2, 1)
 
 
 def test_dots_lead_into_what_is_nested(tmp_path: Path):

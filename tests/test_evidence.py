@@ -28,11 +28,11 @@ def test_the_file_s_name_is_the_one_that_runs_write():
 
 
 def test_the_variance_of_a_difference_is_that_of_repeated_studies():
-    """2,000 studies of two settings, seeds and examples both drawn anew: what one study estimates, on average."""
+    """1,000 studies of two settings, seeds and examples both drawn anew: what one study estimates, on average."""
     rng = np.random.default_rng(0)
     seeds, n = 4, 60
     differences, estimates = [], []
-    for _ in range(2000):
+    for _ in range(1000):
         shared = rng.normal(0, 0.5, n)
         own = rng.normal(0, 0.2, (2, 1, n))
         values = shared + own + rng.normal(0, 0.05, (2, seeds, 1)) + rng.normal(0, 0.3, (2, seeds, n))

@@ -24,6 +24,7 @@ from sweep.trial import prepare, run
 EXPERIMENTS = sorted(
     str(p.relative_to(ROOT / "conf/experiment").with_suffix("")) for p in ROOT.glob("conf/experiment/**/*.yaml")
 )
+VARIANTS = sorted(str(p.relative_to(ROOT / "conf/variant")) for p in ROOT.glob("conf/variant/*/*.yaml"))
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -33,7 +34,12 @@ def test_an_experiment_opens_with_its_command_and_builds(name: str):
     assert f"experiment={name}" in text.splitlines()[1]
     parse(compose(f"experiment={name}"))
     for variant in str(HydraConfig.get().sweeper.params.variant).split(","):
-        parse(compose(f"experiment={name}", f"variant={variant}"))
+        assert (ROOT / "conf/variant" / f"{variant}.yaml").is_file()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_variant_of_an_experiment_builds_in_it(variant: str):
+    parse(compose(f"experiment={Path(variant).parent}", f"variant={variant.removesuffix('.yaml')}"))
 
 
 def table(path: Path, rows: list[dict[str, str]], delimiter: str = ",") -> None:

@@ -3,12 +3,15 @@ fit."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from conftest import compose
 
 from sweep.config import Study
 from sweep.launch.foresight import Foresight, _key
 from sweep.memory import Machine, Prediction
+from sweep.memory.prediction import OF_SEED
 from sweep.record import Outcome, Record
 
 GIB = 2**30
@@ -31,6 +34,19 @@ def test_what_no_byte_hangs_on_is_not_predicted_again():
     assert _key(compose("variant=lora_r8", "variant.learning_rate=1e-5")) == ordered
     assert _key(compose("variant=lora_r8", "variant.r=4")) != ordered
     assert _key(compose("variant=lora_r8", "train.micro_batch_size=2")) != ordered
+
+
+def test_seeds_share_a_prediction_unless_they_meet_other_examples():
+    """A run shorter than a pass over its data has the longest micro-batch of its own seed's examples."""
+    foresight = Foresight()
+    first, second = (compose("variant=lora_r8", f"seed={seed}") for seed in (0, 1))
+    whole = foretold(GIB)
+    foresight._known = {_key(first): whole, _key(first, with_seed=True): whole}
+    assert foresight.of_all([first, second]) == [whole, whole]
+    part = replace(whole, assumptions={OF_SEED: "0"})
+    foresight._known = {_key(first): part, _key(first, with_seed=True): part}
+    assert foresight._answer(first) is part
+    assert foresight._answer(second) is None
 
 
 def test_predictions_are_corrected_from_the_third_run_on():

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,15 @@ def sleep_long(file: str, report: object) -> None:
     time.sleep(120)
 
 
+def eat(report: object) -> None:
+    eaten = []
+    while True:
+        eaten.append(b"x" * (1 << 24))
+
+
 HERE = "test_isolation"
+# Its server need not import what training needs.
+LIGHT = "from sweep.launch import isolation; isolation.warm_up('sweep.launch.hydra_job')"
 
 
 def test_a_call_returns_its_value_from_a_fresh_process(tmp_path: Path):
@@ -88,6 +97,29 @@ def test_a_death_without_an_answer_is_told(target: str, words: str):
     assert not caught.value.host_oom
 
 
+@pytest.fixture
+def small_machine() -> Iterator[Path]:
+    """The file that a process writes its id into to have 1 GiB of memory at most, with all that it starts."""
+    version_1 = Path("/sys/fs/cgroup/memory")
+    group = (version_1 if version_1.is_dir() else Path("/sys/fs/cgroup")) / f"paretune-test-{os.getpid()}"
+    try:
+        group.mkdir()
+        limit = next(group / name for name in ("memory.limit_in_bytes", "memory.max") if (group / name).exists())
+        limit.write_text(str(1 << 30))
+    except (OSError, StopIteration) as error:
+        pytest.skip(f"no control group of memory can be made here: {error}")
+    yield group / "cgroup.procs"
+    assert wait_until(lambda: not (group / "cgroup.procs").read_text(), 20)
+    group.rmdir()
+
+
+def test_the_kernel_s_out_of_memory_killer_is_told_from_other_deaths(small_machine: Path):
+    code = f"open({str(small_machine)!r}, 'w').write('0'); {LIGHT}; isolation.call('{HERE}:eat')"
+    folder = Path(__file__).parent
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
+    assert "ChildKilled: the process ended by SIGKILL (the host ran out of memory)" in done.stderr
+
+
 def test_a_context_in_the_server_is_noticed_in_the_child(monkeypatch: pytest.MonkeyPatch):
     """In the child of a process that used CUDA, `torch.cuda.is_initialized()` says no: PyTorch calls it a bad fork."""
     import torch
@@ -116,7 +148,7 @@ def wait_until(condition, seconds: float = 60) -> bool:
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
 def test_no_child_outlives_its_parent(tmp_path: Path, sign: signal.Signals):
     file = tmp_path / "pid"
-    code = f"from sweep.launch import child, isolation; isolation.call('{HERE}:sleep_long', {str(file)!r})"
+    code = f"{LIGHT}; isolation.call('{HERE}:sleep_long', {str(file)!r})"
     parent = subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=Path(__file__).parent,

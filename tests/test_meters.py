@@ -14,6 +14,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from sweep.doubts import doubts
 from sweep.meters import alive, timeline
 from sweep.meters.cpu import LiveStorages, LiveTensorMemory, model_tensors
 from sweep.meters.throughput import Throughput
@@ -214,6 +215,30 @@ def test_a_leak_is_seen_in_the_timeline_from_one_step_to_the_next():
     assert meter.readings["memory/train_growth_bytes_per_step"] == 4096
     assert meter.readings["memory/train_max_allocated_bytes"] == 4 * MIB + 3 * 4096
     assert meter.facts["memory_steps"] == "1-3, 5 of 5"
+
+
+def test_a_cache_that_grows_while_evaluating_is_seen_and_said():
+    meter, cache = LiveTensorMemory(), []
+    with meter.phase("eval"):
+        for number in range(6):
+            with meter.batch(number):
+                torch.zeros(MIB)
+                cache.append(torch.zeros(MIB // 4))
+    assert meter.readings["memory/eval_growth_bytes_per_batch"] == MIB
+    assert "grows by 1.0 MiB with each batch of eval" in next(doubts(meter.readings, higher_is_better=True))
+    assert not list(doubts({**meter.readings, "memory/eval_growth_bytes_per_batch": 80}, higher_is_better=True))
+
+
+def test_a_phase_does_not_count_the_garbage_of_the_one_before():
+    meter = LiveTensorMemory()
+    with meter.phase("train"), meter.window():
+        cycle: list[object] = [torch.zeros(MIB)]
+        cycle.append(cycle)
+        del cycle
+    with meter.phase("eval"), meter.window():
+        torch.zeros(1024)
+    assert meter.readings["memory/train_max_allocated_bytes"] == 4 * MIB
+    assert meter.readings["memory/eval_max_allocated_bytes"] == 4096
 
 
 def test_steps_that_keep_nothing_do_not_grow():

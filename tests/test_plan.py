@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import ROOT, compose
-from test_formula import A100, architecture
+from huggingface_hub import constants
+from test_formula import A100, LLAMA3_8B, architecture
 
 from analysis.charts import memory_plan
 from sweep import plan, plan_table
+from sweep.config import parse
 from sweep.errors import ConfigError
-from sweep.memory import cards
+from sweep.memory import cards, facts, worker
 from sweep.memory.formula import predict_by_formula
 from sweep.memory.prediction import Machine, Prediction, Unpredictable
 from sweep.memory.remedies import remedies
+from sweep.report import silent
 
 GIB = 2**30
 
@@ -158,3 +164,74 @@ def _categories() -> tuple[str, ...]:
 def test_the_options_are_documented():
     assert {"device", "capability", "card", "out", "json"} == set(plan._options([]))
     assert (ROOT / "conf" / "plan.yaml").read_text().count("#") >= 5
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Answers as the Hub does about a model whose terms nobody here has accepted."""
+
+    def do_HEAD(self) -> None:
+        self.server.asked.append(self.path)
+        self.send_response(403)
+        self.send_header("X-Error-Code", "GatedRepo")
+        self.send_header("X-Error-Message", "Access to model is restricted")
+        self.end_headers()
+
+    def log_message(self, *args: object) -> None: ...
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadingHTTPServer]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        server.asked = []
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", constants.ENDPOINT + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def reasons(*overrides: str) -> list[str]:
+    plains = [compose("model=llama3_8b", "task=generation", "data@task.data=scan_around_right", one, *overrides)
+              for one in ("variant=lora_r8", "variant=lora_r16")]  # fmt: skip
+    answers, _ = worker.predict_all(plains, A100, {}, silent)
+    return [answer.reason for answer in answers]
+
+
+def test_a_gated_model_is_asked_for_once_and_the_answer_says_what_to_do(hub: ThreadingHTTPServer):
+    found = reasons()
+    assert len(hub.asked) == 1
+    assert len(set(found)) == 1
+    assert "it is gated. Accept its terms on its page" in found[0]
+
+
+def test_a_hub_out_of_reach_is_told_in_seconds(hub: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch):
+    hub.shutdown()
+    hub.server_close()
+    began = time.monotonic()
+    found = reasons()
+    assert time.monotonic() - began < 10
+    assert "Check the name and the network" in found[0]
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE=1 forbids to ask: unset it" in reasons()[0]
+
+
+@pytest.mark.parametrize(
+    ("changed", "overrides", "said"),
+    [
+        ({}, ("train.liger=true",), "Liger's kernels run on a GPU only"),
+        ({"model_type": "bloom"}, (), "use model.attention=eager"),
+        ({"model_type": "gptj"}, ("model.attention=flash_attention_2",), "has FlashAttention but no sdpa kernel"),
+    ],
+)
+def test_what_cannot_run_is_told_in_words(changed: dict, overrides: tuple[str, ...], said: str, tmp_path: Path):
+    config = parse(llama(tmp_path, "lora_r8", *overrides))
+    (tmp_path / "config.json").write_text(json.dumps({**LLAMA3_8B, **changed}))
+    architecture = config.model.architecture()
+    answer = worker.answer(config, facts.declared(config, length=64, padded=False), A100, architecture)
+    assert isinstance(answer, Unpredictable)
+    assert said in answer.reason

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, compose
@@ -22,13 +23,16 @@ def test_there_are_commands():
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_commands_compose(command: str):
+def test_commands_compose(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for name in re.findall(r"=(\w+\.(?:csv|tsv|json))\b", command):
+        (tmp_path / name).touch()
     _, _, module, *arguments = shlex.split(command)
     overrides = [a for a in arguments if not a.startswith(("-", "plan."))]
     if module in OTHERS:
         compose(*overrides, config_name=OTHERS[module])
         return
-    first = [re.sub(r"=(?:choice\(|tag\(log,interval\()?([^,)]*),.*$", r"=\1", override) for override in overrides]
+    first = [re.sub(r"=(?:choice\(|tag\(log,interval\()?([^\[,)]*),.*$", r"=\1", override) for override in overrides]
     parse(compose(*first))
 
 

@@ -121,6 +121,14 @@ def test_the_markdown_keeps_its_table(made: report.Report, out: Path):
     assert made.answer in lines[2]
 
 
+def test_text_from_outside_is_neither_latex_nor_markdown():
+    """`\\\\ [` and `\\\\ *` are options of LaTeX's line break; GitHub makes formulas of $…$ and links of URLs."""
+    assert write.latex("[a]*{b}_$%") == r"{[}a]{*}\{b\}\_\$\%"
+    assert write.markdown_cell("$x$ http://a.b") == r"\$x\$ http\://a.b"
+    assert write.markdown_cell("_x_ lora_r16") == r"\_x\_ lora\_r16"
+    assert write.markdown_cell("lora_r16") == "lora_r16"
+
+
 def test_settings_without_a_result_are_listed_with_their_outcome(out: Path):
     settings = {s["setting"]: s for s in json.loads((out / "recommendation.json").read_text())["settings"]}
     assert settings[SCRIPT]["outcomes"] == {"oom": 1}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import io
 import json
 import os
 import signal
@@ -9,7 +12,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
+import optuna
 import pandas as pd
 import pytest
 from conftest import heed_interrupts
@@ -23,16 +28,40 @@ SMALLEST_FIRST = ("lora_r8", "qlora_r16", "fft")  # by predicted memory, at this
 STUDY = ["-m", "study.name=toy", "variant=fft,lora_r8,qlora_r16", "seed=0,1"]
 
 
-def run(folder: Path, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        cwd=folder,
-        env={**os.environ, **SECRETS},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
+class Done(NamedTuple):
+    """What a command came to."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(folder: Path, module: str, *arguments: str) -> Done:
+    """`python -m MODULE ARGUMENTS` in that folder, but in this process: its imports and its fork server are there."""
+    out, err = io.StringIO(), io.StringIO()
+    main = importlib.import_module(f"{module}.__main__").main
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.chdir(folder),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        patch.setattr(sys, "argv", [module, *arguments])
+        try:
+            main()
+            code = 0
+        except SystemExit as leaving:
+            code = leaving.code or 0
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+def program(folder: Path, *arguments: str) -> Done:
+    """The same in a process of its own, with secrets in its environment."""
+    command = [sys.executable, "-m", "sweep", *arguments]
+    done = subprocess.run(
+        command, cwd=folder, env={**os.environ, **SECRETS}, capture_output=True, text=True, timeout=240, check=False
     )
+    return Done(done.returncode, done.stdout, done.stderr)
 
 
 def client(folder: Path) -> MlflowClient:
@@ -92,8 +121,6 @@ def test_per_example_results_average_to_the_score(folder: Path):
 
 
 def test_optuna_knows_one_trial_per_setting(folder: Path):
-    import optuna
-
     study = optuna.load_study(study_name="toy", storage=f"sqlite:///{folder}/optuna.db")
     assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 3
     assert [trial.params["variant"] for trial in study.trials] == list(SMALLEST_FIRST)
@@ -159,20 +186,19 @@ def test_a_study_that_scored_nothing_says_what_to_do(folder: Path):
         assert not (folder / "elsewhere").exists()
 
 
-def test_no_secret_is_written_anywhere(folder: Path, toy: list[str]):
-    planted = f"+hydra.job.env_set.SOME_TOKEN={IN_OVERRIDE}"
-    assert run(folder, "sweep", *toy, "variant=fft", planted, "train.max_steps=2").returncode == 0
-    swept = run(folder, "sweep", "-m", "study.name=secret", *toy, "variant=fft", planted, "train.max_steps=2")
+def test_no_secret_is_written_anywhere(tmp_path: Path, toy: list[str]):
+    planted = [f"+hydra.job.env_set.SOME_TOKEN={IN_OVERRIDE}", "variant=fft", *toy, "train.max_steps=2"]
+    artifacts = f'tracking.artifacts="{tmp_path}/mlartifacts?password={IN_OVERRIDE}"'
+    swept = program(tmp_path, "-m", "study.name=secret", *planted)
     assert swept.returncode == 0, swept.stderr
-    artifacts = f'tracking.artifacts="{folder}/mlartifacts?password={IN_OVERRIDE}"'
-    assert run(folder, "sweep", *toy, "variant=fft", artifacts, "train.max_steps=2").returncode == 0
-    unreachable = run(folder, "sweep", *toy, f"tracking.uri=http://someone:{IN_OVERRIDE}@127.0.0.1:9/x")
+    assert program(tmp_path, artifacts, *planted).returncode == 0
+    unreachable = run(tmp_path, "sweep", *toy, f"tracking.uri=http://someone:{IN_OVERRIDE}@127.0.0.1:9/x")
     assert unreachable.returncode == 2
     assert "cannot be reached" in unreachable.stderr
     assert IN_OVERRIDE not in unreachable.stdout + unreachable.stderr
     secrets = [*SECRETS.values(), IN_OVERRIDE]
-    searched = [path for path in folder.rglob("*") if path.is_file()]
-    assert len(searched) > 50
+    searched = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(searched) > 25
     found = [(str(path), s) for path in searched for s in secrets if s.encode() in path.read_bytes()]
     assert found == []
 
@@ -227,16 +253,22 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def running_child(coordinator: subprocess.Popen, folder: Path) -> int:
-    """The process of the next run, once it trains."""
-    before = len(list(folder.glob("outputs/**/run.log")))
+def below(coordinator: subprocess.Popen) -> list[int]:
+    """The coordinator's fork server, and the processes of its runs."""
+    servers = children(coordinator.pid)
+    return [*servers, *(child for server in servers for child in children(server))]
+
+
+def running_child(coordinator: subprocess.Popen, *others: int) -> int:
+    """The process of a run: one that writes a log. Beside it, one waits for the next run."""
     end = time.monotonic() + 90
     while time.monotonic() < end and coordinator.poll() is None:
-        logged = len(list(folder.glob("outputs/**/run.log")))
-        grandchildren = [g for child in children(coordinator.pid) for g in children(child)]
-        if logged > before and grandchildren:
-            time.sleep(2)
-            return grandchildren[0]
+        for process in set(below(coordinator)) - set(others):
+            with contextlib.suppress(OSError):
+                log = os.readlink(f"/proc/{process}/fd/1")
+                if log.endswith("run.log") and "/outputs/" in log:  # the base model is prepared in another folder
+                    time.sleep(0.5)
+                    return process
         time.sleep(0.1)
     raise AssertionError("no run was started")
 
@@ -267,27 +299,54 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen:
     )
 
 
-def test_a_killed_child_leaves_a_row_and_a_killed_coordinator_goes_on(tmp_path: Path, toy: list[str]):
-    study = ["-m", "study.name=killed", "variant=lora_r8", "seed=0", *toy, "train.max_steps=4000"]
-    coordinator = start(tmp_path, *study)
-    os.kill(running_child(coordinator, tmp_path), signal.SIGKILL)
-    out, err = coordinator.communicate(timeout=60)
-    assert coordinator.returncode == 1
-    assert "killed" in out
-    assert "SIGKILL" in err
-    [row] = rows(tmp_path)
-    assert (row.data.tags["outcome"], row.info.status) == ("killed", "KILLED")
-    assert "SIGKILL" in row.data.tags["reason"]
+LEARNS = ["task.score=token_accuracy", "variant=fft", "variant.learning_rate=1e-2,1e-7", "train.max_steps=60"]
 
+
+def test_a_run_that_is_clearly_beaten_is_stopped(tmp_path: Path, toy: list[str]):
+    """The second learning rate learns nothing, and needs as much memory as the first."""
+    evaluating = ["train.eval_steps=15", "hydra.sweeper.pruner=dominance"]
+    done = run(tmp_path, "sweep", "-m", "study.name=x", *toy, *LEARNS, *evaluating)
+    assert done.returncode == 0, done.stderr
+    good, bad = rows(tmp_path)
+    assert [row.data.tags["outcome"] for row in (good, bad)] == ["ok", "pruned"]
+    assert "needs no more memory and is clearly better" in bad.data.tags["reason"]
+    steps = [point.step for point in client(tmp_path).get_metric_history(bad.info.run_id, "eval/score")]
+    assert steps == [15, 30]  # of 60: two looks, after the warm-up
+    study = optuna.load_study(study_name="x", storage=f"sqlite:///{tmp_path}/optuna.db")
+    assert [trial.number for trial in study.best_trials] == [0]
+
+
+def test_further_seeds_go_to_the_setting_in_contention(tmp_path: Path, toy: list[str]):
+    adaptive = ["study.replicates=adaptive", "seed=0,1,2,3"]
+    done = run(tmp_path, "sweep", "-m", "study.name=x", *toy, *LEARNS, *adaptive)
+    assert done.returncode == 0, done.stderr
+    seeds = {}
+    for row in rows(tmp_path):
+        seeds.setdefault(row.data.tags["setting"], []).append(int(row.data.tags["seed"]))
+    assert seeds == {"fft learning_rate=0.01": [0, 1, 2, 3], "fft learning_rate=1e-07": [0, 1]}
+    study = optuna.load_study(study_name="x", storage=f"sqlite:///{tmp_path}/optuna.db")
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 2
+
+
+def test_a_killed_child_leaves_a_row_and_a_killed_coordinator_goes_on(tmp_path: Path, toy: list[str]):
+    study = ["-m", "study.name=killed", "variant=lora_r8", "seed=0,1", *toy, "train.max_steps=4000"]
     coordinator = start(tmp_path, *study)
-    child = running_child(coordinator, tmp_path)
+    child = running_child(coordinator)
+    os.kill(child, signal.SIGKILL)
+    running_child(coordinator, child)  # the next one: the study goes on
+    [first, _] = rows(tmp_path)
+    assert (first.data.tags["outcome"], first.info.status) == ("killed", "KILLED")
+    assert "SIGKILL" in first.data.tags["reason"]
+    processes = below(coordinator)
     coordinator.kill()
-    coordinator.communicate(timeout=60)
-    assert ended(child, within_seconds=20)
+    out, _ = coordinator.communicate(timeout=60)
+    assert "by SIGKILL" in out
+    assert len(processes) >= 2
+    assert all(ended(process, within_seconds=20) for process in processes)
     assert [row.data.tags["outcome"] for row in rows(tmp_path)] == ["killed", "killed"]
 
     coordinator = start(tmp_path, *study)
-    running_child(coordinator, tmp_path)
+    running_child(coordinator)
     coordinator.send_signal(signal.SIGINT)
     out, err = coordinator.communicate(timeout=30)
     assert coordinator.returncode == 130

@@ -69,6 +69,14 @@ def loaded(task: Task, folder: Path) -> tuple[Any, Any]:
     return base.eval(), tokenizer
 
 
+def without_dropout(model: torch.nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        elif isinstance(getattr(module, "dropout", None), float):  # T5's attention
+            module.dropout = 0.0
+
+
 def evaluate(task: Task, model: Any, tokenizer: Any, examples: list[Example], batch: int = 4, **more: Any) -> Any:
     return task.evaluate(model, tokenizer, examples, batch, lambda number: nullcontext(), **more)
 
@@ -128,11 +136,7 @@ def test_accumulated_micro_batches_equal_one_batch(tmp_path: Path, make: Any, ki
     results = []
     for micro, accumulation in ((8, 1), (2, 4)):
         model, tokenizer = loaded(task, tmp_path)
-        for module in model.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.0
-            elif isinstance(getattr(module, "dropout", None), float):  # T5's attention
-                module.dropout = 0.0
+        without_dropout(model)
         norms: list[float] = []
         clip = torch.nn.utils.clip_grad_norm_
 
@@ -225,6 +229,12 @@ def test_evaluation_cuts_where_training_cut(tmp_path: Path):
         (None, [{"text": "a", "label": "neg"}] * 3, {}, r"the validation split has no label but 'neg' \(3 examples\)"),
         ([{"text": "a"}, {"text": "b"}], None, {}, "columns.label is not given.*there is: body, mark"),
         ([{"label": "a"}, {"label": "b"}], None, {}, "columns.text is not given"),
+        (
+            None,
+            [{"body": "a", "label": "neg"}],
+            {"columns": ("text",)},
+            "the validation split has no column 'text'",
+        ),
         ([*REVIEWS, {"text": "unmarked"}], None, {}, "an example of the train split has no label: .*unmarked"),
         ([*REVIEWS, {"text": "blank", "label": " "}], None, {}, "has no label: .*blank"),
         (None, None, {"labels": ["neg", "positive"]}, "the data also has 'pos'; there is: neg, positive"),
@@ -232,9 +242,10 @@ def test_evaluation_cuts_where_training_cut(tmp_path: Path):
     ],
 )
 def test_labels_that_nothing_can_be_learnt_from_are_refused(train: Any, validation: Any, changes: Any, told: str):
+    columns = changes.pop("columns", ("body", "mark"))
     task = replace(classification(), **{"labels": None, **changes})
     with pytest.raises(UserError, match=told):
-        task.bind(Splits(train=train or REVIEWS, validation=validation or REVIEWS, columns=("body", "mark")))
+        task.bind(Splits(train=train or REVIEWS, validation=validation or REVIEWS, columns=columns))
 
 
 def test_labels_by_number_are_in_order_of_value():
@@ -258,6 +269,30 @@ def test_a_column_of_texts_is_not_taken_for_labels():
     rows: list[Example] = [{"text": "a", "label": f"an answer {i}"} for i in range(80)]
     with pytest.raises(UserError, match=r"80 different labels for 80 training examples.*task=regression"):
         replace(classification(), labels=None).bind(Splits(train=rows, validation=rows))
+
+
+@pytest.mark.parametrize(
+    ("make", "task"),
+    [
+        (checkpoints.bert, classification()),
+        (checkpoints.gpt2, generation()),
+        (checkpoints.t5, generation(Seq2Seq)),
+    ],
+)
+def test_smoothed_labels_have_pytorch_s_loss(tmp_path: Path, make: Any, task: Task):
+    make(tmp_path)
+    model, tokenizer = loaded(task, tmp_path)
+    without_dropout(model)
+    examples = (REVIEWS if isinstance(task, Classification) else PAIRS)[:8]
+    batch = task.collator(tokenizer)(task.encode(tokenizer, examples, 64))
+    with torch.no_grad():
+        logits, labels = model(**batch).logits, batch["labels"]
+    if task.shifted:
+        logits, labels = logits[:, :-1], labels[:, 1:]
+    logits, labels = logits.flatten(0, -2), labels.flatten()
+    expected = torch.nn.functional.cross_entropy(logits, labels, label_smoothing=0.2, ignore_index=IGNORED)
+    changes = {"label_smoothing": 0.2, "micro_batch_size": 2, "gradient_accumulation_steps": 4}
+    assert fit(model, task, tokenizer, examples, **changes) == pytest.approx([float(expected)], rel=1e-4)
 
 
 # Regression
@@ -298,9 +333,11 @@ def test_metrics_are_for_labels_or_for_numbers():
 # Generation
 
 
-def test_batched_generation_equals_one_by_one(tmp_path: Path):
+@pytest.mark.parametrize("make", [checkpoints.llama, checkpoints.gpt2])
+def test_batched_generation_equals_one_by_one(tmp_path: Path, make: Any):
+    """Padding on the left moves nothing, neither relative positions nor GPT-2's absolute ones."""
     task = generation()
-    checkpoints.llama(tmp_path)
+    make(tmp_path)
     model, tokenizer = loaded(task, tmp_path)
     together = evaluate(task, model, tokenizer, PAIRS, batch=20)
     alone = evaluate(task, model, tokenizer, PAIRS, batch=1)

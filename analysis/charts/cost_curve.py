@@ -19,6 +19,7 @@ from analysis.pareto import on_front
 CAPACITY = "memory/capacity_bytes"
 _MANY = 14  # settings: beyond that, only names that matter must be there
 _MOST_NAMES = 30
+_MOST_INTERVALS = 40  # settings: beyond that, only those that matter have their intervals and replicates
 _LOG_RANGE = 30.0  # largest cost over smallest: beyond that, a linear axis would hide the small ones
 _ROOM = 0.14  # of the axes' height, around the points
 _LEAST_RANGE = 0.05  # of the cost: less would magnify differences that mean nothing
@@ -82,11 +83,9 @@ def draw(
     """`note` stands small below the axes: what was allowed to differ."""
     with mpl.rc_context(style.RC):
         figure, axes = style.new_figure()
-        by_kind = {kind: marks[marks["kind"] == kind] for kind in ("setting", "run", "pruned", "oom")}
-        settings = by_kind["setting"]
         scale, unit = units.scale(axis.label, float(marks["cost"].max()))
-        marks = marks.assign(cost=marks["cost"] / scale)
-        by_kind = {kind: marks[marks["kind"] == kind] for kind in by_kind}
+        marks = _thinned(marks.assign(cost=marks["cost"] / scale))
+        by_kind = {kind: marks[marks["kind"] == kind] for kind in ("setting", "run", "pruned", "oom")}
         settings = by_kind["setting"]
         if settings["cost"].min() > 0 and settings["cost"].max() > _LOG_RANGE * settings["cost"].min():
             axes.set_xscale("log")
@@ -116,6 +115,16 @@ def draw(
         ]
         labels.place(axes, names, marks=marks_drawn, lines=[steps, [(left, bar), (right, bar)]], texts=[bar_name])
     return figure
+
+
+def _thinned(marks: pd.DataFrame) -> pd.DataFrame:
+    settings = marks[marks["kind"] == "setting"]
+    if len(settings) <= _MOST_INTERVALS:
+        return marks
+    kept = settings.loc[settings[["pick", "best", "front"]].astype(bool).any(axis=1), "setting"]
+    aside = ~marks["setting"].isin(kept)
+    marks = marks[~(aside & (marks["kind"] == "run"))]
+    return marks.assign(score_halfwidth=marks["score_halfwidth"].where(marks["setting"].isin(kept)))
 
 
 def _draw_runs(axes: Axes, runs: pd.DataFrame, looks: style.Looks) -> None:

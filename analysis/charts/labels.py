@@ -117,8 +117,8 @@ def place_at_right(axes: Axes, labels: Sequence[Label]) -> None:
 
 
 def shorten(name: str) -> str:
-    """A name that leaves room for others."""
-    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+    """A name that leaves room for others: its middle goes, since names of a study differ at the ends."""
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST // 2]}…{name[1 - _LONGEST // 2 :]}"
 
 
 def _font(label: Label) -> dict[str, object]:

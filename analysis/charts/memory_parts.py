@@ -39,21 +39,25 @@ _COLOURS = {
 _NAME = re.compile(r"memory/(?:[a-z_]+/)?(?:train_|peak_|part_)*([a-z_]+)_bytes")
 _OUT_OF_MEMORY = "memory/oom_alive_"  # what was alive when a run failed
 _MARK = " (out of memory)"
-_MOST = 12  # bars
+MOST = 12  # bars
 
 
 def data(settings: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """One row per setting that has parts: `setting` (marked where it ran out of memory: then they are what was alive at
-    that moment) and bytes per part, means over its runs, smallest memory first; empty where no run has them."""
+    that moment) and bytes per part, means over its runs, smallest memory first; empty where no run has them. Of many
+    settings the pick, the best, and the smallest besides; `attrs["of"]` is how many there were."""
     measured = _means(runs[runs["outcome"] == "ok"], _columns(runs, out_of_memory=False))
     failed = _means(runs[runs["outcome"] == "oom"], _columns(runs, out_of_memory=True))
-    rows = []
-    for name in settings.sort_values(["memory", "setting"])["setting"]:
-        if name in measured:
-            rows.append({"setting": str(name), **measured[name]})
-        elif name in failed:
-            rows.append({"setting": f"{name}{_MARK}", **failed[name]})
-    return pd.DataFrame(rows)
+    known = settings[settings["setting"].isin([*measured, *failed])].sort_values(["memory", "setting"])
+    matters = known["pick"].astype(bool) | known["best"].astype(bool)
+    shown = pd.concat([known[matters], known[~matters]]).head(MOST).sort_values(["memory", "setting"])
+    rows = [
+        {"setting": name, **measured[name]} if name in measured else {"setting": f"{name}{_MARK}", **failed[name]}
+        for name in shown["setting"].astype(str)
+    ]
+    made = pd.DataFrame(rows)
+    made.attrs["of"] = len(known)
+    return made
 
 
 def _means(runs: pd.DataFrame, columns: dict[str, list[str]]) -> dict[str, dict[str, float]]:
@@ -84,22 +88,24 @@ def _short(name: str) -> str:
 
 def label(parts: pd.DataFrame) -> str:
     """What the bars' length is."""
+    some = f", {len(parts)} of {parts.attrs['of']} settings" if parts.attrs["of"] > len(parts) else ""
     if parts["setting"].str.endswith(_MARK).any():
-        return "predicted peak while training,\nor what was alive when memory ran out"
-    return "predicted peak while training"
+        return f"predicted peak while training{some},\nor what was alive when memory ran out"
+    return f"predicted peak while training{some}"
 
 
 def draw(parts: pd.DataFrame, label: str) -> Figure:
-    """Stacked bars, one per setting, at most _MOST of them."""
+    """Stacked bars, one per setting, at most MOST of them."""
     with mpl.rc_context(style.RC):
-        shown = parts.head(_MOST)
+        shown = parts.head(MOST)
         figure, axes = style.new_figure(1.5 + 0.32 * len(shown))
         names = [part for part in PARTS if part in shown and shown[part].fillna(0).gt(0).any()]
         scale, unit = units.scale("[bytes]", float(shown[names].sum(axis=1).max()))
         left = pd.Series(0.0, index=shown.index)
         for part in names:
             width = shown[part].fillna(0) / scale
-            axes.barh(range(len(shown)), width, left=left, color=_COLOURS[part], label=part, height=0.62, linewidth=0)
+            axes.barh(range(len(shown)), width, left=left, color=_COLOURS[part], label=part, height=0.62,
+                      edgecolor=style.PAPER, linewidth=0.6)  # fmt: skip
             left += width
         axes.set_yticks(range(len(shown)), [_short(name) for name in shown["setting"]])
         axes.invert_yaxis()

@@ -29,10 +29,13 @@ def data(predictions: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def draw(bars: pd.DataFrame, cards: Sequence[Mapping[str, Any]]) -> Figure:
-    """Stacked bars, and a line for each card (`label`, `capacity_bytes`) near the bars."""
+    """Stacked bars, and a line for each card (`label`, `capacity_bytes`) near the bars. Of very many settings those
+    that need the most: whether they fit is what is asked."""
     largest = float(bars["memory"].max())
+    shown = bars.tail(memory_parts.MOST)
+    few = "" if len(shown) == len(bars) else f"\nthe {len(shown)} largest of {len(bars)} settings"
     with mpl.rc_context(style.RC):
-        figure = memory_parts.draw(bars, "predicted peak while training")
+        figure = memory_parts.draw(shown, f"predicted peak while training{few}")
         axes = figure.axes[0]
         scale, _ = units.scale("[bytes]", largest)
         worst = bars.iloc[-1]
@@ -42,8 +45,8 @@ def draw(bars: pd.DataFrame, cards: Sequence[Mapping[str, Any]]) -> Figure:
             if largest * 0.05 < card["capacity_bytes"] < largest * 1.35:
                 at = card["capacity_bytes"] / scale
                 axes.axvline(at, color=style.INK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=3)
-                axes.annotate(f"{card['label']} GB", (at, 0), xycoords=("data", "axes fraction"), xytext=(2, 3),
-                              textcoords="offset points", fontsize=7.5, color=style.INK)  # fmt: skip
+                axes.annotate(f"{card['label']} GB", (at, 1), xycoords=("data", "axes fraction"), xytext=(0, 2),
+                              textcoords="offset points", fontsize=7.5, color=style.INK, ha="center")  # fmt: skip
     return figure
 
 

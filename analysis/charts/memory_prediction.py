@@ -33,11 +33,12 @@ def words(marks: pd.DataFrame) -> str:
     return f"Predictions are off by {marks['error'].abs().mean():.1%} on average, {worst:+.1%} at worst"
 
 
-def draw(marks: pd.DataFrame) -> Figure:
-    """`marks` are `data`'s, at least one of them. A setting's runs that coincide are one mark to the eye."""
+def draw(marks: pd.DataFrame, looks: style.Looks | None = None) -> Figure:
+    """`marks` are `data`'s, at least one of them; `looks` the report's, so that a variant looks the same in all charts.
+    A setting's runs that coincide are one mark to the eye."""
     with mpl.rc_context(style.RC):
         figure, axes = style.new_figure()
-        looks = style.looks(marks["variant"].tolist())
+        looks = {**style.looks(marks["variant"].tolist()), **(looks or {})}
         largest = float(marks[["predicted", "measured"]].max().max())
         scale, unit = units.scale("[bytes]", largest)
         end = largest * 1.08 / scale

@@ -54,6 +54,7 @@ RC = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": FAINT,
+    "text.color": INK,
     "axes.labelcolor": INK,
     "axes.titlecolor": INK,
     "xtick.color": FAINT,

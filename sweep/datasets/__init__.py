@@ -30,8 +30,10 @@ class Example(TypedDict, total=False):
     label: str
 
 
-def without_role(role: str, columns: Sequence[str], instead: str = "") -> str:
-    """What to say where no column has a role."""
+def without_role(role: str, split: str, columns: Sequence[str], instead: str = "") -> str:
+    """What to say where no column of a split has a role; `columns` are the training split's."""
+    if role in columns:
+        return f"the {split} split has no column {role!r}, as the training split has: all need the same columns"
     said = f"task.data.columns.{role} is not given, and no column is named {role!r}{instead}; "
     said += alternatives(role, [name[:40] for name in columns])
     if any(name.replace(".", "").isdecimal() or len(name) > 40 for name in columns):

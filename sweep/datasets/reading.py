@@ -98,7 +98,23 @@ def _json(path: Path, _: Layout) -> Rows:
         found = lists[0] if len(lists) == 1 else [found]
     if not isinstance(found, list):
         raise UserError(f"{path}: is {type(found).__name__}, and not a list of objects")
-    return _from_mappings([_object(path, f"entry {i}", entry) for i, entry in enumerate(found, start=1)])
+    rows = [_object(path, f"entry {i}", entry) for i, entry in enumerate(found, start=1)]
+    return _from_mappings(_questions(rows) if all(isinstance(row.get("paragraphs"), list) for row in rows) else rows)
+
+
+def _questions(articles: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """SQuAD as it is published, articles of paragraphs of questions, in the columns that it has on the Hub."""
+    return [
+        {
+            "title": article.get("title"),
+            "context": paragraph.get("context"),
+            "question": asked.get("question"),
+            "answers": {"text": [answer.get("text") for answer in asked.get("answers", [])]},
+        }
+        for article in articles
+        for paragraph in article["paragraphs"]
+        for asked in paragraph.get("qas", [])
+    ]
 
 
 def _loads(path: Path, text: str, line: int) -> Any:

@@ -86,7 +86,9 @@ class Tabular(Dataset):
         if tables.validation is None:
             apart = max(1, round(self.validation_fraction * len(order)))
             if apart >= len(order):
-                raise UserError(f"{tables.train.source} has {len(order)} rows: too few to set a validation split apart")
+                raise UserError(
+                    f"{tables.train.source} has too few rows, {len(order)}, to set a validation split apart"
+                )
             validation = self._examples(tables.train, order[:apart], self.n_validation)
             order = order[apart:]
         else:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sweep import progress
 from sweep.memory import Prediction, Unpredictable, predict
 from sweep.memory.logged import machine_here
+from sweep.memory.prediction import OF_SEED
 
 if TYPE_CHECKING:
     from sweep.config import Study
@@ -24,7 +25,8 @@ _ELSEWHERE = ("seed", "study", "tracking", "meters")  # parts of a config that n
 
 
 class Foresight:
-    """Predictions by config, each made once, and corrected by what this process has measured since.
+    """Predictions by config, each made once, and corrected by what this process has measured since. Runs that differ by
+    their seed alone share one, unless the seed decides which part of the data they meet.
 
     The correction is the median of measured / predicted over the runs of one memory meter; it is applied from the third
     run on.
@@ -32,22 +34,35 @@ class Foresight:
 
     def __init__(self) -> None:
         self._known: dict[str, Prediction | Unpredictable] = {}
+        self._executed: dict[str, Prediction | Unpredictable] = {}
         self._ratios: list[float] = []
         self._lock = threading.Lock()
         self.machine = machine_here()
 
     def of_all(self, configs: Sequence[Mapping[str, Any]]) -> list[Prediction | None]:
         """One prediction per resolved config, None where there can be none; new ones are made in one go."""
-        keys = [_key(config) for config in configs]
         with self._lock:
-            new = {key: config for key, config in zip(keys, configs, strict=True) if key not in self._known}
+            new = {}
+            for config in configs:
+                if self._answer(config) is None:
+                    new.setdefault(_key(config, with_seed=True), config)
             if new:
-                for key, found in zip(new, predict(list(new.values()), self.machine), strict=True):
+                answers = predict(list(new.values()), self.machine, self._executed)
+                for (key, config), found in zip(new.items(), answers, strict=True):
                     self._known[key] = found
+                    self._known.setdefault(_key(config), found)
                     if isinstance(found, Unpredictable):
                         log.info("memory cannot be foretold: %s", found.reason)
-        found = [self._known[key] for key in keys]
+            found = [self._answer(config) for config in configs]
         return [one if isinstance(one, Prediction) else None for one in found]
+
+    def _answer(self, config: Mapping[str, Any]) -> Prediction | Unpredictable | None:
+        """The run's own, or else that of another seed, where seeds do not matter."""
+        own = self._known.get(_key(config, with_seed=True))
+        other = self._known.get(_key(config))
+        if own is None and isinstance(other, Prediction) and OF_SEED in other.assumptions:
+            return None
+        return own or other
 
     def of(self, config: Mapping[str, Any]) -> Prediction | None:
         [found] = self.of_all([config])
@@ -86,7 +101,7 @@ class Foresight:
         return None
 
 
-def _key(config: Mapping[str, Any]) -> str:
-    kept = {key: value for key, value in config.items() if key not in _ELSEWHERE}
+def _key(config: Mapping[str, Any], with_seed: bool = False) -> str:
+    kept = {key: value for key, value in config.items() if key not in _ELSEWHERE or (with_seed and key == "seed")}
     variant = {key: value for key, value in config["variant"].items() if key not in ("name", "learning_rate")}
     return json.dumps({**kept, "variant": variant}, sort_keys=True, default=str)

@@ -62,6 +62,7 @@ class _Worker(NamedTuple):
 
     process: Any
     connection: connection.Connection
+    method: str  # by which it was started
 
     @property
     def waits(self) -> bool:
@@ -79,6 +80,8 @@ def warm_up(preload: str = HEAVY, env: Mapping[str, str] | None = None) -> None:
     if preload != _preload and not _running:
         forkserver._forkserver._stop()
     _preload = preload
+    if multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
+        multiprocessing.set_start_method(_method, force=True)  # joblib's workers have one that our children lack
     multiprocessing.get_context("forkserver").set_forkserver_preload([child.__name__, _preload])
     names = {**(env or {}), child.SERVER: spawn.get_preparation_data("").get("init_main_from_path", "")}
     ignored = handling(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is not for the server
@@ -115,6 +118,7 @@ def following_calls(at_a_time: int) -> Iterator[None]:
     """While calls follow each other, so many at a time: processes wait for the next ones."""
     global _keep_spares
     _keep_spares = at_a_time
+    _stopping.clear()
     try:
         yield
     finally:
@@ -188,7 +192,7 @@ def _next_worker() -> _Worker:
     with _lock:
         while _spare:
             worker = _spare.pop()
-            if worker.waits and _method == "forkserver":
+            if worker.waits and worker.method == _method:
                 return worker
             worker.process.kill()
             _running.discard(worker.process)
@@ -197,9 +201,10 @@ def _next_worker() -> _Worker:
 
 def _begin() -> _Worker:
     warm_up(_preload)
-    context = multiprocessing.get_context(_method)
+    method = _method
+    context = multiprocessing.get_context(method)
     ours, theirs = context.Pipe(duplex=True)
-    process = context.Process(target=child.work, args=(theirs, _preload, _method == "forkserver"), daemon=False)
+    process = context.Process(target=child.work, args=(theirs, _preload, method == "forkserver"), daemon=False)
     with _lock:
         if _stopping.is_set():
             raise Stopped
@@ -211,7 +216,7 @@ def _begin() -> _Worker:
             ) from error
         _running.add(process)
     theirs.close()
-    return _Worker(process, ours)
+    return _Worker(process, ours, method)
 
 
 def _send(worker: _Worker, wanted: Call) -> None:
@@ -223,7 +228,7 @@ def _send(worker: _Worker, wanted: Call) -> None:
 
 def _listen(worker: _Worker, on_event: Callable[[Event], Any]) -> tuple[str, Any] | None:
     """Pass events on until the answer comes, or the process is gone without one."""
-    process, receiver = worker
+    process, receiver = worker.process, worker.connection
     while True:
         ready = connection.wait([receiver, process.sentinel])
         if receiver not in ready:

@@ -126,6 +126,7 @@ def supervise(
             "commit": provenance.commit() or "unknown",
             "command": provenance.command(),
             "coordinator": coordinator.identity(),
+            "rate_factor": str(config.study.rate_factor),
             **{f"version.{name}": version for name, version in provenance.versions().items()},
         },
     )

@@ -28,7 +28,8 @@ class Facts:
     """The longest micro-batch of a run, as encoded `rows` for the collator of `task`, and the shape of evaluation.
 
     `length` is in tokens; `padded` whether a micro-batch of that length has padding, which makes models build a mask;
-    `prompt_length` that of the longest prompt at evaluation.
+    `prompt_length` that of the longest prompt at evaluation. `of_seed` is the run's seed where its order decides which
+    examples are met: training that is shorter than a pass over the data.
     """
 
     micro_batch_size: int
@@ -37,6 +38,7 @@ class Facts:
     prompt_batch_size: int
     prompt_length: int
     from_data: bool
+    of_seed: int | None = field(default=None, compare=False, repr=False)
     rows: Sequence[Encoded] = field(default=(), compare=False, repr=False)
     task: Task | None = field(default=None, compare=False, repr=False)
     tokenizer: Any = field(default=None, compare=False, repr=False)
@@ -118,6 +120,7 @@ def _from_data(config: RunConfig, machine: Machine) -> Facts:
         prompt_batch_size=min(train.eval_batch_size, len(prompts)),
         prompt_length=max(prompts),
         from_data=True,
+        of_seed=config.seed if len(set(order)) < len(encoded) else None,
         rows=[encoded[index] for index in worst],
         task=task,
         tokenizer=tokenizer,

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from sweep import precision
+from sweep.errors import UserError
 from sweep.memory.events import NO_LAYER, EventLog
 from sweep.memory.layers import TRACED, Irregular
 
@@ -48,6 +49,7 @@ def build(config: RunConfig, architecture: PretrainedConfig, compute: str, log: 
     makes them: one by one, each 4-bit weight after its full-precision source."""
     with torch.device("meta"):
         base = _base(config, architecture)
+        _leave_no_other_device(base)
         quantization = config.variant.quantization(precision.dtype_of(compute), config.task.task_type)
         packed = _quantize(base, quantization) if quantization is not None else {}
         base.config.use_cache = False
@@ -77,12 +79,30 @@ def _base(config: RunConfig, architecture: PretrainedConfig) -> PreTrainedModel:
     held = precision.dtype_of(dtype) if dtype != "auto" else architecture.dtype or torch.float32
     # FlashAttention needs its package and a GPU; its memory is that of the flash kernel, which is put in later.
     attention = "sdpa" if config.model.attention == "flash_attention_2" else config.model.attention
-    return config.task.auto_class().from_config(
+    auto_class = config.task.auto_class()
+    known = auto_class._model_mapping.get(type(architecture), None)
+    if attention != config.model.attention and known is not None and not known._supports_sdpa:
+        raise UserError(
+            f"{known.__name__} has FlashAttention but no sdpa kernel, which would stand for it here: not predicted"
+        )
+    return auto_class.from_config(
         architecture,
         dtype=held,
         attn_implementation=attention,
         trust_remote_code=config.model.trust_remote_code,
     )
+
+
+def _leave_no_other_device(model: nn.Module) -> None:
+    """Some models make a tensor where no device is asked for: it goes to meta too. Ties stay ties."""
+    made: dict[int, torch.Tensor] = {}
+    for module in model.modules():
+        for held in (module._parameters, module._buffers):
+            for name, old in held.items():
+                if old is not None and not old.is_meta:
+                    new = old.to("meta")
+                    new = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
+                    held[name] = made.setdefault(id(old), new)
 
 
 def _quantize(model: PreTrainedModel, quantization: Any) -> dict[nn.Parameter, int]:

@@ -20,8 +20,11 @@ from sweep.memory.activations import TrainingStep
 from sweep.memory.architecture import Decoder, NotCovered
 from sweep.memory.prediction import Machine, Prediction, Unpredictable
 from sweep.memory.terms import Bytes, Longest
+from sweep.models.folder import positions_in
 
 if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
     from sweep.config import RunConfig
 
 BAND = 0.02  # declared: it is within 0.1% at 8 billion parameters and 1.5% at 50 million, which the allocator rounds up
@@ -37,17 +40,25 @@ def predict_by_formula(
     """
     try:
         parsed = parse(config)
-        architecture = parsed.model.architecture().to_dict()
-        positions = architecture.get("max_position_embeddings")
-        if positions is not None and parsed.train.max_length > positions:
-            return Unpredictable(
-                reason=f"train.max_length = {parsed.train.max_length} exceeds the model's {positions} positions"
-            )
-        return closed_form(parsed, longest or declared(parsed), machine, architecture)
-    except NotCovered as error:
-        return Unpredictable(reason=f"the closed form does not apply: {error}")
+        return of_run(parsed, machine, longest or declared(parsed), parsed.model.architecture())
     except UserError as error:
         return Unpredictable(reason=str(error))
+
+
+def of_run(
+    config: RunConfig, machine: Machine, longest: Longest, architecture: PretrainedConfig
+) -> Prediction | Unpredictable:
+    """The same, for a run and a model that are at hand."""
+    keys = architecture.to_dict()
+    positions = positions_in(keys)
+    if positions is not None and config.train.max_length > positions:
+        return Unpredictable(
+            reason=f"train.max_length = {config.train.max_length} exceeds the model's {positions} positions"
+        )
+    try:
+        return closed_form(config, longest, machine, keys)
+    except NotCovered as error:
+        return Unpredictable(reason=f"the closed form does not apply: {error}")
 
 
 def declared(config: RunConfig) -> Longest:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 MIB = 2**20
+_libraries: list[torch.library.Library] = []  # what is registered lives as long as its library
 
 
 def cublas_workspace_bytes(capability: tuple[int, int]) -> int:
@@ -187,6 +189,29 @@ def _int8_product(args: tuple, kwargs: dict) -> list[int]:
     dtype = args[0].dtype if len(args) > 4 else kwargs.get("dtype", torch.float16)
     result = 0 if dtype == torch.float16 else dtype.itemsize
     return [quantized.numel() // quantized.shape[-1] * weight.shape[0] * (4 + 2 + result)]
+
+
+def _grouped_product(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    offs: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    out_dtype: torch.dtype | None = None,
+) -> torch.Tensor:
+    """Of a mixture's experts: rows in groups times a matrix for each; its gradients have the groups elsewhere."""
+    if a.dim() == b.dim():
+        size = (offs.size(0) if a.dim() == 2 else a.size(0), a.size(-2), b.size(-1))
+    else:
+        size = (a.size(-2), b.size(-1))
+    return a.new_empty(size, dtype=out_dtype or a.dtype)
+
+
+@cache
+def know_grouped_product() -> None:
+    """PyTorch's own description of it takes bf16 only, where its kernels multiply fp32 and fp16 too."""
+    library = torch.library.Library("aten", "IMPL")
+    _libraries.append(library)
+    library.impl("_grouped_mm", _grouped_product, "Meta", allow_override=True)
 
 
 def know_bitsandbytes() -> None:

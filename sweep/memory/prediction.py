@@ -22,6 +22,8 @@ CATEGORIES = (
     "allocator_rounding",
 )
 
+OF_SEED = "seed"  # the assumption of a run that is shorter than a pass over its data: seeds meet other micro-batches
+
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:

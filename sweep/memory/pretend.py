@@ -27,6 +27,7 @@ def machine(described: Machine, log: EventLog, *, padded: bool, kernel: str | No
     """Inside, tensors are fake, on a device like the one described; yields the device's name. `log` is told of
     the parts of a step, and is to be entered. `kernel` forces the attention kernel; `seen` collects those that ran."""
     kernels.know_bitsandbytes()
+    kernels.know_grouped_product()
     with ExitStack() as stack:
         if described.kind == "cuda":
             device = accelerator.register()

@@ -118,7 +118,8 @@ def evaluate(model: nn.Module, facts: Facts, device: str, precision: str, log: E
     tokenizer, size = StandInTokenizer(), facts.prompt_batch_size
     model.eval()
     for length, parts in passes:
-        log.evaluating = parts
+        log.evaluating = list(parts)
+        log.enter(parts[0])  # an encoder runs before the first forward of the whole model
         try:
             with autocast(precision, torch.device(device).type):
                 prompts = [example(length, length + 1)] * size

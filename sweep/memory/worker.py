@@ -9,10 +9,14 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
+
 from sweep.config import parse
 from sweep.errors import UserError, first_line
 from sweep.memory import facts, formula, result, trace
-from sweep.memory.prediction import Machine, Prediction, Unpredictable
+from sweep.memory.prediction import OF_SEED, Machine, Prediction, Unpredictable
+from sweep.models import checks
+from sweep.models.folder import positions_in
 from sweep.report import Report
 
 if TYPE_CHECKING:
@@ -29,11 +33,14 @@ _IDLE_TRAIN = ("lr_scheduler_type", "warmup_ratio", "adam_beta2", "weight_decay"
 
 
 def predict_all(
-    configs: Sequence[Mapping[str, Any]], machine: Machine, report: Report
-) -> list[Prediction | Unpredictable]:
-    """One answer per config. Those that differ in nothing that memory depends on share one execution."""
+    configs: Sequence[Mapping[str, Any]],
+    machine: Machine,
+    known: dict[str, Prediction | Unpredictable],
+    report: Report,
+) -> tuple[list[Prediction | Unpredictable], dict[str, Prediction | Unpredictable]]:
+    """One answer per config, and all that is known then. Configs that differ in nothing that memory depends on share
+    one execution."""
     warnings.filterwarnings("ignore", category=FutureWarning)
-    known: dict[str, Prediction | Unpredictable] = {}
     shared = _Shared(machine)
     answers = []
     for done, plain in enumerate(configs):
@@ -47,9 +54,9 @@ def predict_all(
             continue
         key = _key(plain, found)
         if key not in known:
-            known[key] = _predict(plain, config, found, machine, architecture)
+            known[key] = answer(config, found, machine, architecture)
         answers.append(known[key])
-    return answers
+    return answers, known
 
 
 class _Shared:
@@ -99,32 +106,52 @@ def precision_on(machine: Machine, name: str) -> str:
     return "bf16" if (machine.capability or (8, 0)) >= (8, 0) else "fp16"
 
 
-def _predict(
-    plain: Mapping[str, Any], config: RunConfig, found: Facts, machine: Machine, architecture: PretrainedConfig
+def answer(
+    config: RunConfig, found: Facts, machine: Machine, architecture: PretrainedConfig
 ) -> Prediction | Unpredictable:
-    if config.train.sharded:
-        return Unpredictable(reason="a model in parts over several devices (train.parallel=fsdp) is not modelled yet")
-    if config.train.liger:
-        return Unpredictable(
-            reason="train.liger=true: Liger's kernels run on a GPU only, and what they hold is not known here. Without "
-            "them (train.liger=false) a run needs more: what fits then fits with them too"
-        )
+    """The prediction by execution; by the closed form where the model's code does not run on fake tensors."""
+    reason = _out_of_reach(config, found, architecture)
+    if reason:
+        return Unpredictable(reason=reason)
+    auto_class = config.task.auto_class()
     try:
+        checks.check_architecture(config.model, auto_class, here=False)
+        if config.train.activation_checkpointing:
+            checks.check_checkpointing(config.model, auto_class)
         return trace_tier(config, found, machine, architecture)
     except UserError as error:
         return Unpredictable(reason=str(error))
     except Exception as error:
         log.debug("the trace failed", exc_info=True)
-        reason = f"its code cannot run on fake tensors ({type(error).__name__}: {first_line(error)})"
-    return _closed_form(plain, found, machine, reason)
+        reason = f"its code cannot run on fake tensors ({_in_words(error)})"
+    fallback = formula.of_run(config, machine, found, architecture)
+    if isinstance(fallback, Unpredictable):
+        return Unpredictable(reason=f"{reason}; {fallback.reason}")
+    return dataclasses.replace(fallback, assumptions={**fallback.assumptions, "not_executed": reason})
 
 
-def _closed_form(plain: Mapping[str, Any], found: Facts, machine: Machine, reason: str) -> Prediction | Unpredictable:
-    """The other tier, which says that it is, and why it was asked."""
-    answer = formula.predict_by_formula(plain, machine, found)
-    if isinstance(answer, Unpredictable):
-        return Unpredictable(reason=f"{reason}; {answer.reason}")
-    return dataclasses.replace(answer, assumptions={**answer.assumptions, "not_executed": reason})
+def _in_words(error: Exception) -> str:
+    if isinstance(error, DataDependentOutputException | DynamicOutputShapeException):
+        return f"it looks at values, by {error.func}, where they have none"
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
+def _out_of_reach(config: RunConfig, found: Facts, architecture: PretrainedConfig) -> str | None:
+    """Why there is no answer for this run at all."""
+    if config.train.sharded:
+        return "a model in parts over several devices (train.parallel=fsdp) is not modelled yet"
+    if config.train.liger:
+        return (
+            "train.liger=true: Liger's kernels run on a GPU only, and what they hold is not known here. Without them "
+            "(train.liger=false) a run needs more: what fits then fits with them too"
+        )
+    positions = positions_in(architecture.to_dict())
+    if positions is not None and found.length > positions:
+        return (
+            f"sequences of {found.length} tokens exceed the model's {positions} positions; lower train.max_length = "
+            f"{config.train.max_length}"
+        )
+    return None
 
 
 def trace_tier(config: RunConfig, found: Facts, machine: Machine, architecture: Any) -> Prediction:
@@ -151,6 +178,8 @@ def trace_tier(config: RunConfig, found: Facts, machine: Machine, architecture: 
         assumptions["compile"] = "not modelled: what the compiler fuses needs less"
     if config.train.devices_per_run > 1:
         assumptions["devices"] = "each is predicted like a single one; DDP keeps the gradients between steps as well"
+    if found.of_seed is not None:
+        assumptions[OF_SEED] = f"{found.of_seed}, which does not meet all of the data"
     if traced.evaluation_fault:
         assumptions["evaluation"] = traced.evaluation_fault
     return Prediction(

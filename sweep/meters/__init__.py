@@ -7,6 +7,7 @@ device; `source` says what was counted.
 
 from __future__ import annotations
 
+import gc
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -15,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweep.meters.timeline import Moment, growth_bytes_per_step, ranges
+from sweep.meters.timeline import Moment, growth_bytes_per_step, least_growth_bytes, ranges
 
 if TYPE_CHECKING:
     import torch
 
 PHASES = ("load", "train", "eval")
+WATCHED_BATCHES = 4  # of an evaluation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +52,14 @@ class MemoryMeter(ABC):
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Measure one phase. What was measured stays readable when the phase raises."""
+        """Measure one phase. What was measured stays readable when the phase raises.
+
+        Garbage of the phase before is none of this one's: a Trainer and its optimizer hold each other, and would be
+        counted in the peak of evaluation, or not, as Python happens to collect them.
+        """
+        if self.readings:
+            gc.collect()
+        self._batches: list[int] = []
         self._begin()
         started = time.perf_counter()
         try:
@@ -58,6 +67,17 @@ class MemoryMeter(ABC):
         finally:
             self.readings[f"time/{name}_seconds"] = time.perf_counter() - started
             self._end(name)
+            growth = least_growth_bytes(self._batches[1:])  # the first may make what stays
+            if growth is not None:
+                self.readings[f"memory/{name}_growth_bytes_per_batch"] = growth
+
+    def batch(self, number: int) -> AbstractContextManager[None]:
+        """A window around batch `number` (from 0) of an evaluation: the first, which has the longest inputs, and three
+        more, to see whether anything grows from one to the next."""
+        wanted = number < WATCHED_BATCHES
+        if wanted:
+            self._batches.append(self._live_bytes())
+        return self.window(wanted)
 
     def window(self, wanted: bool = True) -> AbstractContextManager[None]:
         """Where a meter costs time, it is on inside wanted windows only. A meter that costs nothing is always on."""

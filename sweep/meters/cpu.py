@@ -113,8 +113,11 @@ class LiveStorages(TorchDispatchMode):
             return NotImplemented  # it comes again as operators on this rank's parts
         kind = self._kinds.get(id(func)) or self._kinds.setdefault(id(func), _kind(func))
         if kind is _PYTHON:
-            with self:  # straight to its kernel, whose temporaries are then seen
+            super().__enter__()  # straight to its kernel, whose temporaries are then seen
+            try:
                 result = func.redispatch(_CPU, *args, **(kwargs or {}))
+            finally:
+                super().__exit__(None, None, None)
         else:
             result = func._op(*args, **kwargs) if kwargs else func._op(*args)
         if kind is _VIEW:  # half of a step's operators; the storage counts at the operator that computes with it

@@ -37,8 +37,12 @@ def growth_bytes_per_step(timeline: Sequence[Moment]) -> float | None:
     runs out. Told by what is alive when steps begin, since at their end the batch still is, and batches differ in
     length. The least over the steps, because one of them may have had a reason. None for fewer than two settled steps.
     """
-    settled = [moment.begin_bytes for moment in timeline if moment.step > _SETTLED_AFTER]
-    changes = [after - before for before, after in itertools.pairwise(settled)]
+    return least_growth_bytes([moment.begin_bytes for moment in timeline if moment.step > _SETTLED_AFTER])
+
+
+def least_growth_bytes(levels: Sequence[int]) -> float | None:
+    """The smallest rise from one of the levels to the next, 0 where one falls; None for fewer than two."""
+    changes = [after - before for before, after in itertools.pairwise(levels)]
     return max(0, min(changes)) if changes else None
 
 

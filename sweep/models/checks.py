@@ -24,8 +24,9 @@ _KERNELS = {"sdpa": "_supports_sdpa", "flash_attention_2": "_supports_flash_attn
 _POOLERS = ("pooler",)
 
 
-def check_architecture(model: Model, auto_class: type) -> None:
-    """Raises UserError where the architecture has no such head, or lacks the attention kernel that was asked for."""
+def check_architecture(model: Model, auto_class: type, *, here: bool = True) -> None:
+    """Raises UserError where the architecture has no such head, or lacks the attention kernel that was asked for. The
+    kernel's package is asked for only where the run is to be `here`."""
     path, _ = model.location()
     config = _config(model)
     if type(config) not in auto_class._model_mapping:
@@ -38,7 +39,7 @@ def check_architecture(model: Model, auto_class: type) -> None:
         )
     from transformers.utils import is_flash_attn_2_available
 
-    if model.attention == "flash_attention_2" and not is_flash_attn_2_available():
+    if here and model.attention == "flash_attention_2" and not is_flash_attn_2_available():
         raise UserError(
             "model.attention = flash_attention_2 needs a CUDA GPU and the package flash-attn (pip install flash-attn); "
             "use model.attention=sdpa, which takes a fused kernel too"
@@ -50,6 +51,16 @@ def check_architecture(model: Model, auto_class: type) -> None:
         raise UserError(
             f"model.attention = {model.attention}: {architecture.__name__} has no such kernel in transformers; use "
             f"model.attention={[*able, 'eager'][0]}"
+        )
+
+
+def check_checkpointing(model: Model, auto_class: type) -> None:
+    """Raises UserError where activations cannot be computed again."""
+    architecture = auto_class._model_mapping.get(type(_config(model)), None)
+    if architecture is not None and not architecture.supports_gradient_checkpointing:
+        raise UserError(
+            f"train.activation_checkpointing = true: {architecture.__name__} does not offer it in transformers; use "
+            "train.activation_checkpointing=false, and a smaller train.micro_batch_size where memory is short"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,11 @@ def read_config(folder: Path) -> tuple[dict[str, Any], str | None]:
 
 def positions(folder: Path) -> int | None:
     """The longest sequence in tokens, where config.json tells it."""
-    config, _ = read_config(folder)
+    return positions_in(read_config(folder)[0])
+
+
+def positions_in(config: Mapping[str, Any]) -> int | None:
+    """The same, from the keys of a config.json."""
     found = next((config[key] for key in ("max_position_embeddings", "n_positions") if key in config), None)
     kind = config.get("model_type", "")
     if not isinstance(found, int) or kind in RELATIVE:

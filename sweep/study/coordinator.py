@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 from sqlalchemy import create_engine, text
@@ -29,11 +30,18 @@ log = logging.getLogger(__name__)
 BEAT_SECONDS = 20.0
 # A coordinator of another machine counts as dead after this long without a beat: ten beats, and clocks that differ.
 SILENT_SECONDS = 300.0
+_CONNECT_SECONDS = 10
 # By kind of database: how a lock is asked for, and given back.
 _ADVISORY = {
     "postgresql": ("select pg_advisory_lock(7041, :key)", "select pg_advisory_unlock(7041, :key)"),
     "mysql": ("select get_lock(concat('paretune', :key), -1)", "select release_lock(concat('paretune', :key))"),
 }
+
+
+def connecting(storage: str) -> dict[str, Any]:
+    """Options for SQLAlchemy's `create_engine`: a server that accepts connections and stays silent is told in time."""
+    server = storage.partition(":")[0].partition("+")[0] in _ADVISORY
+    return {"connect_args": {"connect_timeout": _CONNECT_SECONDS}} if server else {}
 
 
 def identity() -> str:
@@ -125,7 +133,7 @@ class StudyLock:
             )
         key = zlib.crc32(self._study.encode())
         ask, release = _ADVISORY[kind]
-        engine = create_engine(self._storage, poolclass=NullPool)
+        engine = create_engine(self._storage, poolclass=NullPool, **connecting(self._storage))
         # PostgreSQL's second key is a signed number of 32 bits. A connection that breaks gives its lock back.
         with engine.connect() as connection:
             connection.execute(text(ask), {"key": key - (1 << 31)})

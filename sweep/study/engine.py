@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sweep import progress, provenance, redact
 from sweep.composition import Compositions
-from sweep.errors import UserError
+from sweep.errors import UserError, first_line
 from sweep.launch import isolation
 from sweep.study import samplers
 from sweep.study.application import Application
@@ -30,7 +30,7 @@ from sweep.study.proposals import Proposals
 from sweep.study.referee import Referee
 from sweep.study.space import Params, Space
 from sweep.study.training_runs import TrainingRuns
-from sweep.study.trials import Trials
+from sweep.study.trials import STORAGE_FAILS, Trials
 
 log = logging.getLogger(__name__)
 SMALL = 256  # settings: a finite space up to this size is exhausted, where no number of trials is asked for
@@ -95,6 +95,9 @@ class Engine:
                     app.open(trials, settings)
                     proposals.enqueue()
                 returns = self._run(app, proposals, folder)
+            except STORAGE_FAILS as error:  # there is nobody to tell it to
+                told = redact.text(f"hydra.sweeper.storage = {options.get('storage')} fails: {first_line(error)}")
+                raise UserError(f"{told}\nOnce it answers, the same command goes on.") from error
             except BaseException:
                 self._leave(app, trials, finished=False)
                 raise
@@ -121,7 +124,7 @@ class Engine:
     def _application(self) -> Application:
         direction, name = self._options.get("direction"), self._options.get("study_name")
         if not self._ours:
-            return Functions(direction, name)
+            return Functions(self._compositions, direction, name)
         isolation.warm_up()
         return TrainingRuns(self._compositions, direction, name)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn, JobStatus
 
+from sweep.composition import Compositions
 from sweep.errors import UserError, first_line
 from sweep.study.application import Application, Replicate
 from sweep.study.space import Params, Space
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from sweep.study.trials import Entry, Seed, Trials
 
 log = logging.getLogger(__name__)
+_COMPOSED = 64  # settings, before anything is launched: a key that the config lacks is missing in all
 
 
 class Functions(Application):
@@ -26,7 +29,8 @@ class Functions(Application):
         UserError: for another direction.
     """
 
-    def __init__(self, direction: Any, study_name: str | None):
+    def __init__(self, compositions: Compositions, direction: Any, study_name: str | None):
+        self._compositions = compositions
         self._plain = direction is None  # a sweep for its own sake: what the function returns is nobody's business
         named = direction if isinstance(direction, Sequence) and not isinstance(direction, str) else [direction]
         self.directions = [str(getattr(one, "name", one) or "minimize") for one in named]
@@ -46,6 +50,8 @@ class Functions(Application):
     def check(self, space: Space, settings: Sequence[Params], searching: bool) -> None:
         self._space = space
         self._searching = searching
+        for params in itertools.islice(settings, _COMPOSED):  # raises Hydra's own complaint
+            self._compositions.of(space.overrides(params))
 
     def open(self, trials: Trials, settings: Sequence[Params] | None) -> None:
         return

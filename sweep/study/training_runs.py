@@ -11,15 +11,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn
 
 from sweep import progress, provenance, redact, remarks
 from sweep.composition import Compositions
 from sweep.config import RunConfig, parse, plain_config
 from sweep.errors import ConfigError, Fault, UserError, first_line
-from sweep.memory.logged import PREDICTED
 from sweep.record import Outcome, Record
-from sweep.study import front, replicates
+from sweep.study import front, replicates, told
 from sweep.study.application import Application, Replicate
 from sweep.study.comparable import Setting, name_clashes, require_same, require_same_study
 from sweep.study.ledger import Ledger
@@ -52,6 +51,7 @@ class TrainingRuns(Application):
 
     def check(self, space: Space, settings: Sequence[Params], searching: bool) -> None:
         self._space = space
+        self._searching = False
         faults: list[Fault] = []
         for params in settings:
             try:
@@ -73,6 +73,7 @@ class TrainingRuns(Application):
         self.metric_names = [first.task.score, first.study.memory_metric]
         self.worst = [metric.worst, float("inf")]
         self.devices_per_run = first.train.devices_per_run
+        self._searching = searching
         self._take_direction(first)
 
     def _take_direction(self, first: RunConfig) -> None:
@@ -96,13 +97,16 @@ class TrainingRuns(Application):
         self.worst = self.worst[: len(listed)]
 
     def setting_of(self, params: Params) -> Setting:
-        """A setting as it is composed, once."""
+        """A setting as it is composed."""
         key = tuple(params.items())
-        if key not in self._settings:
-            plain = self._composed(self._space.overrides(params))
-            swept = self._swept(params)
-            self._settings[key] = Setting(setting_name(plain, swept), setting_digest(plain, swept), parse(plain), plain)
-        return self._settings[key]
+        if key in self._settings:
+            return self._settings[key]
+        plain = self._composed(self._space.overrides(params))
+        swept = self._swept(params)
+        setting = Setting(setting_name(plain, swept), setting_digest(plain, swept), parse(plain), plain)
+        if not self._searching:  # a search may go on for thousands
+            self._settings[key] = setting
+        return setting
 
     def _composed(self, overrides: Sequence[str]) -> dict[str, Any]:
         composed = self._compositions.of(overrides)
@@ -164,7 +168,7 @@ class TrainingRuns(Application):
 
     def done(self, params: Params) -> dict[Seed, Entry]:
         name = self.setting_of(params).name
-        found = {seed: self._entry(record) for seed, record in self._ledger.done(name).items()}
+        found = {seed: self._told(record) for seed, record in self._ledger.done(name).items()}
         for seed in self.seeds():
             attempts = self._ledger.attempts(name, seed)
             if seed not in found and attempts >= self.study.max_attempts:
@@ -183,7 +187,8 @@ class TrainingRuns(Application):
             log.info("All %d runs of study %s are there already.", there, self.study_name)
         else:
             known = f"study {self.study_name}: {there} of {there + left} runs are there"
-            log.info("%s; launching %d on %s.", known, left, places)
+            most = "at most " if self.study.replicates != "all" else ""
+            log.info("%s; launching %s%d on %s.", known, most, left, places)
 
     def order(self, settings: Sequence[Params]) -> list[Params]:
         """Smallest memory first, where all of it can be foretold: an out-of-memory then comes late, and pruning, which
@@ -219,11 +224,11 @@ class TrainingRuns(Application):
         ]
 
     def entry(self, replicate: Replicate, returned: JobReturn) -> Entry:
-        record = _record_of(returned)
+        record = told.record_of(returned)
         self.ended.append(record)
         log.info("\n".join([progress.line(record), *remarks.lines(record)]))
         self._tell_front()
-        return self._entry(record)
+        return self._told(record)
 
     def _tell_front(self) -> None:
         """Where the last run has changed it."""
@@ -233,28 +238,8 @@ class TrainingRuns(Application):
             log.info(front.line(standings))
         self._front = standings
 
-    def _entry(self, record: Record) -> Entry:
-        from sweep.study.trials import Entry
-
-        measured = record.measurements
-        score = measured.get("score") if record.outcome in (Outcome.OK, Outcome.PRUNED) else None
-        memory = measured.get(self.study.memory_metric)
-        if memory is None and record.outcome is Outcome.OOM:
-            memory = measured.get(PREDICTED)  # never launched: this is what is known
-        budget = self.study.memory_budget_bytes
-        violated = {
-            "out_of_memory": float(record.outcome is Outcome.OOM),
-            "diverged": float(record.outcome is Outcome.DIVERGED),
-            "pruned": float(record.outcome is Outcome.PRUNED),
-        }
-        if budget is not None and memory is not None:
-            violated["memory_budget"] = memory / budget - 1
-        return Entry(
-            outcome=str(record.outcome),
-            values=(score, memory)[: len(self.directions)],
-            violated=violated,
-            final=record.outcome.final,
-        )
+    def _told(self, record: Record) -> Entry:
+        return told.entry_of(record, self.study, len(self.directions))
 
     # The end
 
@@ -291,13 +276,3 @@ class TrainingRuns(Application):
         elsewhere = [shlex.quote(argument) for argument in arguments if argument.startswith("tracking")]
         command = " ".join(["python -m analysis", f"study={self._first.study.name}", *elsewhere])
         log.info("The study is complete. Its answer: %s", redact.text(command))
-
-
-def _record_of(returned: JobReturn) -> Record:
-    """The run's Record. An exception here is not the run's, which has an outcome: it is the store's, or ours."""
-    if returned.status == JobStatus.COMPLETED and isinstance(returned.return_value, Record):
-        return returned.return_value
-    value = returned._return_value  # the property would print all overrides, credentials among them
-    if isinstance(value, BaseException):
-        raise value
-    raise UserError(f"a run returned {type(value).__name__} instead of a Record")

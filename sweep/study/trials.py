@@ -28,6 +28,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 _BEAT = "heartbeat:"
 _RUN = "run:"
+STORAGE_FAILS = (SQLAlchemyError, optuna.exceptions.StorageInternalError)
 Seed = int | None  # None where an application knows no seeds
 
 
@@ -44,6 +45,10 @@ class Entry(NamedTuple):
     @property
     def ended(self) -> bool:
         return self.outcome is not None
+
+    def as_attribute(self) -> dict[str, Any]:
+        """Without what is as it mostly is: a person reads it in optuna-dashboard."""
+        return {key: value for key, value in self._asdict().items() if value != Entry._field_defaults[key]}
 
 
 class Trials:
@@ -67,7 +72,7 @@ class Trials:
         sampler: optuna.samplers.BaseSampler | None = None,
         pruner: optuna.pruners.BasePruner | None = None,
     ):
-        self._storage = storage
+        self._storage: Any = storage
         self._directions = list(directions)
         self._worst = list(worst)
         self._sampler = sampler
@@ -76,6 +81,8 @@ class Trials:
         self.lock = coordinator.StudyLock(storage, name or "")
         try:
             with self.lock():
+                if storage:
+                    self._storage = optuna.storages.RDBStorage(storage, coordinator.connecting(storage))
                 self.study = self._create(name)
                 self._same_objectives()
                 self.space = self._widened(space)
@@ -182,16 +189,33 @@ class Trials:
 
     def enqueue(self, params: Mapping[str, Value], attributes: Mapping[str, Any], done: Mapping[Seed, Entry]) -> None:
         """A trial of these parameters, to be asked for later; `done` are replicates that are there already."""
-        entries = {_key(seed): entry._asdict() for seed, entry in done.items()}
+        entries = {_key(seed): entry.as_attribute() for seed, entry in done.items()}
         self.study.enqueue_trial(dict(params), user_attrs={**attributes, **entries})
 
     def ask(self, order: Iterable[str], exists: Callable[[str, Mapping[str, Value]], bool]) -> Trial:
         """The next trial: one that waits, or one that the sampler proposes. Keys are suggested in `order`, those only
-        that exist under the values before them."""
-        trial = self.study.ask()
-        for key in order:
-            if exists(key, trial.params):
-                suggest(trial, key, self.space[key])
+        that exist under the values before them.
+
+        Raises:
+            UserError: where the sampler raises.
+        """
+        number = len(self.all())
+        try:
+            trial = self.study.ask()
+            number = trial.number
+            for key in order:
+                if exists(key, trial.params):
+                    suggest(trial, key, self.space[key])
+        except STORAGE_FAILS:
+            raise
+        except Exception as error:
+            if number < len(self.all()):
+                self.fail(number)
+            raise UserError(
+                f"hydra.sweeper.sampler = {type(self.study.sampler).__name__} raised as it proposed trial {number}: "
+                f"{type(error).__name__}: {first_line(error)}\n"
+                "Mend it, or choose another; the same command goes on with the trials that are there."
+            ) from error
         return trial
 
     @staticmethod
@@ -201,11 +225,11 @@ class Trials:
         for key, value in trial.user_attrs.items():
             if key.startswith(_RUN):
                 seed = key.removeprefix(_RUN)
-                found[None if seed == "" else int(seed)] = Entry(**{**value, "values": tuple(value["values"])})
+                found[None if seed == "" else int(seed)] = Entry(**{**value, "values": tuple(value.get("values", ()))})
         return found
 
     def write(self, number: int, seed: Seed, entry: Entry) -> None:
-        self._handle(number).set_user_attr(_key(seed), entry._asdict())
+        self._handle(number).set_user_attr(_key(seed), entry.as_attribute())
 
     def note(self, number: int, attributes: Mapping[str, Any]) -> None:
         """Attributes that a person reads in optuna-dashboard."""

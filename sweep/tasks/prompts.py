@@ -137,9 +137,9 @@ def check_roles(examples: Sequence[Example], columns: Sequence[str], split: str,
         if (conversations and "messages" in example) or ("prompt" in example and "response" in example):
             continue
         missing = "response" if "prompt" in example else "prompt"
-        if missing in columns:
+        if any(missing in other for other in examples):
             raise UserError(f"example {index + 1} of the {split} split has no {missing}")
-        raise UserError(without_role(missing, columns, " (nor messages)" if conversations else ""))
+        raise UserError(without_role(missing, split, columns, " (nor messages)" if conversations else ""))
 
 
 def within(dialogues: Sequence[Dialogue], max_length: int) -> Encodings:

@@ -98,7 +98,7 @@ def _check_roles(examples: Sequence[Example], split: str, columns: Sequence[str]
     """Every example has a text and a label."""
     for role in ("text", "label"):
         if not any(role in example for example in examples):
-            raise UserError(without_role(role, columns))
+            raise UserError(without_role(role, split, columns))
         without = next((e for e in examples if role not in e or (role == "label" and not e["label"].strip())), None)
         if without is not None:
             raise UserError(f"an example of the {split} split has no {role}: {str(dict(without))[:200]}")
