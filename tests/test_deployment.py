@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import mlflow
 import pytest
 import torch
 from conftest import compose
@@ -224,12 +225,22 @@ def test_weights_are_kept_by_size(tmp_path: Path, tiny_checkpoint: Path):
     assert kept["weights/kept_bytes"] == sum(file.stat().st_size for file in (tmp_path / "b").iterdir()) > size
 
 
-def test_an_adapter_is_registered_and_loads_from_the_registry(study: Study, tmp_path: Path):
-    made = export(study, tmp_path / "out", register="scan")
-    assert made.registered == "models:/scan/1"
+def test_what_is_registered_loads_from_the_registry(study: Study, tmp_path: Path):
+    """An adapter by plain PEFT, a merged model by MLflow."""
+    adapter = export(study, tmp_path / "adapter", run="lora_r8", register="scan")
+    merged = export(study, tmp_path / "merged", run="lora_r8", register="scan", merge=True)
+    assert (adapter.registered, merged.registered) == ("models:/scan/1", "models:/scan/2")
     source = study.store.client.get_model_version("scan", "1").source
     model = PeftModel.from_pretrained(load(study.base), source.removeprefix("file://"))
-    assert torch.equal(logits(model), logits(PeftModel.from_pretrained(load(study.base), tmp_path / "out")))
+    assert torch.equal(logits(model), logits(PeftModel.from_pretrained(load(study.base), tmp_path / "adapter")))
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(study.tracking.uri)
+    try:
+        loaded = mlflow.transformers.load_model(merged.registered, return_type="components")
+    finally:
+        mlflow.set_tracking_uri(before)
+    assert torch.equal(logits(loaded["model"]), logits(load(tmp_path / "merged")))
+    assert loaded["tokenizer"].padding_side == "left"
 
 
 def test_adapters_are_swapped_on_one_base_and_add_up(study: Study, tmp_path: Path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 
 import checkpoints
@@ -67,6 +68,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@cache
 def variant_of(name: str, *overrides: str) -> Variant:
     return parse(compose(f"variant={name}", *overrides)).variant
 

@@ -103,7 +103,8 @@ def _write(kept: Kept, building: Path, out: Path, options: Mapping[str, Any]) ->
         model = ground.base(written, quantized=False)
     task = ground.task
     if task.task_type == "CAUSAL_LM":
-        ground.tokenizer.padding_side = "left"  # as generation needs it
+        # As generation needs it; transformers 5 saves what a tokenizer was made with, and not what was set since.
+        ground.tokenizer.padding_side = ground.tokenizer.init_kwargs["padding_side"] = "left"
     ground.tokenizer.save_pretrained(building)
     before = (kept.record.measurements["score"], kept.rows)
     evaluation = ground.score(model)

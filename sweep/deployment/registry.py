@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
+import warnings
 from pathlib import Path
 
 import mlflow.transformers
@@ -58,13 +60,17 @@ def _as_mlflow_model(made: Made, folder: Path) -> Path:
     if task.task_type not in _PIPELINES:
         raise UserError(f"register: MLflow has no pipeline for {task.task_type} models; register the adapter instead")
     versions = provenance.versions()
-    mlflow.transformers.save_model(
-        {
-            "model": task.auto_class().from_pretrained(made.folder),
-            "tokenizer": AutoTokenizer.from_pretrained(made.folder),
-        },
-        str(folder),
-        task=_PIPELINES[task.task_type],
-        pip_requirements=[f"{name}=={versions[name].partition('+')[0]}" for name in ("torch", "transformers")],
-    )
+    # Its warnings are about a page of the Hub, which an export of ours has not, and about its own type hints.
+    logging.getLogger("mlflow.transformers").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*type hint is inferred as AnyType", category=UserWarning)
+        mlflow.transformers.save_model(
+            {
+                "model": task.auto_class().from_pretrained(made.folder),
+                "tokenizer": AutoTokenizer.from_pretrained(made.folder),
+            },
+            str(folder),
+            task=_PIPELINES[task.task_type],
+            pip_requirements=[f"{name}=={versions[name].partition('+')[0]}" for name in ("torch", "transformers")],
+        )
     return folder

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 RateKind = Literal[
-    "full", "adapter", "ia3", "ln_tuning", "prompt_tuning", "prefix_tuning", "last_layer", "bitfit"
+    "full", "adapter", "rslora", "ia3", "ln_tuning", "prompt_tuning", "prefix_tuning", "last_layer", "bitfit"
 ]  # what a base may name a learning rate for
 
 
