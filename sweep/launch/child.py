@@ -120,7 +120,8 @@ def _be_the_server(script: str) -> None:
     It dies with the coordinator: of itself it would notice only after its imports. And it says that it has the script
     that was started, or its children would import it, which may not be meant to be imported.
     """
-    ctypes.CDLL(None).prctl(_SIGNAL_AT_PARENTS_DEATH, signal.SIGKILL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SIGNAL_AT_PARENTS_DEATH, signal.SIGKILL)
     if script:
         sys.modules["__main__"].__file__ = script
 

@@ -163,8 +163,7 @@ def call(
         worker = _next_worker()
         try:
             _send(worker, wanted)
-            if len(_spare) < _keep_spares:
-                _spare.append(_begin())
+            _fork_ahead()
             answer = _listen(worker, on_event)
         except BaseException:
             worker.process.kill()
@@ -197,6 +196,16 @@ def _next_worker() -> _Worker:
             worker.process.kill()
             _running.discard(worker.process)
     return _begin()
+
+
+def _fork_ahead() -> None:
+    """A process for the next call. Where none can be started, that call will say so, and not this one."""
+    if len(_spare) >= _keep_spares:
+        return
+    try:
+        _spare.append(_begin())
+    except (ChildFailed, OSError) as error:
+        log.debug("no process could be started ahead: %s", error)
 
 
 def _begin() -> _Worker:
