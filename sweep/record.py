@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+LAUNCHED = "launched"  # the fact "no": memory was predicted not to suffice, and nothing was run
+
 
 class Outcome(StrEnum):
     """How a run ended. Only `OK` runs compete; the others stay in every table with their reason."""

@@ -225,8 +225,10 @@ def test_a_cache_that_grows_while_evaluating_is_seen_and_said():
                 torch.zeros(MIB)
                 cache.append(torch.zeros(MIB // 4))
     assert meter.readings["memory/eval_growth_bytes_per_batch"] == MIB
-    assert "grows by 1.0 MiB with each batch of eval" in next(doubts(meter.readings, higher_is_better=True))
-    assert not list(doubts({**meter.readings, "memory/eval_growth_bytes_per_batch": 80}, higher_is_better=True))
+    assert "grows by 1.0 MiB with each batch of eval" in next(doubts(meter.readings, higher_is_better=True, rate=1e-3))
+    assert not list(
+        doubts({**meter.readings, "memory/eval_growth_bytes_per_batch": 80}, higher_is_better=True, rate=1e-3)
+    )
 
 
 def test_a_phase_does_not_count_the_garbage_of_the_one_before():

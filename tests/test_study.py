@@ -302,6 +302,29 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen:
 LEARNS = ["task.score=token_accuracy", "variant=fft", "variant.learning_rate=1e-2,1e-7", "train.max_steps=60"]
 
 
+def test_what_was_not_launched_is_tried_when_the_budget_is_larger(tmp_path: Path, toy: list[str]):
+    study = ["-m", "variant=fft,lora_r8", *toy, "study.predict=true"]
+
+    def outcomes() -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for row in rows(tmp_path):
+            found.setdefault(row.data.tags["variant"], []).append(row.data.tags["outcome"])
+        return found
+
+    none = run(tmp_path, "sweep", *study, "study.memory_budget_gib=0.00001")
+    assert "no run of this study was ok" in none.stderr
+    assert outcomes() == {"fft": ["oom"], "lora_r8": ["oom"]}
+    again = run(tmp_path, "sweep", *study, "study.memory_budget_gib=0.00002")
+    assert "no run of this study was ok" in again.stderr
+    assert outcomes() == {"fft": ["oom"], "lora_r8": ["oom"]}
+    needed = {row.data.tags["variant"]: row.data.metrics["memory/predicted_bytes"] for row in rows(tmp_path)}
+    between = (needed["fft"] + needed["lora_r8"]) / 2 / 2**30
+    assert run(tmp_path, "sweep", *study, f"study.memory_budget_gib={between}").returncode == 0
+    assert outcomes() == {"fft": ["oom"], "lora_r8": ["oom", "ok"]}
+    assert run(tmp_path, "sweep", *study, f"study.memory_budget_gib={between}", "study.force=true").returncode == 0
+    assert outcomes() == {"fft": ["oom", "ok"], "lora_r8": ["oom", "ok"]}
+
+
 def test_a_run_that_is_clearly_beaten_is_stopped(tmp_path: Path, toy: list[str]):
     """The second learning rate learns nothing, and needs as much memory as the first."""
     evaluating = ["train.eval_steps=15", "hydra.sweeper.pruner=dominance"]

@@ -28,7 +28,7 @@ from sweep.launch import devices, isolation
 from sweep.launch.devices import Lease
 from sweep.launch.foresight import Foresight
 from sweep.memory.logged import with_error, with_prediction
-from sweep.record import Outcome, Record
+from sweep.record import LAUNCHED, Outcome, Record
 from sweep.study import coordinator
 from sweep.study.setting import setting_digest, setting_name
 from sweep.tracking import RunLog, Store
@@ -143,6 +143,7 @@ def supervise(
     record = with_prediction(record, prediction)
     hopeless = foresight.reason_not_to_launch(prediction, config.study) if foresight is not None else None
     if hopeless is not None:
+        record = replace(record, facts={**record.facts, LAUNCHED: "no"})
         record = remarks.remarked(record.ended(Outcome.OOM, hopeless), config, plain, facts["precision"])
         _close(row, record, folder)
         return record

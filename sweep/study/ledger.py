@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from sweep.errors import UserError
-from sweep.record import Record
+from sweep.record import LAUNCHED, Record
 
 
 class Ledger:
-    """By setting and seed, the runs whose result stands, and how often the others died of themselves.
+    """By setting and seed, the runs whose result stands, and how often the others died of themselves. `stands` is asked
+    of those that were out of memory without being launched.
 
     Raises:
         UserError: where a setting's name stood for something else when it was run. `digests` say what each stands for.
     """
 
-    def __init__(self, records: Iterable[Record] = (), digests: Mapping[str, str] | None = None):
+    def __init__(
+        self,
+        records: Iterable[Record] = (),
+        digests: Mapping[str, str] | None = None,
+        stands: Callable[[Record], bool] = lambda record: True,
+    ):
         self._done: dict[str, dict[int, Record]] = {}
         self._attempts: Counter[tuple[str, int]] = Counter()
         for record in records:
+            if record.facts.get(LAUNCHED) == "no" and not stands(record):
+                continue
             if record.outcome.final:
                 digest = record.facts.get("setting_digest")
                 if (digests or {}).get(record.setting, digest) != digest:

@@ -160,8 +160,19 @@ class TrainingRuns(Application):
             require_same_study(name, self._runs.study_conditions(parent), conditions[0])
         self._parent_id = parent.info.run_id
         digests = {setting.name: setting.digest for setting in known}
-        self._ledger = Ledger(self._runs.adopt(self._parent_id, trials.is_alive), digests)
+        self._ledger = Ledger(self._runs.adopt(self._parent_id, trials.is_alive), digests, self._still_too_large)
         self._runs.reopen_study(self._parent_id)
+
+    def _still_too_large(self, record: Record) -> bool:
+        """Whether a run that was not launched would not be launched now: with `study.force`, or a larger budget or
+        device, it is."""
+        from sweep.launch.task import supervised
+
+        plain = next((one.plain for one in self._settings.values() if one.name == record.setting), None)
+        if plain is None or not self.study.predict:
+            return plain is None
+        foresight = supervised.foresight()
+        return foresight.reason_not_to_launch(foresight.of(plain), self.study) is not None
 
     def attributes(self, params: Params) -> dict[str, Any]:
         return {"setting": self.setting_of(params).name}
