@@ -100,15 +100,24 @@ def settings(args: Any) -> tuple[list[tuple[str, Mapping[str, Any]]], str, bool]
 
 def _quickly(machine: Machine, before: Prediction) -> Any:
     """For what-if questions: the closed form where it answers, which takes no time and differs from the execution by
-    less than a change saves; else the execution. What the allocator holds beyond what it gave out is that of `before`.
+    less than a change saves; else the execution. What the allocator holds beyond what it gave out is that of `before`,
+    and so are loading and evaluation, of which the closed form knows nothing: where they decide, the run is executed.
     """
     held = (before.reserved_bytes or before.allocated_bytes * cards.RESERVED_PRIOR) / before.allocated_bytes
 
     def ask(config: Mapping[str, Any]) -> Prediction | Unpredictable:
         answer = predict_by_formula(config, machine)
-        if isinstance(answer, Unpredictable):
-            return predict([config], machine)[0]
-        return replace(answer, reserved_bytes=int(answer.allocated_bytes * held), relative_band=before.relative_band)
+        if isinstance(answer, Prediction):
+            answer = replace(
+                answer,
+                reserved_bytes=int(answer.allocated_bytes * held),
+                load_bytes=before.load_bytes,
+                eval_bytes=before.eval_bytes,
+                relative_band=before.relative_band,
+            )
+            if cards.deciding_phase(answer) == "train":
+                return answer
+        return predict([config], machine)[0]
 
     return ask
 

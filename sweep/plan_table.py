@@ -22,6 +22,7 @@ PARTS = {
     "loss": ("logits_and_loss",),
     "other": ("temporaries", "workspaces", "buffers_and_batch", "allocator_rounding"),
 }
+_DOES = {"load": "load", "eval": "evaluate"}  # phases that may need more than training
 _YES, _NO = "✓", "·"
 _WIDTH = 116
 
@@ -37,8 +38,8 @@ def text(
     failed = [(name, answer.reason) for name, answer in predicted if isinstance(answer, Unpredictable)]
     lines = []
     if rows:
-        head = ["setting", "peak", "in", *PARTS, *(f"{card.label} GB" for card in on_cards)]
-        head += ["smallest card"] if on_cards else []
+        head = ["setting", "peak", "in", *PARTS]
+        head += ["needs", *(f"{card.label} GB" for card in on_cards), "smallest card"] if on_cards else []
         lines += _aligned([head, *(_row(name, answer, on_cards) for name, answer in rows)])
         worst = max(rows, key=lambda row: row[1].allocated_bytes)
         total = sum(answer.allocated_bytes for _, answer in rows)
@@ -55,10 +56,14 @@ def text(
 def _row(name: str, answer: Prediction, on_cards: Sequence[Card]) -> list[str]:
     parts = [gib(sum(answer.breakdown.get(key, 0) for key in keys)) for keys in PARTS.values()]
     needed = cards.needed_bytes(answer)
+    row = [name, gib(answer.allocated_bytes), answer.peak_at, *parts]
+    if not on_cards:
+        return row
+    phase = cards.deciding_phase(answer)
     fits = [_YES if needed <= card.capacity_bytes else _NO for card in on_cards]
     smallest = cards.smallest(answer, on_cards)
-    last = [f"{smallest.label} GB ({smallest.name})" if smallest else "none"] if on_cards else []
-    return [name, gib(answer.allocated_bytes), answer.peak_at, *parts, *fits, *last]
+    last = f"{smallest.label} GB ({smallest.name})" if smallest else "none"
+    return [*row, gib(needed) + (f" to {_DOES[phase]}" if phase in _DOES else ""), *fits, last]
 
 
 def _notes(rows: Sequence[tuple[str, Prediction]], machine: Machine, fits: bool) -> list[str]:
@@ -70,7 +75,7 @@ def _notes(rows: Sequence[tuple[str, Prediction]], machine: Machine, fits: bool)
         lines = ["Peak: live tensor bytes of the training phase, on the CPU."]
     if fits:
         lines.append(
-            "Fits: what the allocator holds at most in any phase, the declared error, and "
+            "Needs: what the allocator holds at most in any phase, the declared error, and "
             f"{gib(cards.CONTEXT_BYTES)} for the CUDA context."
         )
     tiers = {"trace": "by executing the run on fake tensors", "formula": "by the closed form"}

@@ -71,6 +71,19 @@ def test_remedies_save_what_they_say_and_end_where_it_fits(tmp_path: Path):
     assert all(step.saved_bytes > 0 for step in steps)
 
 
+def test_where_evaluation_needs_most_it_is_made_smaller_first(tmp_path: Path):
+    """Evaluation grows with the number of answers at a time, here by 0.5 GiB for each, and training needs 10 GiB."""
+
+    def ask(config: Mapping[str, Any]) -> Prediction:
+        return predicted(reserved_bytes=10 * GIB, eval_bytes=int(config["train"]["eval_batch_size"] * 0.5 * GIB))
+
+    config = llama(tmp_path, "lora_r16", "train.eval_batch_size=64")
+    assert cards.deciding_phase(ask(config)) == "eval"
+    [step] = remedies(config, 24 * GIB, ask)
+    assert (step.change, step.saved_bytes) == ("train.eval_batch_size=16", 22 * GIB)  # from 32 to the 10 of training
+    assert "32.6 GiB to evaluate" in plan_table.text([("x", ask(config))], cards.NAMED, A100, corners=False)[1]
+
+
 def test_full_fine_tuning_is_led_to_a_quantised_base(tmp_path: Path):
     steps = remedies(llama(tmp_path, "fft"), 24 * GIB, lambda config: predict_by_formula(config, A100))
     assert steps[-1].change == "variant=qlora_r16"

@@ -38,12 +38,22 @@ NAMED = (
 )
 
 
+def held_bytes(prediction: Prediction) -> dict[str, float]:
+    """The most that the allocator holds in each phase, as far as it is known."""
+    train = prediction.reserved_bytes or prediction.allocated_bytes * RESERVED_PRIOR
+    return {"train": train, "load": prediction.load_bytes or 0, "eval": prediction.eval_bytes or 0}
+
+
+def deciding_phase(prediction: Prediction) -> str:
+    """The phase that needs most: not always training, since answers are generated many at a time."""
+    held = held_bytes(prediction)
+    return max(held, key=held.__getitem__)
+
+
 def needed_bytes(prediction: Prediction) -> int:
     """What a process needs of a card: the most that its allocator holds in any phase, the declared error on top, and
     the context."""
-    train = prediction.reserved_bytes or prediction.allocated_bytes * RESERVED_PRIOR
-    others = (prediction.load_bytes or 0, prediction.eval_bytes or 0)
-    return int(max(train, *others) * (1 + prediction.relative_band)) + CONTEXT_BYTES
+    return int(max(held_bytes(prediction).values()) * (1 + prediction.relative_band)) + CONTEXT_BYTES
 
 
 def smallest(prediction: Prediction, cards: Sequence[Card]) -> Card | None:

@@ -27,8 +27,8 @@ class Step:
 def remedies(config: Config, capacity_bytes: int, predict: Predict) -> list[Step]:
     """Changes that save something, one after another until it fits; all of them where it never does.
 
-    In the order of what they cost: time first, then the optimizer's precision, then the variant, and the length of
-    sequences last, since it changes what is learned from.
+    In the order of what they cost: time of evaluation, time of training, then the optimizer's precision, then the
+    variant, and the length of sequences last, since it changes what is learned from.
     """
     steps: list[Step] = []
     before = predict(config)
@@ -51,6 +51,14 @@ def remedies(config: Config, capacity_bytes: int, predict: Predict) -> list[Step
 
 def _changes(config: Config) -> Iterator[tuple[str, str, Callable[[Config], Config]]]:
     train, variant = config["train"], config["variant"]
+    at_once = train["eval_batch_size"]
+    for size in dict.fromkeys((at_once // 4, at_once // 16, 1)):
+        if 0 < size < at_once:
+            yield (
+                f"train.eval_batch_size={size}",
+                "fewer answers at a time: a slower evaluation, the same scores",
+                lambda c, size=size: _with(c, "train", eval_batch_size=size),
+            )
     if not train["activation_checkpointing"]:
         yield (
             "train.activation_checkpointing=true",
