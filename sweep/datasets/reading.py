@@ -87,10 +87,11 @@ def _jsonl(path: Path, _: Layout) -> Rows:
 def _json(path: Path, _: Layout) -> Rows:
     """A list of objects, also as the only list inside an object ({"version": …, "data": […]}), or one object per line
     under the wrong ending."""
+    text = read_text(path)
     try:
-        found: Any = json.loads(read_text(path))
+        found: Any = json.loads(text)
     except ValueError as error:
-        if read_text(path).lstrip().startswith("["):
+        if text.lstrip().startswith("["):
             raise UserError(f"{path}, line {getattr(error, 'lineno', 1)}: is not JSON: {error}") from error
         return _jsonl(path, Layout())
     if isinstance(found, dict):

@@ -109,7 +109,7 @@ class Tabular(Dataset):
             raise UserError(f"{table.source} is empty: it has no rows")
         templates = {role: name for role, name in self.columns.items() if name}
         for role, template in templates.items():
-            for name in template_fields(template) or [template]:
+            for name in _names(template):
                 if name not in table.columns and name.partition(".")[0] not in table.columns:
                     raise UserError(
                         f"task.data.columns.{role} = {template}: {table.source} has no column {name!r}; "

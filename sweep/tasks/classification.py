@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
-from sweep.datasets import Example, Splits
+from sweep.datasets import Splits
 from sweep.errors import UserError, alternatives
-from sweep.metrics import Answers
 from sweep.metrics.f1 import in_order
-from sweep.tasks import Evaluation
-from sweep.tasks.texts import TextTask, check_texts, row
+from sweep.tasks.texts import TextTask, check_texts
 
 if TYPE_CHECKING:
     import torch
@@ -85,26 +83,11 @@ class Classification(TextTask):
     def number(self, label: str) -> int:
         return self._bound().index(label)
 
-    def evaluate(
-        self,
-        model: torch.nn.Module,
-        tokenizer: PreTrainedTokenizerBase,
-        examples: Sequence[Example],
-        batch_size: int,
-        metered: Callable[[int], Any],
-        max_length: int | None = None,
-    ) -> Evaluation:
-        """The most probable label of each example. Rows hold its probability too, as `confidence`."""
+    def answers(self, model: torch.nn.Module, logits: torch.Tensor) -> tuple[list[str], dict[str, list[Any]]]:
+        """The most probable label of each example, with its probability as `confidence`."""
         labels = self.labels or [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
-        logits, truncated = self.logits(model, tokenizer, examples, batch_size, metered, max_length)
         best = logits.softmax(-1).max(-1)
-        predictions = [labels[label] for label in best.indices.tolist()]
-        rows = [
-            row(index, example, predictions[index], confidence=confidence)
-            for (index, example), confidence in zip(enumerate(examples), best.values.tolist(), strict=True)
-        ]
-        references = [example["label"] for example in examples]
-        return self.measured(Answers(references=references, predictions=predictions), rows, truncated)
+        return [labels[label] for label in best.indices.tolist()], {"confidence": best.values.tolist()}
 
     def without_data(self) -> Self:
         """Two labels: how many there are moves no byte that counts."""

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from sweep.datasets import Example, Splits
+from sweep.datasets import Splits
 from sweep.errors import UserError
-from sweep.metrics import Answers
-from sweep.tasks import Evaluation
-from sweep.tasks.texts import TextTask, check_texts, row
+from sweep.tasks.texts import TextTask, check_texts
 
 if TYPE_CHECKING:
     import torch
@@ -47,20 +45,8 @@ class Regression(TextTask):
     def number(self, label: str) -> float:
         return float(label)
 
-    def evaluate(
-        self,
-        model: torch.nn.Module,
-        tokenizer: PreTrainedTokenizerBase,
-        examples: Sequence[Example],
-        batch_size: int,
-        metered: Callable[[int], Any],
-        max_length: int | None = None,
-    ) -> Evaluation:
-        logits, truncated = self.logits(model, tokenizer, examples, batch_size, metered, max_length)
-        predictions = [f"{value:.9g}" for value in logits[:, 0].tolist()]  # every fp32 has a text of its own
-        rows = [row(index, example, predictions[index]) for index, example in enumerate(examples)]
-        references = [example["label"] for example in examples]
-        return self.measured(Answers(references=references, predictions=predictions), rows, truncated)
+    def answers(self, model: torch.nn.Module, logits: torch.Tensor) -> tuple[list[str], dict[str, list[Any]]]:
+        return [f"{value:.9g}" for value in logits[:, 0].tolist()], {}  # every fp32 has a text of its own
 
 
 def _is_number(text: str) -> bool:

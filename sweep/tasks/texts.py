@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from sweep.datasets import Example, Splits, without_role
 from sweep.errors import UserError
-from sweep.tasks import Encoded, Encodings, Task
+from sweep.metrics import Answers
+from sweep.tasks import Encoded, Encodings, Evaluation, Task
 from sweep.tasks.batching import by_length, mask, opened, padded, positions_of
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ class TextTask(Task):
     @abstractmethod
     def number(self, label: str) -> int | float:
         """What the head is to learn for a label."""
+
+    @abstractmethod
+    def answers(self, model: torch.nn.Module, logits: torch.Tensor) -> tuple[list[str], dict[str, list[Any]]]:
+        """What the head's outputs say, a row per example: predictions, and more columns of the per-example results."""
 
     def auto_class(self) -> type:
         from transformers import AutoModelForSequenceClassification
@@ -48,7 +53,31 @@ class TextTask(Task):
 
         return collate
 
-    def logits(
+    def evaluate(
+        self,
+        model: torch.nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        examples: Sequence[Example],
+        batch_size: int,
+        metered: Callable[[int], Any],
+        max_length: int | None = None,
+    ) -> Evaluation:
+        logits, truncated = self._logits(model, tokenizer, examples, batch_size, metered, max_length)
+        predictions, more = self.answers(model, logits)
+        references = [example["label"] for example in examples]
+        rows = [
+            {
+                "index": index,
+                **{role: example[role] for role in ("text", "text_pair") if role in example},
+                "reference": references[index],
+                "prediction": predictions[index],
+                **{name: values[index] for name, values in more.items()},
+            }
+            for index, example in enumerate(examples)
+        ]
+        return self.measured(Answers(references=references, predictions=predictions), rows, truncated)
+
+    def _logits(
         self,
         model: torch.nn.Module,
         tokenizer: PreTrainedTokenizerBase,
@@ -71,12 +100,6 @@ class TextTask(Task):
             for index, row in zip(indices, logits, strict=True):
                 found[index] = row
         return torch.stack(found), encoded.truncated
-
-
-def row(index: int, example: Example, prediction: str, **more: Any) -> dict[str, Any]:
-    """An example's line among the per-example results."""
-    texts = {role: example[role] for role in ("text", "text_pair") if role in example}
-    return {"index": index, **texts, "reference": example["label"], "prediction": prediction, **more}
 
 
 def check_texts(splits: Splits) -> dict[str, list[str]]:
