@@ -211,7 +211,7 @@ def _for_child(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _params(config: Mapping[str, Any]) -> dict[str, str]:
-    """The 20 to 30 that vary or matter. The whole config is an artifact."""
+    """The 20 to 35 that vary or matter. The whole config is an artifact."""
     flat = provenance.flatten(config)
     wanted = {k: v for k, v in flat.items() if any(k == p or k.startswith(f"{p}.") for p in _PARAMS)}
     return {key: value for key, value in wanted.items() if not key.endswith("_target_") and value != "None"}

@@ -18,6 +18,7 @@ from sweep.memory.prediction import OF_SEED, Machine, Prediction, Unpredictable
 from sweep.models import checks
 from sweep.models.folder import positions_in
 from sweep.report import Report
+from sweep.variants.lora import LoRA8bit
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -175,6 +176,8 @@ def trace_tier(config: RunConfig, found: Facts, machine: Machine, architecture: 
         assumptions["attention_kernel"] = ", ".join(sorted(traced.kernels)) or config.model.attention
     else:
         assumptions["device"] = "CPU: live tensor bytes"
+    if isinstance(config.variant, LoRA8bit):
+        assumptions["outliers"] = "none: which columns of an input bitsandbytes keeps in 16 bits depends on values"
     if config.train.compile:
         assumptions["compile"] = "not modelled: what the compiler fuses needs less"
     if config.train.devices_per_run > 1:
