@@ -184,8 +184,8 @@ class Words:
         score = f"{self._metric} {units.show_score(row.score, row.score_halfwidth)}"
         rival = ""
         if settlement.rival != row.setting:
-            rival = f" What makes it unsure is {settlement.rival}, which may be the true best."
-        seen = f"{score} is {abs(distance):.4f} {side} the bar: so little that chance can have put it there.{rival}"
+            rival = f" It was compared with {settlement.rival}, which may be the true best."
+        seen = f"{score} is {abs(distance):.4f} {side} the bar, which may be chance.{rival}"
         return Row(str(row.setting), seen, self._next_step(settlement))
 
     def _next_step(self, settlement: Settlement) -> str:

@@ -93,9 +93,9 @@ def new_figure(height_inches: float = 3.5) -> tuple[Figure, Axes]:
 
 
 def number(value: float, _: int | None = None) -> str:
-    """A tick for people: 24,000, and 3.2M from a million on."""
-    for size, unit in ((1e9, "B"), (1e6, "M")):
-        if abs(value) >= size:
+    """A tick for people: 8,000, 250k, 3.2M. Long numbers would run into each other."""
+    for least, size, unit in ((1e9, 1e9, "B"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
+        if abs(value) >= least:
             return f"{value / size:.10g}{unit}"
     return f"{value:,.10g}"
 
