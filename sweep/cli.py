@@ -24,8 +24,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from sweep import redact
-from sweep.composition import share_config_store
 from sweep.errors import ConfigError, Fault, UserError, alternatives, first_line
+from sweep.quick_hydra import quicken
 
 # What Hydra and OmegaConf raise while they compose: their own errors, and plain ones where an override is of a kind
 # that they did not expect (`model=0`).
@@ -48,7 +48,7 @@ def guarded(application: Callable[[], Any], conf: Path, config_name: str, examin
     Help, `--info` and completion are Hydra's own and are not checked; `--cfg` shows the config first, since its faults
     are found by looking at it.
     """
-    share_config_store()
+    quicken()
     args, _ = get_args_parser().parse_known_args()
     looks_only = args.help or args.hydra_help or args.info or args.shell_completion
     unchecked = looks_only or args.experimental_rerun
@@ -107,7 +107,7 @@ class Composer:
     """Hydra's own composition, with its own search path, without its launch."""
 
     def __init__(self, conf: Path, extra: str | None, config_name: str):
-        share_config_store()
+        quicken()
         self._config_name = config_name
         search_path = create_config_search_path(str(conf.absolute()))
         if extra is not None:

@@ -37,8 +37,8 @@ class ParetuneLauncher(Launcher):
         self.task_function = task_function
         self.config = config
 
-    def open(self, slots: int | None = None, devices_per_run: int = 1) -> Any:
-        """A pool that takes one job at a time; `slots` where there is no GPU and the launcher names no number;
+    def open(self, slots: int | None = None, devices_per_run: int = 1, with_configs: int | None = None) -> Any:
+        """A `JobPool`, which takes one job at a time; `slots` where there is no GPU and the launcher names no number;
         `devices_per_run` as the jobs' configs want it, unless the launcher names more."""
         from hydra.core.utils import configure_log, setup_globals
 
@@ -50,7 +50,8 @@ class ParetuneLauncher(Launcher):
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         devices_per_run = max(devices_per_run, self.options.get("devices_per_run") or 1)
         options = {**self.options, "slots": self.options.get("slots") or slots, "devices_per_run": devices_per_run}
-        return JobPool(Application(self.task_function, self.hydra_context, self.config), leases(**options))
+        application = Application(self.task_function, self.hydra_context, self.config)
+        return JobPool(application, leases(**options), with_configs)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         returned: dict[int, JobReturn] = {}

@@ -2,28 +2,31 @@
 
 The application's function, and the resolvers that it has registered, travel by cloudpickle, since they may live in a
 script. The fork server imports this module and nothing of training, and takes the application in as it starts: its jobs
-are forked with its modules imported and its config composed.
+are forked with its modules imported. It does a job in vain, too, so that the jobs find all that Hydra imports and fills
+as it begins one. Their configs are composed by the parent, who has the presets merged.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import cloudpickle
-from hydra.core.config_loader import ConfigLoader  # noqa: F401  imported once by the server
+from hydra._internal.callbacks import Callbacks
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.basecontainer import BaseContainer
 
-from sweep.composition import Compositions
+from sweep.quick_hydra import quicken
 from sweep.report import Report
 
 PACKED = "PARETUNE_APPLICATION"  # the file that the server finds its application in
@@ -41,7 +44,6 @@ class _Unpacked(NamedTuple):
     """An application as its jobs find it."""
 
     application: Application
-    compositions: Compositions
     resolvers: dict[str, object]
 
 
@@ -60,26 +62,33 @@ def _unpack(file: str) -> _Unpacked:
     sys.path[:], content = cloudpickle.loads(Path(file).read_bytes())
     application, state, resolvers = cloudpickle.loads(content)
     Singleton.set_state(state)
-    return _Unpacked(application, Compositions(application.context.config_loader, application.config), resolvers)
+    return _Unpacked(application, resolvers)
 
 
-def run(file: str, overrides: Sequence[str], number: int, report: Report) -> bytes:
-    """Run one job as Hydra's own launchers do: its folder, its logging, its environment, its callbacks.
+def run(file: str, composed: bytes, with_configs: bool, report: Report) -> bytes:
+    """Run one job as Hydra's own launchers do: its folder, its logging, its environment, its callbacks. `composed` is
+    its config, pickled.
 
-    Returns its JobReturn, pickled: what the application returned, or raised.
+    Returns its JobReturn, pickled: what the application returned, or raised, and if wished its configs.
     """
-    application, compositions, resolvers = _taken_in.get(file) or _unpack(file)
+    application, resolvers = _taken_in.get(file) or _unpack(file)
     setup_globals()
     BaseContainer._resolvers.update(resolvers)
-    composed = numbered(compositions.of(overrides), number)
-    returned = run_job(
+    returned = _run_job(application, cloudpickle.loads(composed))
+    if not with_configs:
+        returned.cfg = returned.hydra_cfg = None
+    return cloudpickle.dumps(returned)
+
+
+def _run_job(application: Application, composed: DictConfig, configure_logging: bool = True) -> JobReturn:
+    return run_job(
         hydra_context=application.context,
         task_function=application.task_function,
         config=composed,
         job_dir_key="hydra.sweep.dir",
         job_subdir_key="hydra.sweep.subdir",
+        configure_logging=configure_logging,
     )
-    return cloudpickle.dumps(returned)
 
 
 def numbered(composed: DictConfig, number: int) -> DictConfig:
@@ -111,12 +120,28 @@ _taken_in: dict[str, _Unpacked] = {}
 
 
 def _take_in(file: str) -> None:
-    """In the fork server: what cannot be unpacked or composed here fails in the jobs, where it is told. A job's config
-    is composed and written once in vain, so that Hydra's parser and YAML's tables are there."""
+    """In the fork server: what cannot be unpacked or composed here fails in the jobs, where it is told."""
+    quicken()
     with suppress(Exception, SystemExit):
-        unpacked = _unpack(file)
-        OmegaConf.to_yaml(unpacked.compositions.of(["+rehearsal=0.5"]))
-        _taken_in[file] = unpacked
+        _taken_in[file] = unpacked = _unpack(file)
+        _rehearse(unpacked)
+
+
+def _rehearse(unpacked: _Unpacked) -> None:
+    """Do a job of nothing, in a folder of its own and without callbacks."""
+    importlib.import_module("hydra._internal.logging_config")  # what Hydra imports as it begins a job
+    setup_globals()
+    BaseContainer._resolvers.update(unpacked.resolvers)
+    context = HydraContext(unpacked.application.context.config_loader, Callbacks())
+    composed = cloudpickle.loads(cloudpickle.dumps(unpacked.application.config))
+    OmegaConf.set_readonly(composed.hydra, False)
+    with tempfile.TemporaryDirectory(prefix="paretune-rehearsal-") as folder:
+        numbered(composed, 0).hydra.sweep.dir = folder
+        cloudpickle.dumps(_run_job(Application(_nothing, context, composed), composed, configure_logging=False))
+
+
+def _nothing(config: DictConfig) -> None:
+    OmegaConf.to_container(HydraConfig.get().job_logging, resolve=True)
 
 
 if PACKED in os.environ:

@@ -23,6 +23,7 @@ from sweep.launch.child import Call, Event
 
 log = logging.getLogger(__name__)
 HEAVY = "sweep.launch.preload"
+_AHEAD_SECONDS = 0.03  # into a call, when it has begun its work: the next one's process is forked no earlier
 _method = "forkserver"
 _preload = HEAVY
 _running: set[Any] = set()
@@ -144,12 +145,13 @@ def call(
     log_file: Path | None = None,
     env: Mapping[str, str] | None = None,
     on_event: Callable[[Event], Any] = lambda event: None,
+    on_answer: Callable[[Any], None] = lambda answer: None,
 ) -> Any:
     """Call `target` ("module:function") in a process of its own, as `function(*args, report)`, and return its value.
 
     Its output goes to `log_file`. `env` is set before anything of CUDA is looked at. The child ends with its parent,
-    however that dies. What `on_event` returns goes back to the child where the event is a question. Several threads may
-    call at once.
+    however that dies. What `on_event` returns goes back to the child where the event is a question. `on_answer` gets
+    the value while the process is still leaving. Several threads may call at once.
 
     Raises:
         ChildFailed: the function raised.
@@ -163,8 +165,9 @@ def call(
         worker = _next_worker()
         try:
             _send(worker, wanted)
-            _fork_ahead()
             answer = _listen(worker, on_event)
+            if answer is not None and answer[0] == "returned":
+                on_answer(answer[1])
         except BaseException:
             worker.process.kill()
             raise
@@ -238,6 +241,8 @@ def _send(worker: _Worker, wanted: Call) -> None:
 def _listen(worker: _Worker, on_event: Callable[[Event], Any]) -> tuple[str, Any] | None:
     """Pass events on until the answer comes, or the process is gone without one."""
     process, receiver = worker.process, worker.connection
+    if not connection.wait([receiver, process.sentinel], _AHEAD_SECONDS):
+        _fork_ahead()
     while True:
         ready = connection.wait([receiver, process.sentinel])
         if receiver not in ready:

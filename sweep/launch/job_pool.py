@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 from collections import Counter
@@ -9,15 +10,19 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
+import cloudpickle
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
 from omegaconf import open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
 from sweep.composition import Compositions
 from sweep.launch import hydra_job, isolation
 from sweep.launch.devices import Lease
 from sweep.launch.hydra_job import Application
-from sweep.launch.pool import Finished, Pool
+from sweep.launch.pool import Answered, Finished, Pool
+from sweep.quick_hydra import quicken
 
 log = logging.getLogger(__name__)
 
@@ -26,14 +31,16 @@ class JobPool:
     """Jobs in processes of their own, one per lease at a time.
 
     An application whose function has a `supervised` method is called through it, in a thread of this process: it puts
-    what is worth isolating into a process itself. Any other runs in a process as a whole.
+    what is worth isolating into a process itself. Any other runs in a process as a whole. What jobs return has their
+    configs, or that of the first `with_configs` has.
     """
 
-    def __init__(self, application: Application, leases: Sequence[Lease]):
+    def __init__(self, application: Application, leases: Sequence[Lease], with_configs: int | None = None):
+        quicken()
         self._application = application
         self._supervised = getattr(application.task_function, "supervised", None)
-        if self._supervised:
-            self._compositions = Compositions(application.context.config_loader, application.config)
+        self._compositions = Compositions(application.context.config_loader, application.config)
+        self._with_configs = itertools.count() if with_configs is None else iter(range(with_configs))
         self.places = ", ".join(
             f"{lease} × {count}" if count > 1 else str(lease) for lease, count in Counter(leases).items()
         )
@@ -53,9 +60,17 @@ class JobPool:
         """Start a job on the next free lease."""
         overrides = list(overrides)
         if self._supervised:
-            self.pool.submit(tag, lambda lease: self._supervise(overrides, number, lease))
-        else:
-            self.pool.submit(tag, lambda lease: self._isolate(overrides, number, lease))
+            self.pool.submit(tag, lambda lease, answered: self._supervise(overrides, number, lease))
+            return
+        try:
+            composed = cloudpickle.dumps(hydra_job.numbered(self._compositions.of(overrides), number))
+        except (HydraException, OmegaConfBaseException) as error:
+            failed = _failed(overrides, error)
+            self.pool.submit(tag, lambda lease, answered: failed)
+            return
+        with_configs = next(self._with_configs, None) is not None
+        arguments = (self._packed, composed, with_configs)
+        self.pool.submit(tag, lambda lease, answered: self._isolate(overrides, arguments, lease, answered))
 
     def wait(self, timeout: float | None = None) -> list[Finished]:
         """Jobs that have ended; the value of each is a JobReturn."""
@@ -71,12 +86,15 @@ class JobPool:
     def __exit__(self, *exception: Any) -> None:
         self._open.__exit__(*exception)
 
-    def _isolate(self, overrides: list[str], number: int, lease: Lease) -> JobReturn:
+    @staticmethod
+    def _isolate(overrides: list[str], arguments: tuple[Any, ...], lease: Lease, answered: Answered) -> Any:
+        target = f"{hydra_job.__name__}:run"
         try:
-            answer = isolation.call(f"{hydra_job.__name__}:run", self._packed, overrides, number, env=lease.env)
+            return isolation.call(
+                target, *arguments, env=lease.env, on_answer=lambda answer: answered(hydra_job.load(answer))
+            )
         except (isolation.ChildFailed, isolation.ChildKilled) as error:
-            return JobReturn(overrides=overrides, status=JobStatus.FAILED, _return_value=error)
-        return hydra_job.load(answer)
+            return _failed(overrides, error)
 
     def _supervise(self, overrides: list[str], number: int, lease: Lease) -> JobReturn:
         context, task_function = self._application.context, self._application.task_function
@@ -98,3 +116,7 @@ class JobPool:
         with self._composing:
             context.callbacks.on_job_end(config=composed, job_return=returned)
         return returned
+
+
+def _failed(overrides: list[str], error: Exception) -> JobReturn:
+    return JobReturn(overrides=overrides, status=JobStatus.FAILED, _return_value=error)

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 from sweep.launch import isolation
 from sweep.launch.devices import Lease
 
+Answered = Callable[[Any], None]
+
 
 class Finished(NamedTuple):
     """A piece of work that has ended: what it was submitted as, and what it returned or raised."""
@@ -22,7 +24,8 @@ class Finished(NamedTuple):
 
 
 class Pool:
-    """A thread per lease. The work itself goes on in processes, which the threads wait for.
+    """A thread per lease. The work itself goes on in processes, which the threads wait for. What a process has answered
+    is known at once, while its lease is taken until it has left.
 
     Leaving the `with` block by an exception (Ctrl-C too) ends all processes; a second Ctrl-C leaves without waiting for
     their rows.
@@ -33,7 +36,7 @@ class Pool:
         for lease in leases:
             self._leases.put(lease)
         self._size = len(leases)
-        self._executor = ThreadPoolExecutor(max_workers=len(leases), thread_name_prefix="run")
+        self._executor = ThreadPoolExecutor(max_workers=2 * len(leases), thread_name_prefix="run")
         self._running: dict[Future[Any], Any] = {}
         self._following = isolation.following_calls(len(leases))
 
@@ -46,17 +49,25 @@ class Pool:
     def running(self) -> int:
         return len(self._running)
 
-    def submit(self, tag: Any, work: Callable[[Lease], Any]) -> None:
-        """Start `work(lease)` on the next free lease."""
+    def submit(self, tag: Any, work: Callable[[Lease, Answered], Any]) -> None:
+        """Start `work(lease, answered)` on the next free lease. Its value is what it returns, or what it has called
+        `answered` with before."""
+        answer: Future[Any] = Future()
 
-        def leased() -> Any:
+        def leased() -> None:
             lease = self._leases.get()
             try:
-                return work(lease)
+                value = work(lease, answer.set_result)
+                if not answer.done():
+                    answer.set_result(value)
+            except BaseException as error:  # noqa: BLE001  it belongs to whoever waits
+                if not answer.done():
+                    answer.set_exception(error)
             finally:
                 self._leases.put(lease)
 
-        self._running[self._executor.submit(leased)] = tag
+        self._running[answer] = tag
+        self._executor.submit(leased)
 
     def wait(self, timeout: float | None = None) -> list[Finished]:
         """What has ended since the last call; waits for one at least, `timeout` seconds at most."""

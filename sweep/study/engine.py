@@ -36,7 +36,7 @@ from sweep.study.trials import STORAGE_FAILS, Trials
 log = logging.getLogger(__name__)
 SMALL = 256  # settings: a finite space up to this size is exhausted, where no number of trials is asked for
 DEFAULT_TRIALS = 20
-WITH_CONFIGS = 100  # jobs whose configs are in what `sweep` returns: 0.1 MB each
+WITH_CONFIGS = 20  # jobs whose configs are in what `sweep` returns: 0.1 MB and 5 ms each
 
 
 class Engine:
@@ -229,7 +229,7 @@ class Engine:
             hydra_context=self._context, task_function=self._task_function, config=self._config
         )
         if hasattr(launcher, "open"):
-            return launcher.open(slots=self._n_jobs, devices_per_run=app.devices_per_run)
+            return launcher.open(self._n_jobs, app.devices_per_run, WITH_CONFIGS)
         if self._options.get("pruner"):
             raise UserError(
                 "hydra.sweeper.pruner needs runs that can be asked while they go on, and hydra/launcher="

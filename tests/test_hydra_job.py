@@ -1,0 +1,80 @@
+"""What the fork server does once, so that no job has to."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+from hydra import initialize_config_dir
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from sweep.launch import hydra_job
+
+pytestmark = pytest.mark.usefixtures("hydra_by_default")
+CONFIG = """
+defaults: [_self_]
+hydra:
+  job:
+    chdir: true
+    env_set: {REHEARSED: 'yes'}
+x: 1
+y: ${mine:${x}}
+"""
+
+
+def application_in(folder: Path, function) -> hydra_job.Application:
+    (folder / "config.yaml").write_text(CONFIG)
+    with initialize_config_dir(str(folder), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        overrides = [f"hydra.sweep.dir={folder}/out"]
+        config = loader.load_configuration("config", overrides, RunMode.MULTIRUN)
+    return hydra_job.Application(function, HydraContext(loader, Callbacks()), config)
+
+
+def test_a_rehearsal_runs_nothing_of_the_application_and_leaves_nothing_behind(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    (tmp_path / "tmp").mkdir()
+    steps: list[str] = []
+
+    class Told(Callbacks):
+        def on_job_start(self, config: DictConfig, **kwargs) -> None:
+            steps.append("callback")
+
+    application = application_in(tmp_path, lambda config: steps.append("function"))
+    application = application._replace(context=HydraContext(application.context.config_loader, Told()))
+    rehearsed = []
+    nothing = hydra_job._nothing
+    monkeypatch.setattr(
+        hydra_job, "_nothing", lambda config: rehearsed.append((os.environ["REHEARSED"], config.y, nothing(config)))
+    )
+    before = OmegaConf.to_yaml(application.config), os.getcwd(), dict(os.environ), list(logging.root.handlers)
+    try:
+        hydra_job._rehearse(hydra_job._Unpacked(application, {"mine": resolver()}))
+        assert rehearsed == [("yes", "1!", None)]  # it is a job as others are
+        assert steps == []
+        assert before == (
+            OmegaConf.to_yaml(application.config),
+            os.getcwd(),
+            dict(os.environ),
+            list(logging.root.handlers),
+        )
+        assert HydraConfig.instance().cfg is None
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "tmp"]
+        assert list((tmp_path / "tmp").iterdir()) == []
+    finally:
+        OmegaConf.clear_resolver("mine")
+
+
+def resolver():
+    """A resolver as OmegaConf keeps it."""
+    OmegaConf.register_new_resolver("mine", lambda x: f"{x}!", replace=True)
+    from omegaconf.basecontainer import BaseContainer
+
+    return BaseContainer._resolvers["mine"]
