@@ -54,6 +54,7 @@ def test_a_rehearsal_runs_nothing_of_the_application_and_leaves_nothing_behind(t
     monkeypatch.setattr(
         hydra_job, "_nothing", lambda config: rehearsed.append((os.environ["REHEARSED"], config.y, nothing(config)))
     )
+    composed_before = HydraConfig.instance().cfg
     before = OmegaConf.to_yaml(application.config), os.getcwd(), dict(os.environ), list(logging.root.handlers)
     try:
         hydra_job._rehearse(hydra_job._Unpacked(application, {"mine": resolver()}))
@@ -65,7 +66,7 @@ def test_a_rehearsal_runs_nothing_of_the_application_and_leaves_nothing_behind(t
             dict(os.environ),
             list(logging.root.handlers),
         )
-        assert HydraConfig.instance().cfg is None
+        assert HydraConfig.instance().cfg is composed_before
         assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "tmp"]
         assert list((tmp_path / "tmp").iterdir()) == []
     finally:

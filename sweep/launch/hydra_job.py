@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import pickle
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -97,6 +98,15 @@ def numbered(composed: DictConfig, number: int) -> DictConfig:
         composed.hydra.job.id = number
         composed.hydra.job.num = number
     return composed
+
+
+def dump(composed: DictConfig) -> bytes:
+    """A config for `run`: by cloudpickle where it holds classes of the script itself, which is slower."""
+    with suppress(pickle.PicklingError, AttributeError, TypeError):
+        pickled = pickle.dumps(composed)
+        if b"__main__" not in pickled:
+            return pickled
+    return cloudpickle.dumps(composed)
 
 
 def load(answer: bytes) -> JobReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import logging
 import threading
@@ -10,7 +11,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
-import cloudpickle
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
@@ -63,7 +63,7 @@ class JobPool:
             self.pool.submit(tag, lambda lease, answered: self._supervise(overrides, number, lease))
             return
         try:
-            composed = cloudpickle.dumps(hydra_job.numbered(self._compositions.of(overrides), number))
+            composed = hydra_job.dump(hydra_job.numbered(self._compositions.of(overrides), number))
         except (HydraException, OmegaConfBaseException) as error:
             failed = _failed(overrides, error)
             self.pool.submit(tag, lambda lease, answered: failed)
@@ -80,6 +80,8 @@ class JobPool:
         if not self._supervised:
             self._packed = self._open.enter_context(hydra_job.packed(self._application))
             isolation.warm_up(hydra_job.__name__, {hydra_job.PACKED: self._packed})
+        gc.freeze()  # what was imported is not looked through again between one job and the next
+        self._open.callback(gc.unfreeze)
         self._open.enter_context(self.pool)
         return self
 
