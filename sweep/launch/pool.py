@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from queue import SimpleQueue
@@ -91,5 +92,6 @@ class Pool:
                 isolation.stop_all()
             self._executor.shutdown(wait=True, cancel_futures=kind is not None)
             self._following.__exit__(None, None, None)
-        except KeyboardInterrupt:
-            os._exit(130)  # asked twice: at once. Rows say `killed` from their beginning
+        except KeyboardInterrupt:  # asked twice: at once. Rows say `killed` from their beginning
+            print("\nInterrupted twice: ended at once. The same command goes on.", file=sys.stderr, flush=True)
+            os._exit(130)
