@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,33 @@ hydra:
     env_set: {REHEARSED: 'yes'}
 x: 1
 y: ${mine:${x}}
+"""
+
+SCRIPT = """
+from dataclasses import dataclass
+from enum import Enum
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+class Kind(Enum):
+    A = 1
+    B = 2
+
+@dataclass
+class Conf:
+    kind: Kind = Kind.A
+
+ConfigStore.instance().store(name="conf", node=Conf)
+
+@hydra.main(version_base="1.3", config_path=None, config_name="conf")
+def job(cfg):
+    assert OmegaConf.get_type(cfg) is Conf
+    assert isinstance(OmegaConf.to_object(cfg), Conf)
+    return 1.0 if cfg.kind is Kind.A else 2.0
+
+job()
 """
 
 
@@ -71,6 +100,15 @@ def test_a_rehearsal_runs_nothing_of_the_application_and_leaves_nothing_behind(t
         assert list((tmp_path / "tmp").iterdir()) == []
     finally:
         OmegaConf.clear_resolver("mine")
+
+
+def test_a_script_s_own_classes_are_the_same_in_its_jobs(tmp_path: Path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    options = ["hydra/sweeper=paretune", "hydra/launcher=paretune", "hydra.sweeper.direction=maximize"]
+    command = [sys.executable, "script.py", "-m", *options, "hydra.sweep.dir=out", "kind=A,B"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "best_value: 2.0" in (tmp_path / "out" / "optimization_results.yaml").read_text()
 
 
 def resolver():

@@ -130,7 +130,8 @@ _taken_in: dict[str, _Unpacked] = {}
 
 
 def _take_in(file: str) -> None:
-    """In the fork server: what cannot be unpacked or composed here fails in the jobs, where it is told."""
+    """In the fork server: what cannot be unpacked here fails in the jobs, where it is told. Where only the rehearsal
+    fails, they begin more slowly."""
     quicken()
     with suppress(Exception, SystemExit):
         _taken_in[file] = unpacked = _unpack(file)

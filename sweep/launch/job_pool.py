@@ -31,8 +31,8 @@ class JobPool:
     """Jobs in processes of their own, one per lease at a time.
 
     An application whose function has a `supervised` method is called through it, in a thread of this process: it puts
-    what is worth isolating into a process itself. Any other runs in a process as a whole. What jobs return has their
-    configs, or that of the first `with_configs` has.
+    what is worth isolating into a process itself. Any other runs in a process as a whole. What jobs return holds
+    their configs, or only that of the first `with_configs` does.
     """
 
     def __init__(self, application: Application, leases: Sequence[Lease], with_configs: int | None = None):

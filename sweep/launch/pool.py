@@ -43,7 +43,7 @@ class Pool:
 
     @property
     def free(self) -> int:
-        """How many more pieces could start now."""
+        """How many more pieces may be submitted now: each starts once the process before it on its lease has left."""
         return self._size - len(self._running)
 
     @property
