@@ -8,20 +8,20 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from sweep import cli, preflight
-from sweep.errors import Fault, UserError, alternatives
-
-CONF = Path(__file__).resolve().parent.parent / "conf"
+from sweep.cli import app
+from sweep.core import preflight
+from sweep.core.errors import Fault, UserError, alternatives
+from sweep.core.paths import CONF
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="analysis")
 def application(composed: DictConfig) -> None:
-    from analysis.answer import answer
+    from analysis.pipeline import answer
 
     try:
         print(answer(OmegaConf.to_container(composed, resolve=True)))
     except UserError as error:
-        cli.stop(error)
+        app.stop(error)
 
 
 KNOWN = (
@@ -93,7 +93,7 @@ def _is_distance(margin: object) -> bool:
 
 
 def main() -> None:
-    cli.guarded(application, CONF, "analysis", examine)
+    app.guarded(application, CONF, "analysis", examine)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from sweep.errors import UserError
+from sweep.core.errors import UserError
 
 _START_SECONDS = 90.0
 
@@ -75,8 +75,8 @@ def _interrupted(*_: object) -> None:
 
 def links(uri: str, experiment: str, base: str) -> list[str]:
     """What to open: the latest study's view and its answer."""
-    from analysis import mlflow_view
-    from analysis.load import Store
+    from analysis.loading.mlflow_store import Store
+    from analysis.reporting import mlflow_view
 
     opened = Store(uri, experiment)
     latest = opened.latest()

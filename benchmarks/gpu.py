@@ -24,10 +24,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.memory_cpu import VARIANTS, Cell, run_config
-from benchmarks.memory_speed import LLAMA_3_8B
+from benchmarks.memory.cpu import VARIANTS, Cell, run_config
+from benchmarks.memory.speed import LLAMA_3_8B
 from benchmarks.results import save
-from sweep.launch import isolation
+from sweep.processes import isolated_call
 
 TINY = {**LLAMA_3_8B, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
         "intermediate_size": 128, "vocab_size": 512}  # fmt: skip
@@ -67,16 +67,16 @@ def cells(variant: str, folder: str, setup: Setup, report: object = None) -> dic
 
     import torch
 
-    from sweep import precision
-    from sweep.memory import facts
+    from sweep.memory import workload
     from sweep.meters import memory_meter
+    from sweep.runtime import precision
 
     config = run_config(Cell("llama", variant, "bf16", False), folder)
     if variant == "qlora_r16":
         config = replace(config, variant=replace(config.variant, paged_optimizer=True))
     tokens = max(length for _, length in setup.shapes)
     config = replace(config, train=replace(config.train, precision="bf16", max_steps=STEPS, max_length=tokens))
-    task = facts.declared(config, length=tokens, padded=False).task
+    task = workload.declared(config, length=tokens, padded=False).task
     meter = memory_meter(setup.device)
     started = time.perf_counter()
     with meter.phase("load"), meter.window():
@@ -100,18 +100,18 @@ def cells(variant: str, folder: str, setup: Setup, report: object = None) -> dic
 
 
 def _cell(config: Any, model: Any, length: int, device: str) -> dict[str, Any]:
-    from sweep import training
-    from sweep.memory import facts
+    from sweep.memory import workload
     from sweep.meters import memory_meter
     from sweep.meters.energy import EnergyMeter
-    from sweep.oom import is_out_of_memory
+    from sweep.runtime.out_of_memory import is_out_of_memory
+    from sweep.training.fit import fit
 
-    found = facts.declared(config, length=length, padded=False)
+    found = workload.declared(config, length=length, padded=False)
     meter, energy, row = memory_meter(device), EnergyMeter(), {"outcome": "ok"}
     try:
         with meter.phase("train"), energy:
             meter.watch(model)
-            fit = training.fit(
+            fitted = fit(
                 model,
                 list(found.rows) * STEPS,
                 found.task.collator(found.tokenizer),
@@ -121,7 +121,11 @@ def _cell(config: Any, model: Any, length: int, device: str) -> dict[str, Any]:
                 optimizer=config.variant.optimizer(device),
                 meter=meter,
             )
-        row |= {"tokens_per_second": fit.tokens_per_second, "loss": fit.loss, "train_seconds": fit.train_seconds}
+        row |= {
+            "tokens_per_second": fitted.tokens_per_second,
+            "loss": fitted.loss,
+            "train_seconds": fitted.train_seconds,
+        }
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -149,9 +153,9 @@ def seen(report: object = None) -> dict[str, Any]:
 
 def fork_server() -> dict[str, Any]:
     started = time.perf_counter()
-    child = isolation.call("benchmarks.gpu:seen", env={"CUDA_VISIBLE_DEVICES": "0"})
+    child = isolated_call.call("benchmarks.gpu:seen", env={"CUDA_VISIBLE_DEVICES": "0"})
     seconds = time.perf_counter() - started
-    return {**child, "start_seconds": seconds, "server_never_initialised_cuda": isolation._method == "forkserver"}
+    return {**child, "start_seconds": seconds, "server_never_initialised_cuda": isolated_call._method == "forkserver"}
 
 
 def study(folder: Path, model: Path, *overrides: str, name: str) -> list[dict[str, Any]]:
@@ -185,15 +189,15 @@ def main() -> None:
     figures: dict[str, Any] = {"fork_server": first}
     with tempfile.TemporaryDirectory(prefix="paretune-gpu-") as scratch:
         folder = Path(scratch)
-        isolation.call("benchmarks.gpu:save_model", shape, f"{folder}/large", setup.device)
-        isolation.call("benchmarks.gpu:save_model", setup.small, f"{folder}/small", setup.device)
+        isolated_call.call("benchmarks.gpu:save_model", shape, f"{folder}/large", setup.device)
+        isolated_call.call("benchmarks.gpu:save_model", setup.small, f"{folder}/small", setup.device)
         for variant in VARIANTS:
             log_file = folder / f"{variant}.txt"
             try:
-                figures[variant] = isolation.call(
+                figures[variant] = isolated_call.call(
                     "benchmarks.gpu:cells", variant, f"{folder}/large", setup, log_file=log_file
                 )
-            except (isolation.ChildFailed, isolation.ChildKilled) as error:
+            except (isolated_call.ChildFailed, isolated_call.ChildKilled) as error:
                 figures[variant] = {"outcome": f"failed: {error}"}
             print(log_file.read_text()[-3000:], flush=True)
         sizes = "1,4" if dry else f"{BEYOND_ANY_CARD},1"  # the study goes on after the first
@@ -207,7 +211,7 @@ def main() -> None:
 
 
 def _gpus() -> int:
-    return len(isolation.call("benchmarks.gpu:seen")["devices"])
+    return len(isolated_call.call("benchmarks.gpu:seen")["devices"])
 
 
 if __name__ == "__main__":

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Iterator
-from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from sweep import cli, preflight
-from sweep.config import Tracking
-from sweep.errors import Fault, UserError
+from sweep.cli import app
+from sweep.core import preflight
+from sweep.core.errors import Fault, UserError
+from sweep.core.paths import CONF
+from sweep.tracking.options import Tracking
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
 DTYPES = ("auto", "fp32", "bf16", "fp16")
 
 
@@ -23,11 +23,11 @@ def application(composed: DictConfig) -> None:
     try:
         from sweep.launch import preload  # noqa: F401  quiet libraries, weights loaded by one thread
 
-        from sweep.deployment import exporting  # isort: skip
+        from sweep.deployment import exporter  # isort: skip
 
-        print(exporting.summary(exporting.export(options, Tracking(**options["tracking"]))))
+        print(exporter.summary(exporter.export(options, Tracking(**options["tracking"]))))
     except UserError as error:
-        cli.stop(error)
+        app.stop(error)
 
 
 def examine(composed: DictConfig, multirun: bool) -> Iterator[Fault]:
@@ -50,7 +50,7 @@ def examine(composed: DictConfig, multirun: bool) -> Iterator[Fault]:
 
 
 def main() -> None:
-    cli.guarded(application, CONF, "export", examine)
+    app.guarded(application, CONF, "export", examine)
 
 
 if __name__ == "__main__":

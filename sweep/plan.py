@@ -13,23 +13,25 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra._internal.callbacks import Callbacks
-from hydra._internal.utils import get_args_parser
-from hydra.types import HydraContext
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sweep import cli, plan_table, redact
-from sweep.__main__ import CONF, examine, task
-from sweep.config import plain_config
-from sweep.errors import ConfigError, Fault, UserError, alternatives, first_line
-from sweep.memory import Machine, Prediction, Unpredictable, cards, predict
-from sweep.memory.formula import predict_by_formula
+from sweep.cli import app, plan_table, validation
+from sweep.cli.validation import examine
+from sweep.config.schema import plain_config
+from sweep.core import redaction
+from sweep.core.errors import ConfigError, Fault, UserError, alternatives, first_line
+from sweep.core.paths import CONF
+from sweep.core.setting import setting_name, varied_keys
+from sweep.hydra_compat import composer
+from sweep.hydra_compat.composer import Composer
+from sweep.launch.hydra_task import task
+from sweep.memory import Machine, Prediction, Unpredictable, gpu_catalog, predict
+from sweep.memory.closed_form.estimate import predict_by_formula
 from sweep.memory.remedies import Step, remedies
-from sweep.study.setting import setting_name, varied_keys
 
 if TYPE_CHECKING:
-    from sweep.memory.cards import Card
+    from sweep.memory.gpu_catalog import Card
 
 PREFIX = "plan."
 DEFAULT_CAPABILITY = (8, 0)
@@ -45,7 +47,7 @@ Options, with their defaults:
 
 
 def main() -> None:
-    args, _ = get_args_parser().parse_known_args()
+    args = composer.command_line()
     if args.help:
         print(HELP + (CONF / "plan.yaml").read_text())
         return
@@ -53,33 +55,37 @@ def main() -> None:
     args.overrides = [text for text in args.overrides if not text.startswith(PREFIX)]
     try:
         options = _options(own)
-        cli.check(CONF, args, "config", examine)
+        validation.check(CONF, args, "config", examine)
         print(plan(args, options))
     except UserError as error:
-        cli.stop(error)
+        app.stop(error)
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
-        raise SystemExit(cli.INTERRUPTED) from None
+        raise SystemExit(app.INTERRUPTED) from None
 
 
 def plan(args: Any, options: Mapping[str, Any]) -> str:
     """The table and the words around it; the files are written."""
     found, study, corners = settings(args)
-    here = cards.present()
+    here = gpu_catalog.present()
     machine = _machine(options, here)
-    on_cards = [*cards.NAMED, *(card for card, _ in here)] if machine.kind == "cuda" else []
+    on_cards = [*gpu_catalog.NAMED, *(card for card, _ in here)] if machine.kind == "cuda" else []
     answers = predict([plain for _, plain in found], machine)
     predicted = [(name, answer) for (name, _), answer in zip(found, answers, strict=True)]
     target = _target(options, here) if on_cards else None
     steps: dict[str, list[Step]] = {}
     for (name, plain), answer in zip(found, answers, strict=True):
-        if target is not None and isinstance(answer, Prediction) and cards.needed_bytes(answer) > target.capacity_bytes:
+        if (
+            target is not None
+            and isinstance(answer, Prediction)
+            and gpu_catalog.needed_bytes(answer) > target.capacity_bytes
+        ):
             steps[name] = remedies(plain, target.capacity_bytes, _quickly(machine, answer))
     lines = plan_table.text(predicted, on_cards, machine, corners)
     lines += plan_table.remedy_lines(steps, target) if target is not None else []
     folder = Path(str(options["out"]).replace("${study}", study))
     lines += _write(folder, study, machine, predicted, steps, on_cards, as_json=bool(options["json"]))
-    return redact.text("\n".join(lines))
+    return redaction.text("\n".join(lines))
 
 
 def settings(args: Any) -> tuple[list[tuple[str, Mapping[str, Any]]], str, bool]:
@@ -87,13 +93,13 @@ def settings(args: Any) -> tuple[list[tuple[str, Mapping[str, Any]]], str, bool]
     are the corners of a space that would be searched."""
     from sweep.study.engine import Engine
 
-    with cli.Composer(CONF, args.config_dir, args.config_name or "config") as composer:
-        config = composer.compose(args.overrides, multirun=bool(args.multirun))
+    with Composer(CONF, args.config_dir, args.config_name or "config") as composing:
+        config = composing.compose(args.overrides, multirun=bool(args.multirun))
         if not args.multirun:
             plain = plain_config(config)
             return [(setting_name(plain, varied_keys(args.overrides)), plain)], str(plain["study"]["name"]), False
         options = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
-        context = HydraContext(config_loader=composer.loader, callbacks=Callbacks())
+        context = composing.context
         composed, corners = Engine(context, task, config, options).settings(args.overrides)
     return [(one.name, one.plain) for one in composed], str(composed[0].plain["study"]["name"]), corners
 
@@ -103,7 +109,7 @@ def _quickly(machine: Machine, before: Prediction) -> Any:
     less than a change saves; else the execution. What the allocator holds beyond what it gave out is that of `before`,
     and so are loading and evaluation, of which the closed form knows nothing: where they decide, the run is executed.
     """
-    held = (before.reserved_bytes or before.allocated_bytes * cards.RESERVED_PRIOR) / before.allocated_bytes
+    held = (before.reserved_bytes or before.allocated_bytes * gpu_catalog.RESERVED_PRIOR) / before.allocated_bytes
 
     def ask(config: Mapping[str, Any]) -> Prediction | Unpredictable:
         answer = predict_by_formula(config, machine)
@@ -115,7 +121,7 @@ def _quickly(machine: Machine, before: Prediction) -> Any:
                 eval_bytes=before.eval_bytes,
                 relative_band=before.relative_band,
             )
-            if cards.deciding_phase(answer) == "train":
+            if gpu_catalog.deciding_phase(answer) == "train":
                 return answer
         return predict([config], machine)[0]
 
@@ -168,9 +174,9 @@ def _target(options: Mapping[str, Any], here: Sequence[tuple[Card, Machine]]) ->
     """The card that room is to be made on."""
     asked = options["card"]
     if asked is None:
-        return here[0][0] if here else cards.NAMED[-1]
-    named = next((card for card in cards.NAMED if card.label == str(asked)), None)
-    return named or cards.Card(f"{asked}", "as asked", int(float(asked) * 2**30))
+        return here[0][0] if here else gpu_catalog.NAMED[-1]
+    named = next((card for card in gpu_catalog.NAMED if card.label == str(asked)), None)
+    return named or gpu_catalog.Card(f"{asked}", "as asked", int(float(asked) * 2**30))
 
 
 def _write(
@@ -196,13 +202,13 @@ def _write(
                     {
                         "setting": name,
                         **(answer.as_dict() if isinstance(answer, Prediction) else {"reason": answer.reason}),
-                        "needed_bytes": cards.needed_bytes(answer) if isinstance(answer, Prediction) else None,
+                        "needed_bytes": gpu_catalog.needed_bytes(answer) if isinstance(answer, Prediction) else None,
                         "remedies": [asdict(step) for step in steps.get(name, [])],
                     }
                     for name, answer in predicted
                 ],
             }
-            (folder / "plan.json").write_text(json.dumps(redact.tree(content), indent=1) + "\n")
+            (folder / "plan.json").write_text(json.dumps(redaction.tree(content), indent=1) + "\n")
             written.append(folder / "plan.json")
         if rows:
             from analysis.charts import memory_plan

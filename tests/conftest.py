@@ -102,11 +102,11 @@ def light_fork_server() -> Iterator[None]:
     """Leaves no fork server behind that has imported nothing of training."""
     from multiprocessing import forkserver
 
-    from sweep.launch import isolation
+    from sweep.processes import isolated_call
 
     yield
     forkserver._forkserver._stop()
-    isolation._preload = isolation.HEAVY
+    isolated_call._preload = isolated_call.HEAVY
 
 
 def heed_interrupts() -> None:
@@ -142,7 +142,7 @@ def compose(*overrides: str, config_name: str = "config") -> dict:
     from hydra.core.hydra_config import HydraConfig
     from hydra.version import VersionBase
 
-    from sweep.config import plain_config
+    from sweep.config.schema import plain_config
 
     before = VersionBase.instance().version_base
     try:

@@ -14,9 +14,9 @@ import pyarrow
 from mlflow import MlflowClient
 from pyarrow import parquet
 
-from sweep.job import EXAMPLES_FILE
-from sweep.record import Outcome, Record
-from sweep.tracking import Store
+from sweep.core.job import EXAMPLES_FILE
+from sweep.core.record import Outcome, Record
+from sweep.tracking.mlflow_store import Store
 
 CONDITIONS = {"train.max_steps": "60", "device": "a CPU", "version.torch": "2.13.0"}
 

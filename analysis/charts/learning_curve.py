@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analysis.charts import labels, style
-from analysis.study import Point
+from analysis.loading.study import Point
 
 _MOST_SETTINGS, _MOST_SEEDS = 8, 3
 _POINTS = 60  # per line, after averaging: more would be noise at this width

@@ -12,7 +12,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import units
+from analysis import formatting
 from analysis.charts import labels, style
 
 # In the order of stacking; a run's measurement `memory/…<part>_bytes` belongs to the part that it names.
@@ -100,7 +100,7 @@ def draw(parts: pd.DataFrame, label: str) -> Figure:
         shown = parts.head(MOST)
         figure, axes = style.new_figure(1.5 + 0.32 * len(shown))
         names = [part for part in PARTS if part in shown and shown[part].fillna(0).gt(0).any()]
-        scale, unit = units.scale("[bytes]", float(shown[names].sum(axis=1).max()))
+        scale, unit = formatting.scale("[bytes]", float(shown[names].sum(axis=1).max()))
         left = pd.Series(0.0, index=shown.index)
         for part in names:
             width = shown[part].fillna(0) / scale

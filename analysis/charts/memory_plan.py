@@ -10,7 +10,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import units
+from analysis import formatting
 from analysis.charts import labels, memory_parts, style
 
 
@@ -37,9 +37,9 @@ def draw(bars: pd.DataFrame, cards: Sequence[Mapping[str, Any]]) -> Figure:
     with mpl.rc_context(style.RC):
         figure = memory_parts.draw(shown, f"predicted peak while training{few}")
         axes = figure.axes[0]
-        scale, _ = units.scale("[bytes]", largest)
+        scale, _ = formatting.scale("[bytes]", largest)
         worst = bars.iloc[-1]
-        title = f"{labels.shorten(worst['setting'])} needs the most: {units.show_bytes(worst['memory'])}"
+        title = f"{labels.shorten(worst['setting'])} needs the most: {formatting.show_bytes(worst['memory'])}"
         style.set_title_at_edge(figure, title)
         for card in cards:
             if largest * 0.05 < card["capacity_bytes"] < largest * 1.35:

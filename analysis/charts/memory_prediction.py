@@ -6,7 +6,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import units
+from analysis import formatting
 from analysis.charts import style
 
 PREDICTED, MEASURED = "memory/predicted_bytes", "max_memory_allocated"
@@ -40,7 +40,7 @@ def draw(marks: pd.DataFrame, looks: style.Looks | None = None) -> Figure:
         figure, axes = style.new_figure()
         looks = {**style.looks(marks["variant"].tolist()), **(looks or {})}
         largest = float(marks[["predicted", "measured"]].max().max())
-        scale, unit = units.scale("[bytes]", largest)
+        scale, unit = formatting.scale("[bytes]", largest)
         end = largest * 1.08 / scale
         axes.plot([0, end], [0, end], color=style.FAINT, linewidth=1, zorder=1)
         axes.annotate("line: predicted = measured", (0.99, 0.03), xycoords="axes fraction", ha="right", fontsize=7.5,

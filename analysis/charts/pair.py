@@ -6,27 +6,24 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import units
+from analysis import formatting
 from analysis.charts import labels, style
-from analysis.report import Report
 
 
-def data(first: Report, second: Report) -> pd.DataFrame:
-    """One row per setting and study: `study` (0 or 1), `setting`, `variant`, `cost`, `score`, `pick`."""
-    parts = [
-        report.settings.assign(study=number, cost=report.settings["memory"])
-        for number, report in enumerate((first, second))
-    ]
+def data(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """Two tables of settings → one row per setting and study: `study` (0 or 1), `setting`, `variant`, `cost`, `score`,
+    `pick`."""
+    parts = [table.assign(study=number, cost=table["memory"]) for number, table in enumerate((first, second))]
     marks = pd.concat([part[["study", "setting", "variant", "cost", "score", "pick"]] for part in parts])
     return marks.dropna(subset=["cost", "score"]).reset_index(drop=True)
 
 
-def draw(marks: pd.DataFrame, report: Report, names: tuple[str, str], looks: style.Looks) -> Figure:
-    """`report` is one of the two: it names the axes; `names` are those of the studies."""
+def draw(marks: pd.DataFrame, metric: str, memory: str, names: tuple[str, str], looks: style.Looks) -> Figure:
+    """`metric` and `memory` name the axes; `names` are those of the studies."""
     with mpl.rc_context(style.RC):
         figure, axes = style.new_figure()
-        label = f"{report.memory_words} [bytes]"
-        scale, unit = units.scale(label, float(marks["cost"].max()))
+        label = f"{memory} [bytes]"
+        scale, unit = formatting.scale(label, float(marks["cost"].max()))
         marks = marks.assign(cost=marks["cost"] / scale)
         for _, both in marks.groupby("setting", sort=False):
             axes.plot(both["cost"], both["score"], "-", color=style.FAINT, linewidth=0.9, zorder=1)
@@ -41,7 +38,7 @@ def draw(marks: pd.DataFrame, report: Report, names: tuple[str, str], looks: sty
                 named.append(labels.Label(row.cost, row.score, str(row.setting), colour, 8.0 if row.pick else 4.5))
         axes.margins(0.16)
         axes.set_xlabel(label.replace("[bytes]", f"[{unit}]"))
-        axes.set_ylabel(report.metric.replace("_", " "))
+        axes.set_ylabel(metric.replace("_", " "))
         style.set_title(axes, f"{names[0]} (filled) and {names[1]} (hollow); circled: the picks")
         second = marks[marks["study"] == 1]
         labels.place(axes, named, marks=[(x, y, 4.5) for x, y in zip(second["cost"], second["score"], strict=True)])

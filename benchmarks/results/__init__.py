@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from sweep.provenance import commit, versions
+from sweep.core.provenance import commit, versions
 
 
 def save(name: str, figures: dict[str, Any]) -> None:

@@ -42,8 +42,8 @@ class ParetuneLauncher(Launcher):
         `devices_per_run` as the jobs' configs want it, unless the launcher names more."""
         from hydra.core.utils import configure_log, setup_globals
 
-        from sweep.launch.devices import leases
-        from sweep.launch.hydra_job import Application
+        from sweep.hydra_compat.isolated_job import Application
+        from sweep.launch.device_leases import leases
         from sweep.launch.job_pool import JobPool
 
         setup_globals()

@@ -69,8 +69,8 @@ class ParetuneSweeper(Sweeper):
         self.config = config
 
     def sweep(self, arguments: list[str]) -> Any:
-        from sweep.cli import stop
-        from sweep.errors import UserError
+        from sweep.cli.app import stop
+        from sweep.core.errors import UserError
         from sweep.study.engine import Engine
 
         try:
@@ -97,7 +97,7 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     "grid": {"_target_": "grid"},
     "random": {"_target_": "optuna.samplers.RandomSampler"},
     "tpe": {"_target_": "optuna.samplers.TPESampler", "n_ei_candidates": 24, **_TPE},
-    "motpe": {"_target_": "sweep.study.samplers.motpe", "n_ehvi_candidates": 24, **_TPE},
+    "motpe": {"_target_": "sweep.study.search.samplers.motpe", "n_ehvi_candidates": 24, **_TPE},
     "gp": {"_target_": "optuna.samplers.GPSampler", "n_startup_trials": 10, "deterministic_objective": None},
     "nsgaii": {"_target_": "optuna.samplers.NSGAIISampler", **_GENETIC},
     "nsgaiii": {"_target_": "optuna.samplers.NSGAIIISampler", **_GENETIC},

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypedDict
 
-from sweep.errors import alternatives
-from sweep.report import Report
+from sweep.core.errors import alternatives
+from sweep.core.reporter import Report
 
 
 class Message(TypedDict):

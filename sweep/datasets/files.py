@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sweep.datasets.reading import Layout, file_faults, read
+from sweep.core.reporter import Report
+from sweep.datasets.file_parsing import Layout, file_faults, read
 from sweep.datasets.tabular import Tables, Tabular
-from sweep.report import Report
 
 
 class FileTable:

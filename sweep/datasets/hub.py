@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import MinLen
 
+from sweep.core.errors import UserError, first_line
+from sweep.core.reporter import Report
+from sweep.datasets.file_parsing import Layout, endings, file_faults, format_of, label_name
 from sweep.datasets.files import FileTable, digest
-from sweep.datasets.reading import Layout, endings, file_faults, format_of, label_name
 from sweep.datasets.tabular import Tables, Tabular
-from sweep.errors import UserError, first_line
-from sweep.report import Report
 
 if TYPE_CHECKING:
     import datasets

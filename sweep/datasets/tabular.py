@@ -12,8 +12,8 @@ from typing import Annotated, Any, NamedTuple, Protocol
 
 from annotated_types import Ge, Gt, Lt
 
+from sweep.core.errors import UserError, alternatives
 from sweep.datasets import ROLES, Dataset, Example, Splits
-from sweep.errors import UserError, alternatives
 
 log = logging.getLogger(__name__)
 

@@ -17,12 +17,14 @@ from hydra.errors import HydraException
 from omegaconf import open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from sweep.composition import Compositions
-from sweep.launch import hydra_job, isolation
-from sweep.launch.devices import Lease
-from sweep.launch.hydra_job import Application
-from sweep.launch.pool import Answered, Finished, Pool
-from sweep.quick_hydra import quicken
+from sweep.hydra_compat import isolated_job
+from sweep.hydra_compat.composition import Compositions
+from sweep.hydra_compat.isolated_job import Application
+from sweep.hydra_compat.speedups import quicken
+from sweep.launch.device_leases import Lease
+from sweep.launch.device_pool import Answered, Finished, Pool
+from sweep.launch.hydra_task import TrainingTask
+from sweep.processes import isolated_call
 
 log = logging.getLogger(__name__)
 
@@ -30,15 +32,14 @@ log = logging.getLogger(__name__)
 class JobPool:
     """Jobs in processes of their own, one per lease at a time.
 
-    An application whose function has a `supervised` method is called through it, in a thread of this process: it puts
-    what is worth isolating into a process itself. Any other runs in a process as a whole. What jobs return holds
-    their configs, or only that of the first `with_configs` does.
+    A training task is called in a thread of this process: it starts a process itself. Any other application runs in a
+    process as a whole. What jobs return holds their configs, or only that of the first `with_configs` does.
     """
 
     def __init__(self, application: Application, leases: Sequence[Lease], with_configs: int | None = None):
         quicken()
         self._application = application
-        self._supervised = getattr(application.task_function, "supervised", None)
+        self._training = application.task_function if isinstance(application.task_function, TrainingTask) else None
         self._compositions = Compositions(application.context.config_loader, application.config)
         self._with_configs = itertools.count() if with_configs is None else iter(range(with_configs))
         self.places = ", ".join(
@@ -59,11 +60,11 @@ class JobPool:
     def submit(self, tag: Any, overrides: Sequence[str], number: int) -> None:
         """Start a job on the next free lease."""
         overrides = list(overrides)
-        if self._supervised:
+        if self._training:
             self.pool.submit(tag, lambda lease, answered: self._supervise(overrides, number, lease))
             return
         try:
-            composed = hydra_job.dump(hydra_job.numbered(self._compositions.of(overrides), number))
+            composed = isolated_job.dump(isolated_job.numbered(self._compositions.of(overrides), number))
         except (HydraException, OmegaConfBaseException) as error:
             failed = _failed(overrides, error)
             self.pool.submit(tag, lambda lease, answered: failed)
@@ -77,9 +78,9 @@ class JobPool:
         return self.pool.wait(timeout)
 
     def __enter__(self) -> JobPool:
-        if not self._supervised:
-            self._packed = self._open.enter_context(hydra_job.packed(self._application))
-            isolation.warm_up(hydra_job.__name__, {hydra_job.PACKED: self._packed})
+        if not self._training:
+            self._packed = self._open.enter_context(isolated_job.packed(self._application))
+            isolated_call.warm_up(isolated_job.__name__, {isolated_job.PACKED: self._packed})
         gc.freeze()  # what was imported is not looked through again between one job and the next
         self._open.callback(gc.unfreeze)
         self._open.enter_context(self.pool)
@@ -90,28 +91,28 @@ class JobPool:
 
     @staticmethod
     def _isolate(overrides: list[str], arguments: tuple[Any, ...], lease: Lease, answered: Answered) -> Any:
-        target = f"{hydra_job.__name__}:run"
+        target = f"{isolated_job.__name__}:run"
         try:
-            return isolation.call(
-                target, *arguments, env=lease.env, on_answer=lambda answer: answered(hydra_job.load(answer))
+            return isolated_call.call(
+                target, *arguments, env=lease.env, on_answer=lambda answer: answered(isolated_job.load(answer))
             )
-        except (isolation.ChildFailed, isolation.ChildKilled) as error:
+        except (isolated_call.ChildFailed, isolated_call.ChildKilled) as error:
             return _failed(overrides, error)
 
     def _supervise(self, overrides: list[str], number: int, lease: Lease) -> JobReturn:
         context, task_function = self._application.context, self._application.task_function
         with self._composing:
-            composed = hydra_job.numbered(self._compositions.of(overrides), number)
+            composed = isolated_job.numbered(self._compositions.of(overrides), number)
             HydraConfig.instance().set_config(composed)
-            folder = hydra_job.folder_of(composed).absolute()
+            folder = isolated_job.folder_of(composed).absolute()
             with read_write(composed.hydra.runtime), open_dict(composed.hydra.runtime):
                 composed.hydra.runtime.output_dir = str(folder)
             HydraConfig.instance().set_config(composed)  # it keeps a copy
             context.callbacks.on_job_start(config=composed, task_function=task_function)
-            ready = self._supervised.ready(composed)
+            ready = self._training.prepare(composed)
         returned = JobReturn(overrides=overrides, status=JobStatus.COMPLETED)
         try:
-            returned.return_value = self._supervised.run(ready, lease)
+            returned.return_value = self._training.run(ready, lease)
         except Exception as error:  # noqa: BLE001  Hydra's contract: a job's exception is its return value
             returned.status = JobStatus.FAILED
             returned.return_value = error

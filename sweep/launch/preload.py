@@ -26,14 +26,14 @@ warnings.filterwarnings("ignore", message="Position ids are not supported")  # s
 
 import torch  # noqa: E402
 
+from sweep.runtime import nvml  # noqa: E402
+
 
 def _capability_by_nvml(device: Any = None) -> tuple[int, int]:
     """`torch.cuda.get_device_capability` without a CUDA context."""
-    import pynvml
-
-    pynvml.nvmlInit()
     index = getattr(device, "idx", device)
-    return tuple(pynvml.nvmlDeviceGetCudaComputeCapability(pynvml.nvmlDeviceGetHandleByIndex(index or 0)))
+    with nvml.opened() as library:
+        return tuple(library.nvmlDeviceGetCudaComputeCapability(library.nvmlDeviceGetHandleByIndex(index or 0)))
 
 
 @contextmanager
@@ -65,8 +65,8 @@ from transformers import (  # noqa: E402, F401  transformers imports lazily: nam
 
 import sweep.models.scan_llama  # noqa: E402
 import sweep.tasks.generation  # noqa: E402
-import sweep.training  # noqa: E402
-import sweep.trial  # noqa: E402, F401
+import sweep.training.fit  # noqa: E402
+import sweep.training_run  # noqa: E402, F401
 from sweep.meters import cpu  # noqa: E402, F401
 
 transformers.logging.set_verbosity_error()

@@ -16,18 +16,20 @@ __all__ = ["CATEGORIES", "Machine", "Prediction", "Unpredictable", "predict"]
 def predict(
     configs: Sequence[Mapping[str, Any]], machine: Machine, known: dict[str, Prediction | Unpredictable] | None = None
 ) -> list[Prediction | Unpredictable]:
-    """One answer per resolved plain config (what `sweep.config.plain_config` gives), in their order.
+    """One answer per resolved plain config (what `sweep.config.schema.plain_config` gives), in their order.
 
     The settings of a study are predicted by one call: they share the process and the building of the model, and equal
     settings (those that differ by seed or learning rate only) are executed once. Takes seconds; a fault in a config
     does not raise, it makes that answer Unpredictable. `known` has the answers of calls before, by what memory depends
     on, and is given those of this one.
     """
-    from sweep.launch import isolation
+    from sweep.processes import isolated_call
 
     try:
-        answers, found = isolation.call("sweep.memory.worker:predict_all", list(configs), machine, dict(known or {}))
-    except (isolation.ChildFailed, isolation.ChildKilled) as error:
+        answers, found = isolated_call.call(
+            "sweep.memory.predictor:predict_all", list(configs), machine, dict(known or {})
+        )
+    except (isolated_call.ChildFailed, isolated_call.ChildKilled) as error:
         return [Unpredictable(reason=f"the predictor itself failed: {error}") for _ in configs]
     if known is not None:
         known.update(found)

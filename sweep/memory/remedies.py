@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sweep.memory.cards import needed_bytes
+from sweep.memory.gpu_catalog import needed_bytes
 from sweep.memory.prediction import Prediction, Unpredictable
 
 Config = Mapping[str, Any]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweep.meters.timeline import Moment, growth_bytes_per_step, least_growth_bytes, ranges
+from sweep.meters.memory_timeline import Moment, growth_bytes_per_step, least_growth_bytes, ranges
 
 if TYPE_CHECKING:
     import torch
@@ -126,7 +126,7 @@ class MemoryMeter(ABC):
 
 
 def _alive(model: torch.nn.Module | None, optimizer: torch.optim.Optimizer | None, live_bytes: int) -> dict[str, float]:
-    from sweep.meters.alive import by_category
+    from sweep.meters.live_memory import by_category
 
     return {f"memory/oom_alive_{name}_bytes": size for name, size in by_category(model, optimizer, live_bytes).items()}
 

@@ -12,10 +12,10 @@ from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sweep.meters import MemoryMeter
-from sweep.meters.alive import quantization_state
-from sweep.meters.host import peak_rss_bytes, reset_peak_rss
-from sweep.meters.timeline import Moment
-from sweep.sharding import local
+from sweep.meters.host_rss import peak_rss_bytes, reset_peak_rss
+from sweep.meters.live_memory import quantization_state
+from sweep.meters.memory_timeline import Moment
+from sweep.runtime.sharding import local
 
 # The address of a tensor's C++ storage, in one call.
 _address = torch._C._storage_address

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import torch
 
-from sweep.job import SNAPSHOT_FILE
-from sweep.meters import MemoryMeter, _alive, nvml
-from sweep.meters.timeline import Moment
+from sweep.core.job import SNAPSHOT_FILE
+from sweep.meters import MemoryMeter, _alive
+from sweep.meters.memory_timeline import Moment
+from sweep.runtime import nvml
 
 log = logging.getLogger(__name__)
 _HISTORY = 100_000  # allocations that a snapshot goes back

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
-from sweep.meters import nvml
+from sweep.runtime import nvml
 
 COUNTER = "nvml_total_energy_counter"
 SAMPLES = "nvml_power_samples"

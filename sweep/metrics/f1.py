@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
-from sweep.errors import alternatives
+from sweep.core.errors import alternatives
 from sweep.metrics import Answers, CorpusMetric
 
 

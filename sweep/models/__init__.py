@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from annotated_types import Gt
 
-from sweep.errors import UserError, first_line
-from sweep.report import Report
+from sweep.core.errors import UserError, first_line
+from sweep.core.reporter import Report
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -76,7 +76,7 @@ class Model(ABC):
         Raises:
             UserError: before any weight is read.
         """
-        from sweep.models.checks import check_architecture
+        from sweep.models.compatibility import check_architecture
 
         self.load_tokenizer()
         check_architecture(self, auto_class)
@@ -114,8 +114,8 @@ class Model(ABC):
         """
         from safetensors import SafetensorError
 
-        from sweep.models.checks import check_loaded
-        from sweep.precision import dtype_of
+        from sweep.models.compatibility import check_loaded
+        from sweep.runtime.precision import dtype_of
 
         path, revision = self.location()
         try:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep.errors import UserError, first_line
+from sweep.core.errors import UserError, first_line
+from sweep.core.reporter import Report
 from sweep.models import Model
-from sweep.models.folder import config_faults, folder_faults, positions
-from sweep.report import Report
+from sweep.models.checkpoint_files import config_faults, folder_faults, positions
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

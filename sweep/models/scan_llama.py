@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from annotated_types import Ge, Gt
 
+from sweep.core.preflight import output_fault
+from sweep.core.reporter import Report
 from sweep.models import Model
-from sweep.preflight import output_fault
-from sweep.report import Report
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -120,10 +120,10 @@ class ScanLlama(Model):
         import torch
         from transformers import LlamaForCausalLM, set_seed
 
-        from sweep import training
-        from sweep.config import Train
         from sweep.datasets import scan
         from sweep.tasks.generation import encode_pairs, pad_batch
+        from sweep.training.fit import fit
+        from sweep.training.options import Train
 
         tokenizer = build_tokenizer()
         set_seed(self.pretrain_seed)
@@ -135,7 +135,7 @@ class ScanLlama(Model):
             len(examples),
             self.pretrain_steps,
         )
-        training.fit(
+        fit(
             model,
             encode_pairs(tokenizer, examples, POSITIONS),
             pad_batch(tokenizer),

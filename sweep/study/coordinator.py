@@ -8,14 +8,10 @@ recognised by its process where it ran on this machine, by its silence where it 
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import threading
-import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
@@ -23,13 +19,11 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from sweep.errors import UserError
-from sweep.preflight import sqlite_path
+from sweep.core.errors import UserError
+from sweep.core.preflight import sqlite_path
 
 log = logging.getLogger(__name__)
 BEAT_SECONDS = 20.0
-# A coordinator of another machine counts as dead after this long without a beat: ten beats, and clocks that differ.
-SILENT_SECONDS = 300.0
 _CONNECT_SECONDS = 10
 # By kind of database: how a lock is asked for, and given back.
 _ADVISORY = {
@@ -42,29 +36,6 @@ def connecting(storage: str) -> dict[str, Any]:
     """Options for SQLAlchemy's `create_engine`: a server that accepts connections and stays silent is told in time."""
     server = storage.partition(":")[0].partition("+")[0] in _ADVISORY
     return {"connect_args": {"connect_timeout": _CONNECT_SECONDS}} if server else {}
-
-
-def identity() -> str:
-    """This process, as no other is called: host, process, and the moment of its start."""
-    return f"{socket.gethostname()}/{os.getpid()}/{_start_of(os.getpid()) or 0}"
-
-
-def is_alive(name: str, beats: Mapping[str, float], now: float | None = None) -> bool:
-    """Whether the coordinator of this name still runs. `beats` are the last heartbeats, in Unix seconds."""
-    host, pid, started = name.rsplit("/", 2)
-    if host == socket.gethostname():
-        return _start_of(int(pid)) == int(started)
-    beat = beats.get(name)
-    return beat is not None and (now if now is not None else time.time()) - beat < SILENT_SECONDS
-
-
-def _start_of(pid: int) -> int | None:
-    """When a process began, in clock ticks since the machine's start; None where there is none of this number."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == "Z" else int(fields[19])
 
 
 class Heartbeat:

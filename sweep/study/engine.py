@@ -17,21 +17,22 @@ from hydra.types import HydraContext, TaskFunction
 from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
-from sweep import progress, provenance, redact
-from sweep.composition import Compositions
-from sweep.errors import UserError, first_line
-from sweep.launch import isolation
-from sweep.study import samplers
-from sweep.study.application import Application
-from sweep.study.batches import Batches
-from sweep.study.comparable import Setting
+from sweep.core import console, provenance, redaction
+from sweep.core.errors import UserError, first_line
+from sweep.hydra_compat.composition import Compositions
+from sweep.launch.hydra_task import TrainingTask
+from sweep.processes import isolated_call
+from sweep.study.batch_launcher import Batches
+from sweep.study.conditions import Setting
 from sweep.study.coordinator import Heartbeat
-from sweep.study.functions import Functions
-from sweep.study.proposals import Proposals
-from sweep.study.referee import Referee
-from sweep.study.space import Params, Space
-from sweep.study.training_runs import TrainingRuns
-from sweep.study.trials import STORAGE_FAILS, Trials
+from sweep.study.objectives.base import Application
+from sweep.study.objectives.function import Functions
+from sweep.study.objectives.training import TrainingRuns
+from sweep.study.pruning.service import Referee
+from sweep.study.scheduler import Proposals
+from sweep.study.search import samplers
+from sweep.study.search.space import Params, Space
+from sweep.study.trial_store import STORAGE_FAILS, Trials
 
 log = logging.getLogger(__name__)
 SMALL = 256  # settings: a finite space up to this size is exhausted, where no number of trials is asked for
@@ -49,7 +50,7 @@ class Engine:
         self._task_function = task_function
         self._config = config
         self._options = options
-        self._ours = hasattr(task_function, "supervised")
+        self._ours = isinstance(task_function, TrainingTask)
         self._compositions = Compositions(context.config_loader, config)
         self._n_jobs = max(1, int(options.get("n_jobs") or 1))
 
@@ -87,17 +88,17 @@ class Engine:
         if options.get("pruner") and not self._ours:
             raise UserError("hydra.sweeper.pruner needs runs of `python -m sweep`: a function only returns at its end")
         if options.get("pruner"):
-            self._task_function.supervised.judged_by(Referee(options["pruner"], trials, app).reason_to_stop)
+            self._task_function.referee = Referee(options["pruner"], trials, app).reason_to_stop
         proposals = Proposals(trials, app, space, settings, limit, extend)
         # A scheduler's SIGTERM ends a study as Ctrl-C does: children ended, rows closed.
-        with isolation.handling(signal.SIGTERM, signal.default_int_handler), Heartbeat(trials.beat):
+        with isolated_call.handling(signal.SIGTERM, signal.default_int_handler), Heartbeat(trials.beat):
             try:
                 with trials.lock():
                     app.open(trials, settings)
                     proposals.enqueue()
                 returns = self._run(app, proposals, folder)
             except STORAGE_FAILS as error:  # there is nobody to tell it to
-                told = redact.text(f"hydra.sweeper.storage = {options.get('storage')} fails: {first_line(error)}")
+                told = redaction.text(f"hydra.sweeper.storage = {options.get('storage')} fails: {first_line(error)}")
                 raise UserError(f"{told}\nOnce it answers, the same command goes on.") from error
             except BaseException:
                 self._leave(app, trials, finished=False)
@@ -126,7 +127,7 @@ class Engine:
         direction, name = self._options.get("direction"), self._options.get("study_name")
         if not self._ours:
             return Functions(self._compositions, direction, name)
-        isolation.warm_up()
+        isolated_call.warm_up()
         return TrainingRuns(self._compositions, direction, name)
 
     # What is searched
@@ -198,7 +199,7 @@ class Engine:
         most_failures = self._options.get("max_failure_rate")
         with self._launcher(app) as launcher:
             app.announce(proposals.left(), launcher.places)
-            with progress.Progress(proposals.left(), app.study_name) as bar:
+            with console.Progress(proposals.left(), app.study_name) as bar:
                 while True:
                     while launcher.free and not app.gives_up(most_failures, self._n_jobs):
                         replicate = proposals.next()
@@ -268,7 +269,7 @@ class Engine:
             "arguments": list(arguments),
             "hydra": OmegaConf.to_container(self._config.hydra, resolve=False),
         }
-        (folder / "multirun.yaml").write_text(redact.yaml(content))
+        (folder / "multirun.yaml").write_text(redaction.yaml(content))
 
     def _save_results(self, trials: Trials, folder: Path) -> None:
         """`optimization_results.yaml`, as hydra-optuna-sweeper writes it: the best trial, or the Pareto front."""

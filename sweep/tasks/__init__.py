@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
+from sweep.core.errors import alternatives
 from sweep.datasets import Dataset, Example, Splits
-from sweep.errors import alternatives
 from sweep.metrics import Answers, Metric
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
+from sweep.core.errors import UserError, alternatives
 from sweep.datasets import Splits
-from sweep.errors import UserError, alternatives
 from sweep.metrics.f1 import in_order
-from sweep.tasks.texts import TextTask, check_texts
+from sweep.tasks.sequence_head import TextTask, check_texts
 
 if TYPE_CHECKING:
     import torch

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from annotated_types import Ge
 
+from sweep.core.errors import UserError, alternatives
 from sweep.datasets import Dataset, Example, Splits
-from sweep.datasets.reading import read_text
-from sweep.errors import UserError, alternatives
+from sweep.datasets.file_parsing import read_text
 from sweep.metrics import Answers
 from sweep.tasks import IGNORED, Encoded, Encodings, Evaluation, Task, packing
 from sweep.tasks.batching import by_length, mask, padded, positions_of, virtual_tokens
 from sweep.tasks.likelihood import nll
-from sweep.tasks.prompts import Dialogue, Format, check_roles, within
+from sweep.tasks.prompt_format import Dialogue, Format, check_roles, within
 
 if TYPE_CHECKING:
     import torch

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sweep.errors import UserError
+from sweep.core.errors import UserError
 from sweep.tasks import IGNORED, Encoded, Encodings
 from sweep.tasks.batching import padded
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+from sweep.core.errors import UserError
 from sweep.datasets import Splits
-from sweep.errors import UserError
-from sweep.tasks.texts import TextTask, check_texts
+from sweep.tasks.sequence_head import TextTask, check_texts
 
 if TYPE_CHECKING:
     import torch

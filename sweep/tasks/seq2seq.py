@@ -10,7 +10,7 @@ from sweep.datasets import Example, Splits
 from sweep.tasks import Encoded, Encodings
 from sweep.tasks.batching import mask, padded, positions_of
 from sweep.tasks.generation import Generation, pad_batch
-from sweep.tasks.prompts import Dialogue, check_roles, plain_dialogue
+from sweep.tasks.prompt_format import Dialogue, check_roles, plain_dialogue
 
 if TYPE_CHECKING:
     import torch

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from annotated_types import Gt, Lt, MinLen
 
-from sweep.errors import UserError
+from sweep.core.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -55,7 +55,7 @@ class Variant(ABC):
         and the main one writes."""
         from safetensors.torch import save_file
 
-        from sweep import distributed
+        from sweep.runtime import distributed
 
         trained = self.trained(model)
         if distributed.is_main():
@@ -64,7 +64,7 @@ class Variant(ABC):
 
     def trained(self, model: torch.nn.Module) -> dict[str, torch.Tensor]:
         """The parameters that train, on the CPU and whole."""
-        from sweep.sharding import whole
+        from sweep.runtime.sharding import whole
 
         return {name: whole(p.detach()).cpu() for name, p in model.named_parameters() if p.requires_grad}
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sweep.variants.adapter import ALL_LINEAR, AUTO, Adapter, has_conv1d, heads, linear_targets, name_faults
+from sweep.variants.peft_adapter import ALL_LINEAR, AUTO, Adapter, has_conv1d, heads, linear_targets, name_faults
 
 if TYPE_CHECKING:
     from peft import IA3Config

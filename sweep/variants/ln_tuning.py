@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweep.variants.adapter import AUTO, Adapter, heads, require_names
+from sweep.variants.peft_adapter import AUTO, Adapter, heads, require_names
 
 if TYPE_CHECKING:
     from peft import LNTuningConfig, PeftModel

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Gt, Lt
 
-from sweep.variants.adapter import Adapter, has_conv1d, heads, linear_targets, name_faults
+from sweep.variants.peft_adapter import Adapter, has_conv1d, heads, linear_targets, name_faults
 
 if TYPE_CHECKING:
     import torch

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge
 
-from sweep.errors import UserError
+from sweep.core.errors import UserError
 from sweep.variants import Variant
-from sweep.variants.adapter import heads
+from sweep.variants.peft_adapter import heads
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

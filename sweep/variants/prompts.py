@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from annotated_types import Ge
 
-from sweep.errors import UserError
-from sweep.variants.adapter import Adapter
+from sweep.core.errors import UserError
+from sweep.variants.peft_adapter import Adapter
 
 if TYPE_CHECKING:
     from peft import PeftModel, PrefixTuningConfig, PromptTuningConfig

@@ -1,0 +1,58 @@
+"""Runs → settings: means over the `ok` replicates, and the spread that is left."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from sweep.core.errors import first_line
+
+# Measurements that are averaged over the replicates of a setting, where the runs have them.
+AVERAGED = ("train_seconds", "tokens_per_second", "trainable_params", "total_params", "energy_joules")
+
+
+def settings(runs: pd.DataFrame, memory_metric: str) -> pd.DataFrame:
+    """One row per setting, in order of first appearance; the latest run of a setting and seed counts.
+
+    Columns: `setting`, `variant`, `n_ok`, `outcomes` (dict outcome → count), `reason` (of the first run that was not
+    ok), `score` (mean), `score_sd` and `score_halfwidth` (95% t-interval; NaN with fewer than two replicates, since one
+    says nothing of its noise), `memory` (mean of `memory_metric`), and the measurements in `AVERAGED`. Settings without
+    an `ok` run keep their row, with NaN scores. `seeds` are the sorted seeds behind the means.
+    """
+    latest = runs.drop_duplicates(["setting", "seed"], keep="last")
+    names = latest["setting"].drop_duplicates().tolist()
+    ok, bad = latest[latest["outcome"] == "ok"], latest[latest["outcome"] != "ok"]
+    columns = list(dict.fromkeys(["score", memory_metric, *AVERAGED]))
+    numbers = ok.reindex(columns=columns).astype(float)
+    by_setting = numbers.groupby(ok["setting"])
+    means = by_setting.mean().reindex(names)
+    deviation = by_setting["score"].std(ddof=1).reindex(names)
+    count = by_setting["score"].count().reindex(names, fill_value=0)
+    reasons = bad.drop_duplicates("setting").set_index("setting")["reason"]
+    seeds = {name: tuple(sorted(group.tolist())) for name, group in ok.groupby("setting")["seed"]}
+    outcomes: dict[object, dict[str, int]] = {}
+    for (name, outcome), number in latest.groupby(["setting", "outcome"], sort=False).size().items():
+        outcomes.setdefault(name, {})[str(outcome)] = int(number)
+    return pd.DataFrame(
+        {
+            "setting": [str(name) for name in names],
+            "variant": latest.drop_duplicates("setting")["variant"].tolist(),
+            "n_ok": ok["setting"].value_counts().reindex(names, fill_value=0).tolist(),
+            "outcomes": [outcomes[name] for name in names],
+            "reason": [first_line(reasons[name]) if name in reasons else "" for name in names],
+            "score": means["score"].tolist(),
+            "score_sd": deviation.tolist(),
+            "score_halfwidth": t_halfwidth(deviation.to_numpy(), count.to_numpy()),
+            "memory": means[memory_metric].tolist(),
+            "seeds": [seeds.get(name, ()) for name in names],
+            **{column: means[column].tolist() for column in AVERAGED},
+        }
+    )
+
+
+def t_halfwidth(deviation: np.ndarray, count: np.ndarray, confidence: float = 0.95) -> np.ndarray:
+    """Half the width of Student's t-interval of means, NaN for one replicate. A percentile bootstrap over 3 seeds
+    covers 75%, this 95%."""
+    count = np.where(count > 1, count, np.nan)
+    return stats.t.ppf((1 + confidence) / 2, count - 1) * deviation / np.sqrt(count)

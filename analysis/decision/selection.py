@@ -1,0 +1,132 @@
+"""The decision: the smallest-memory setting that reaches the threshold, and what the data say of each setting."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from analysis.decision.noninferiority import CANNOT_TELL, verdicts
+from analysis.decision.sample_size import settle
+from analysis.decision.score_noise import Evidence
+from analysis.decision.threshold import Rule
+from sweep.core.errors import UserError
+
+# Of the smaller figure: means over different seeds, and so over different batches, differ by so much for no reason.
+MEMORY_TIE = 0.001
+
+
+class Decision(NamedTuple):
+    """`settings` with the columns `meets`, `pick` and `best` of the literal rule, and where there is evidence,
+    `verdict`, `p_meets`, `p_fails` and `settlement`; `bar` is the score that a setting has to reach."""
+
+    settings: pd.DataFrame
+    best: str
+    pick: str
+    bar: float
+    rule: Rule
+
+
+def decide(
+    settings: pd.DataFrame,
+    *,
+    threshold: float = 0.99,
+    margin: float | None = None,
+    higher_is_better: bool = True,
+    evidence: Evidence | None = None,
+) -> Decision:
+    """The point-estimate rule on means over seeds; with `evidence`, a verdict per setting
+    (`analysis.decision.noninferiority`).
+
+    A setting meets the threshold with score ≥ threshold × best; where lower is better, with score ≤ best / threshold;
+    with an absolute `margin`, within that distance of the best. The pick is the one with the least memory; ties go to
+    the better score, then to fewer trainable parameters, then to the name. Two figures tie when they are equal; and
+    where two settings were run under different seeds, and so on different batches, when they differ by at most
+    MEMORY_TIE. Settings without an `ok` run, or without a memory figure, cannot be picked.
+
+    `settings` has a row per setting with `setting`, `score`, `memory`, `trainable_params`, `outcomes` and `reason`, and
+    may have `seeds` (the sorted seeds behind its means).
+
+    Raises:
+        UserError: without any score and memory; where all that reach the bar lack a memory figure; or where a share of
+            the best has no meaning, since the best is not positive.
+    """
+    scored = settings[settings["score"].notna()]
+    if not (scored["memory"].notna()).any():
+        raise UserError(_nothing_to_decide(settings))
+    rule = Rule(threshold, margin, higher_is_better)
+    scores = scored["score"]
+    best_score = float(scores.max() if higher_is_better else scores.min())
+    if margin is None and best_score <= 0:
+        raise UserError(_no_share(settings, best_score, threshold))
+    bar = rule.bar(best_score)
+    meets = settings["score"] >= bar if higher_is_better else settings["score"] <= bar
+    sign = -1.0 if higher_is_better else 1.0
+    ranked = scored.assign(loss=sign * scores)
+    best = str(ranked.sort_values(["loss", "memory", "setting"])["setting"].iloc[0])
+    eligible = ranked[meets.reindex(ranked.index) & ranked["memory"].notna()]
+    if eligible.empty:
+        raise UserError(
+            f"what reaches the bar ({', '.join(settings.loc[meets, 'setting'].astype(str))}) has no memory figure, so "
+            "the smallest of them cannot be told; run it again, or choose another memory_metric"
+        )
+    tied = eligible[_ties_with_smallest(eligible)]
+    pick = str(tied.sort_values(["loss", "trainable_params", "setting"])["setting"].iloc[0])
+    decided = settings.assign(meets=meets, pick=settings["setting"] == pick, best=settings["setting"] == best)
+    return Decision(_with_verdicts(decided, evidence, rule), best, pick, bar, rule)
+
+
+def _ties_with_smallest(eligible: pd.DataFrame) -> pd.Series:
+    smallest = eligible.loc[eligible["memory"].idxmin()]
+    ties = eligible["memory"] == smallest["memory"]
+    if "seeds" in eligible:
+        other_seeds = pd.Series([seeds != smallest["seeds"] for seeds in eligible["seeds"]], index=eligible.index)
+        ties |= other_seeds & (eligible["memory"] <= smallest["memory"] * (1 + MEMORY_TIE))
+    return ties
+
+
+def _with_verdicts(settings: pd.DataFrame, evidence: Evidence | None, rule: Rule) -> pd.DataFrame:
+    if evidence is None:
+        return settings
+    found = verdicts(evidence, rule)
+    place = {name: i for i, name in enumerate(evidence.settings)}
+    at = [place.get(str(name)) for name in settings["setting"]]
+    settlements = settle(evidence, found)
+    return settings.assign(
+        verdict=pd.Series([None if i is None else str(found.verdict[i]) for i in at], settings.index, dtype=object),
+        p_meets=[np.nan if i is None else float(found.p_meets[i]) for i in at],
+        p_fails=[np.nan if i is None else float(found.p_fails[i]) for i in at],
+        settlement=pd.Series([None if i is None else settlements[i] for i in at], index=settings.index, dtype=object),
+    )
+
+
+def cannot_tell(settings: pd.DataFrame) -> pd.DataFrame:
+    """The settings without a verdict, smallest memory first."""
+    return settings[settings["verdict"] == CANNOT_TELL].sort_values(["memory", "setting"])
+
+
+def _no_share(settings: pd.DataFrame, best: float, threshold: float) -> str:
+    scores = [
+        f"  {row.setting}: score {row.score:.4g}, memory {row.memory:,.0f} bytes" for row in settings.itertuples()
+    ]
+    return "\n".join(
+        [
+            f"the best score is {best:g}: a share of it ({threshold:.4g}) has no meaning. Give an absolute distance "
+            "instead: margin=0.01",
+            *scores,
+        ]
+    )
+
+
+def _nothing_to_decide(settings: pd.DataFrame) -> str:
+    lines = []
+    for row in settings.itertuples():
+        lacks = " and ".join(["a score"] * bool(np.isnan(row.score)) + ["a memory figure"] * bool(np.isnan(row.memory)))
+        lines.append(f"  {row.setting}: {', '.join(f'{count} {outcome}' for outcome, count in row.outcomes.items())}")
+        lines[-1] += f" ({row.reason})" if row.reason else f", without {lacks}"
+    return (
+        "no run has both a score and a memory figure, so there is nothing to recommend:\n"
+        + "\n".join(lines)
+        + "\nMend the cause and run the study's command again: it repeats what failed."
+    )

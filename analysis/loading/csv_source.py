@@ -1,0 +1,142 @@
+"""A CSV of runs from elsewhere → the same table as a study's."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis.loading.study import Study
+from sweep.core.errors import UserError, alternatives
+from sweep.core.record import Outcome
+
+REQUIRED = ("setting", "score")
+NUMBERS = ("score", "train_seconds", "energy_joules", "tokens_per_second", "trainable_params", "n_examples")
+TEXTS = ("setting", "variant", "outcome", "reason", "conditions", "metric")
+_SHOWN = 5  # faults of one kind that are worth listing
+
+
+def read(path: Path, memory_metric: str, direction: str | None = None) -> Study:
+    """Runs, one per row.
+
+    Columns: `setting`, `score` and the one that `memory_metric` names (`max_memory_allocated`, in bytes); optional
+    `variant`, `seed`, `train_seconds`, `energy_joules`, `tokens_per_second`, `trainable_params`, `outcome`, `reason`,
+    `conditions` (any text that is the same where runs compare), `metric` (the score's name) and `n_examples` (a score
+    in [0, 1] is the mean over so many). Other columns of numbers are kept, so that they can be a memory metric. Rows of
+    another outcome than `ok` need neither score nor memory.
+
+    Raises:
+        UserError: for a file that is no such table, naming columns, rows and values.
+    """
+    table = _table(path)
+    missing = [name for name in (*REQUIRED, memory_metric) if name not in table]
+    if missing:
+        hints = "; ".join(f"{name} ({alternatives(name, list(table.columns))})" for name in missing)
+        raise UserError(f"{path} lacks the column{'s' if len(missing) > 1 else ''} {hints}")
+    if table.empty:
+        raise UserError(f"{path} has a header but no row")
+    faults: list[str] = []
+    made = pd.DataFrame({"run_id": [f"row {line}" for line in table.index]}, index=table.index)
+    for name in table.columns:
+        text = table[name].str.strip()
+        numeric = name in NUMBERS or name == memory_metric or name == "seed"
+        if numeric:
+            made[name] = _numbers(text, faults)
+        elif name in TEXTS:
+            made[name] = text
+        else:
+            number = pd.to_numeric(text.where(text != ""), errors="coerce")
+            made[name] = number if (number.notna() | (text == "")).all() else text
+    made["outcome"] = _outcomes(made, faults)
+    _require(made, memory_metric, faults)
+    if faults:
+        raise UserError(f"{path} has rows that cannot be read:\n" + "\n".join(f"  {fault}" for fault in faults))
+    return _study(path, made.reset_index(drop=True), direction)
+
+
+def _table(path: Path) -> pd.DataFrame:
+    """All cells as text, indexed by the line of the file. Lines without any value are left out."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, strict=True)
+            rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+    except FileNotFoundError:
+        raise UserError(f"there is no file {path}") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is not a CSV file that can be read: {error}") from error
+    rows = [(line, row) for line, row in rows if any(row)]
+    if not rows:
+        raise UserError(f"{path} is empty: it needs a header ({', '.join(REQUIRED)}, …) and rows")
+    (_, header), *body = rows
+    if twice := sorted({name for name in header if header.count(name) > 1}):
+        raise UserError(f"{path} has more than one column {', '.join(map(repr, twice))}")
+    if wrong := [
+        f"line {line} has {len(row)} cells, the header {len(header)}" for line, row in body if len(row) != len(header)
+    ]:
+        raise UserError(f"{path} has rows that cannot be read:\n" + "\n".join(f"  {fault}" for fault in wrong[:_SHOWN]))
+    return pd.DataFrame([row for _, row in body], columns=header, index=[line for line, _ in body], dtype=object)
+
+
+def _numbers(text: pd.Series, faults: list[str]) -> pd.Series:
+    """Empty cells and "nan" are missing."""
+    given = text.where(~text.str.lower().isin(["", "nan", "na", "null", "none"]))
+    number = pd.to_numeric(given, errors="coerce").replace([np.inf, -np.inf], np.nan)
+    faults += _faults(given, given.notna() & number.isna(), "is not a finite number")
+    return number
+
+
+def _outcomes(made: pd.DataFrame, faults: list[str]) -> pd.Series:
+    if "outcome" not in made:
+        return pd.Series("ok", index=made.index)
+    outcome = made["outcome"].str.lower().replace("", "ok").rename("outcome")
+    faults += _faults(outcome, ~outcome.isin(list(Outcome)), f"is no outcome; there is: {', '.join(Outcome)}")
+    return outcome
+
+
+def _require(made: pd.DataFrame, memory_metric: str, faults: list[str]) -> None:
+    memory = made[memory_metric]
+    faults += _faults(made["setting"], made["setting"] == "", "is empty")
+    faults += _faults(memory, memory <= 0, "must be above 0, in bytes")
+    for name, least in (("seed", 0), ("n_examples", 1)):
+        if name in made:
+            whole = made[name].isna() | ((made[name] % 1 == 0) & (made[name] >= least))
+            faults += _faults(made[name], ~whole, f"must be a whole number of at least {least}")
+
+
+def _faults(column: pd.Series, wrong: pd.Series, words: str) -> list[str]:
+    """A line for each of the first wrong cells, and how many more there are."""
+    cells = {line: column[line] for line in column.index[wrong][:_SHOWN]}
+    told = {line: repr(cell) if isinstance(cell, str) else f"{cell:g}" for line, cell in cells.items()}
+    shown = [f"line {line}: {column.name} = {cell} {words}" for line, cell in told.items()]
+    rest = int(wrong.sum()) - _SHOWN
+    return [*shown, f"and {rest} more in {column.name}"] if rest > 0 else shown
+
+
+def _study(path: Path, runs: pd.DataFrame, direction: str | None) -> Study:
+    numbered = runs.groupby("setting").cumcount()
+    notes = []
+    if "seed" not in runs:
+        runs["seed"] = numbered
+    runs["seed"] = runs["seed"].fillna(numbered).astype(int)
+    for name, default in (("reason", ""), ("conditions", ""), ("metric", "score")):
+        runs[name] = runs[name].replace("", default) if name in runs else default
+    runs["variant"] = (
+        runs["variant"].where(runs["variant"] != "", runs["setting"]) if "variant" in runs else runs["setting"]
+    )
+    if direction is None:
+        notes.append("The file does not say so: higher scores are taken as better (direction=minimize where not).")
+    return Study(
+        name=path.stem,
+        parent_id=None,
+        conditions={"source": path.name},
+        command="",
+        runs=runs.assign(
+            running=False,
+            direction=direction or "maximize",
+            **{"conditions.values": [json.dumps({"conditions": text}) for text in runs["conditions"]]},
+        ),
+        notes=tuple(notes),
+    )

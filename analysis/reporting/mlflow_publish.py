@@ -1,0 +1,109 @@
+"""The answer where people look: on the study's row and its runs in MLflow, and the list of studies on the terminal."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from analysis import formatting
+from analysis.charts import labels, style
+from analysis.loading.mlflow_store import COLOUR, Store, StudyState
+from analysis.reporting import mlflow_view
+from analysis.reporting.report import Report
+from sweep.core.errors import UserError, first_line
+
+log = logging.getLogger(__name__)
+
+
+def present(store: Store, made: Report, files: Sequence[Path]) -> None:
+    """Description, tags and artifacts of the study's run; verdict and colour of its children; the saved view.
+
+    The report's files are there already, so what cannot be written is told, not raised.
+    """
+    parent = made.study.parent_id
+    if parent is None:
+        return
+    try:
+        view = mlflow_view.tags(made.study.name, parent, made.metric, made.memory_metric, store.client_version())
+        store.log_report(parent, title(made), files, note(made), _tags(made), view)
+        store.tag_runs(_run_tags(made))
+    except UserError as error:
+        log.warning("the report is written, but not all of it could be shown in MLflow: %s", first_line(error))
+
+
+def title(made: Report) -> str:
+    """The study and its answer in a line. The page of a run has its description far down, its name on top."""
+    so_far = ", so far" if made.so_far else ""
+    pick = made.words.pick
+    return f"{made.study.name}: use {labels.shorten(str(pick.setting))}, {formatting.show_bytes(pick.memory)}{so_far}"
+
+
+def note(made: Report) -> str:
+    """The description, the answer first: the UI folds it after four lines."""
+    table = ["| setting | score | verdict | peak memory |", "|---|---|---|---|"]
+    for row in made.table()[:20]:
+        mark = f" **({row['mark']})**" if row["mark"] else ""
+        table.append(f"| {_cell(row['setting'])}{mark} | {row['score']} | {row['verdict']} | {row['memory']} |")
+    begun = f"*{made.so_far}* " if made.so_far else ""
+    rest = "The whole report: Artifacts, report/report.html."
+    return "\n".join([f"{begun}**{_cell(made.answer)}**", "", _cell(made.confidence), "", rest, "", *table])
+
+
+def _cell(text: str) -> str:
+    from analysis.reporting.writer import markdown_cell
+
+    return markdown_cell(text)
+
+
+def _tags(made: Report) -> dict[str, str]:
+    pick = made.words.pick
+    found = {
+        "pick": made.decision.pick,
+        "pick.verdict": str(pick.verdict),
+        "pick.score": f"{pick.score:.6g}",
+        f"pick.{made.memory_metric}": f"{pick.memory:.0f}",
+        "best": made.decision.best,
+        "threshold": made.bar_words,
+    }
+    if made.stability is not None:
+        found["pick.stability"] = f"{made.stability.share:.3f}"
+    return found
+
+
+def _run_tags(made: Report) -> dict[str, dict[str, str]]:
+    """run id → what differs from what it says already."""
+    looks = style.looks([str(variant) for variant in made.settings["variant"]])
+    verdict = dict(zip(made.settings["setting"], made.settings["verdict"], strict=True))
+    pick = made.decision.pick
+    runs = made.runs.reindex(columns=[*dict.fromkeys([*made.runs.columns, "verdict", "picked", COLOUR])])
+    changes: dict[str, dict[str, str]] = {}
+    for row in runs.to_dict("records"):
+        wanted = {
+            "verdict": str(verdict.get(row["setting"]) or "none"),
+            "picked": "yes" if row["setting"] == pick else "no",
+            COLOUR: looks[str(row["variant"])][0],
+        }
+        different = {key: value for key, value in wanted.items() if row[key] != value}
+        if different:
+            changes[str(row["run_id"])] = different
+    return changes
+
+
+def listing(states: Sequence[StudyState], count: int) -> str:
+    """The studies with their state, latest first."""
+    if not states:
+        return "There is no study yet. A first one: python -m sweep -m experiment=quickstart"
+    rows = [("study", "state", "begun", "runs", "pick")]
+    for state in states:
+        outcomes = ", ".join(f"{n} {outcome}" for outcome, n in state.outcomes.items()) or "none"
+        runs = f"{sum(state.outcomes.values())} and more" if state.more else outcomes
+        rows.append((state.name, state.state, f"{state.begun:%Y-%m-%d %H:%M}", runs, state.pick or "no report yet"))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(f"{text:<{w}}" for text, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    more = [f"… and {count - len(states)} older ones"] if count > len(states) else []
+    return "\n".join([*lines, *more, "", f"The answer of one: python -m analysis study={_quoted(states[0].name)}"])
+
+
+def _quoted(name: str) -> str:
+    return name if all(c.isalnum() or c in "-_." for c in name) else f'"{name}"'

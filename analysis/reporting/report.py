@@ -1,0 +1,261 @@
+"""What a report says, before it is written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from analysis import formatting
+from analysis.decision import learning_rates
+from analysis.decision.pareto import hypervolume
+from analysis.decision.pick_stability import Stability
+from analysis.decision.score_noise import Evidence
+from analysis.decision.selection import Decision
+from analysis.loading.study import Study
+from analysis.reporting import failures
+from analysis.reporting.narrative import VERDICT_WORDS, Words
+
+MEMORY_WORDS = {
+    "cuda_allocator": "peak memory allocated on the GPU while training",
+    "cpu_live_tensor_bytes": "peak of live tensor bytes on the CPU while training",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """All that a report says. `allowed` are conditions that differ between the runs and were allowed to; `command` is
+    what wrote this report."""
+
+    study: Study
+    decision: Decision
+    evidence: Evidence
+    stability: Stability | None
+    metric: str
+    memory_metric: str
+    allowed: Mapping[str, list[str]] = field(default_factory=dict)
+    command: str = ""
+    more_notes: tuple[str, ...] = ()
+
+    @property
+    def runs(self) -> pd.DataFrame:
+        return self.study.runs
+
+    @property
+    def settings(self) -> pd.DataFrame:
+        return self.decision.settings
+
+    @property
+    def higher_is_better(self) -> bool:
+        return self.decision.rule.higher_is_better
+
+    @cached_property
+    def words(self) -> Words:
+        seeds = sorted(set(self.study.scored()["seed"].tolist()))
+        return Words(self.decision, self.evidence, self.stability, self.metric, seeds)
+
+    @cached_property
+    def answer(self) -> str:
+        """The recommendation in a sentence."""
+        return self.words.answer()
+
+    @cached_property
+    def confidence(self) -> str:
+        """How sure it is."""
+        return self.words.confidence()
+
+    @property
+    def bar_words(self) -> str:
+        """What has to be reached, in words."""
+        return self.decision.rule.words(self.metric)
+
+    @cached_property
+    def failures(self) -> list[failures.Failure]:
+        return failures.failures(self.study.latest())
+
+    @property
+    def advice(self) -> dict[str, str]:
+        return failures.advice(self.failures)
+
+    @property
+    def so_far(self) -> str:
+        """Said first where the study has not ended."""
+        unfinished = self.study.unfinished
+        if unfinished:
+            return f"The answer so far: {unfinished} run{'s have' if unfinished > 1 else ' has'} not ended."
+        return "The answer so far: the study has not ended." if self.study.running else ""
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """What a reader has to know of the data."""
+        told = [*self.study.notes, *self.more_notes]
+        told += [
+            f"Allowed to differ between the runs: {key} ({', '.join(values)})." for key, values in self.allowed.items()
+        ]
+        told += [_without_number(self.study.latest(), "score", "score"),
+                 _without_number(self.study.scored(), self.memory_metric, "memory figure")]  # fmt: skip
+        repeated = self.runs[self.runs["outcome"] == "ok"].duplicated(["setting", "seed"], keep="last").sum()
+        if repeated:
+            runs = f"{repeated} runs were" if repeated > 1 else "One run was"
+            told.append(f"{runs} repeated with the same setting and seed: the latest counts.")
+        told += learning_rates.sentences(learning_rates.data(self.runs, self.higher_is_better))
+        told += failures.doubts(self.study.latest())
+        if self.evidence.own_variance is None:
+            told.append(
+                "The verdicts allow for the luck of seeds, not for that of the validation examples: "
+                f"{self.evidence.why_not}."
+            )
+        return [text for text in told if text]
+
+    def table(self) -> list[dict[str, Any]]:
+        """The settings as a person reads them, smallest memory first; `sort` holds the numbers behind the text."""
+        ordered = self.settings.sort_values(["memory", "setting"], na_position="last")
+        return [
+            {
+                "setting": str(row.setting),
+                "mark": " · ".join(["pick"] * bool(row.pick) + ["best"] * bool(row.best)),
+                "score": formatting.show_score(row.score, row.score_halfwidth),
+                "meets": formatting.MISSING if math.isnan(row.score) else "yes" if row.meets else "no",
+                "verdict": VERDICT_WORDS.get(row.verdict, formatting.MISSING),
+                "memory": formatting.show_bytes(row.memory),
+                "time": formatting.show(row.train_seconds, ",.1f"),
+                "speed": formatting.show(row.tokens_per_second, ",.0f"),
+                "energy": formatting.show(row.energy_joules, ",.0f"),
+                "trainable": formatting.show(row.trainable_params, ",.0f"),
+                "outcomes": ", ".join(f"{count} {outcome}" for outcome, count in row.outcomes.items()),
+                "sort": {
+                    "score": _plain(row.score),
+                    "meets": "" if math.isnan(row.score) else int(bool(row.meets)),
+                    "memory": _plain(row.memory),
+                    "time": _plain(row.train_seconds),
+                    "speed": _plain(row.tokens_per_second),
+                    "energy": _plain(row.energy_joules),
+                    "trainable": _plain(row.trainable_params),
+                    "outcomes": row.n_ok,
+                },
+            }
+            for row in ordered.itertuples()
+        ]
+
+    @cached_property
+    def columns(self) -> dict[str, str]:
+        """The table's columns with their headings, without those that no setting has."""
+        head = {
+            "setting": "setting",
+            "score": self.metric.replace("_", " "),
+            "meets": "reaches the bar",
+            "verdict": "verdict",
+            "memory": "peak memory",
+            "time": "training\u00a0(s)",
+            "speed": "tokens/s",
+            "energy": "energy\u00a0(J)",
+            "trainable": "trainable parameters",
+            "outcomes": "runs",
+        }
+        rows = self.table()
+        return {key: words for key, words in head.items() if any(row[key] != formatting.MISSING for row in rows)}
+
+    def hypervolumes(self) -> dict[str, float]:
+        """Of the Pareto front of score against memory and against time, where they can be computed."""
+        found = {
+            name: hypervolume(self.settings[column], self.settings["score"], self.higher_is_better)
+            for name, column in (("memory", "memory"), ("time", "train_seconds"))
+        }
+        return {name: value for name, value in found.items() if math.isfinite(value)}
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """What the runs were made with: each version, commit and device, all values where several occur."""
+        wanted = [c for c in self.runs.columns if c.startswith("version.") or c in ("commit", "device")]
+        values = {column: sorted(set(self.runs[column].dropna().astype(str))) for column in sorted(wanted)}
+        return {column.removeprefix("version."): ", ".join(texts) for column, texts in values.items() if texts}
+
+    @property
+    def memory_source(self) -> str:
+        known = self.runs["memory_source"].dropna() if "memory_source" in self.runs else pd.Series(dtype=str)
+        return str(known.iloc[0]) if len(known) else "unknown"
+
+    @property
+    def memory_words(self) -> str:
+        """What the memory axis shows."""
+        if self.memory_metric != "max_memory_allocated":
+            return self.memory_metric
+        return MEMORY_WORDS.get(self.memory_source, "peak memory while training")
+
+    def as_json(self) -> dict[str, Any]:
+        """The answer for programs. `best` and `pick` are names in `settings`; what was not measured is null."""
+        rule, found = self.decision.rule, self.stability
+        return {
+            "study": self.study.name,
+            "metric": self.metric,
+            "higher_is_better": rule.higher_is_better,
+            "threshold": rule.threshold,
+            "margin": rule.margin,
+            "bar": self.decision.bar,
+            "memory_metric": self.memory_metric,
+            "memory_source": self.memory_source,
+            "best": self.decision.best,
+            "pick": self.decision.pick,
+            "answer": self.answer,
+            "confidence": self.confidence,
+            "pick_stability": None
+            if found is None
+            else {"share": found.share, "over": found.over, "picks": found.picks},
+            "hypervolume": self.hypervolumes(),
+            "unfinished_runs": self.study.unfinished,
+            "settings": [self._setting_json(row) for row in self.settings.itertuples()],
+            "allowed": dict(self.allowed),
+            "notes": self.notes,
+            "conditions": self.study.conditions,
+            "versions": self.versions,
+            "command": self.study.command,
+        }
+
+    def _setting_json(self, row: Any) -> dict[str, Any]:
+        settlement = row.settlement
+        return {
+            "setting": str(row.setting),
+            "variant": str(row.variant),
+            "score": _number(row.score),
+            "score_sd": _number(row.score_sd),
+            "score_ci95_halfwidth": _number(row.score_halfwidth),
+            self.memory_metric: _number(row.memory),
+            **{column: _number(getattr(row, column)) for column in _MEASURED},
+            "n_ok": int(row.n_ok),
+            "outcomes": row.outcomes,
+            "reason": row.reason,
+            "meets": bool(row.meets),
+            "verdict": row.verdict,
+            "p_meets": _number(row.p_meets),
+            "p_fails": _number(row.p_fails),
+            "would_settle": None
+            if settlement is None
+            else {"rival": settlement.rival, "seeds": settlement.seeds, "examples": settlement.examples},
+        }
+
+
+_MEASURED = ("train_seconds", "tokens_per_second", "energy_joules", "trainable_params")
+
+
+def _without_number(runs: pd.DataFrame, column: str, what: str) -> str:
+    """A note on `ok` runs that lack a number."""
+    ok = runs[runs["outcome"] == "ok"]
+    lacking = ok[ok[column].isna()] if column in ok else ok
+    if lacking.empty:
+        return ""
+    names = [f"{row.setting} · seed {row.seed}" for row in lacking.itertuples()]
+    shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    return f"Without a {what}, though they ended well, and so left out of its means: {shown}."
+
+
+def _plain(value: float) -> str:
+    """A number for a machine, nothing where there is none."""
+    return "" if value is None or math.isnan(value) else repr(float(value))
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)

@@ -1,0 +1,173 @@
+"""Two studies side by side: what each answers, what their common settings cost, and what was not the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment
+from markupsafe import Markup
+
+from analysis import formatting
+from analysis.charts import pair, style
+from analysis.loading import comparability
+from analysis.reporting import writer
+from analysis.reporting.narrative import VERDICT_WORDS
+from analysis.reporting.report import Report
+
+NAME = "comparison"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two reports, the first one as the reference."""
+
+    first: Report
+    second: Report
+
+    @property
+    def reports(self) -> tuple[Report, Report]:
+        return self.first, self.second
+
+    @property
+    def names(self) -> tuple[str, str]:
+        return self.first.study.name, self.second.study.name
+
+    @property
+    def title(self) -> str:
+        return f"{self.first.study.name} and {self.second.study.name}"
+
+    @property
+    def answer(self) -> str:
+        """Both picks in a sentence."""
+        one, two = (report.words.pick for report in self.reports)
+        names = self.names
+        if not self.same_scale:
+            return (
+                f"{names[0]} picks {one.setting} and {names[1]} picks {two.setting}; their scores do not compare, "
+                f"being {self.first.metric} and {self.second.metric}."
+            )
+        parts = [f"{self.first.metric} {two.score - one.score:+.4f}"]
+        if self.same_memory:
+            parts.insert(0, f"{formatting.change(two.memory, one.memory)} memory")
+        picks = f"both pick {one.setting}" if one.setting == two.setting else (
+            f"{names[0]} picks {one.setting}, {names[1]} {two.setting}"
+        )  # fmt: skip
+        text = f"{picks}; that of {names[1]} has {' and '.join(parts)}."
+        return text[0].upper() + text[1:] if one.setting == two.setting else text
+
+    @property
+    def same_scale(self) -> bool:
+        """Whether scores may stand on one axis."""
+        return (self.first.metric, self.first.higher_is_better) == (self.second.metric, self.second.higher_is_better)
+
+    @property
+    def same_memory(self) -> bool:
+        """Whether memory figures may: the GPU's allocator and the CPU's tensors never do."""
+        return self.first.memory_source == self.second.memory_source
+
+    @cached_property
+    def differing(self) -> list[tuple[str, str, str]]:
+        """(key, first, second) for each condition that is not the same."""
+        one, two = ({**made.study.conditions, **comparability.conditions(made.runs)} for made in self.reports)
+        pairs = [(key, one.get(key, "—"), two.get(key, "—")) for key in sorted({*one, *two})]
+        return [(key, a, b) for key, a, b in pairs if a != b]
+
+    def table(self) -> list[dict[str, str]]:
+        """A row per setting of either study, smallest memory first."""
+        one, two = (report.settings.set_index("setting") for report in self.reports)
+        names = list(dict.fromkeys([*one.sort_values("memory").index, *two.sort_values("memory").index]))
+        return [self._row(name, one, two) for name in names]
+
+    def _row(self, name: str, one: pd.DataFrame, two: pd.DataFrame) -> dict[str, str]:
+        row = {"setting": str(name)}
+        for number, settings in enumerate((one, two), start=1):
+            there = name in settings.index
+            found = settings.loc[name] if there else None
+            row |= {
+                f"score{number}": formatting.show_score(found.score, found.score_halfwidth)
+                if there
+                else formatting.MISSING,
+                f"memory{number}": formatting.show_bytes(found.memory) if there else formatting.MISSING,
+                f"verdict{number}": VERDICT_WORDS.get(found.verdict, formatting.MISSING)
+                if there
+                else formatting.MISSING,
+                f"mark{number}": "pick" if there and found.pick else "",
+            }
+        both = name in one.index and name in two.index
+        row["score_change"] = (
+            f"{two.loc[name, 'score'] - one.loc[name, 'score']:+.4f}"
+            if both and self.same_scale and pd.notna(two.loc[name, "score"] - one.loc[name, "score"])
+            else formatting.MISSING
+        )
+        row["memory_change"] = (
+            formatting.change(two.loc[name, "memory"], one.loc[name, "memory"])
+            if both and self.same_memory
+            else formatting.MISSING
+        )
+        return row
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "study": f"{self.first.study.name}+{self.second.study.name}",
+            "answer": self.answer,
+            "differing_conditions": {key: [a, b] for key, a, b in self.differing},
+            "first": self.first.as_json(),
+            "second": self.second.as_json(),
+        }
+
+
+def write_comparison(made: Comparison, out: Path, suffixes: list[str]) -> list[Path]:
+    """The comparison's files into `out`."""
+    return writer.replace_all(out, str(made.as_json()["study"]), lambda folder: _into(made, folder, suffixes))
+
+
+def _into(made: Comparison, folder: Path, suffixes: list[str]) -> None:
+    svg = ""
+    if made.same_scale and made.same_memory:
+        variants = [str(v) for report in made.reports for v in report.settings["variant"]]
+        marks = pair.data(*(report.settings for report in made.reports))
+        figure = pair.draw(marks, made.first.metric, made.first.memory_words, made.names, style.looks(variants))
+        style.save(figure, folder / NAME, suffixes)
+        svg = writer.inline((folder / f"{NAME}.svg").read_text())
+    pd.DataFrame(made.table()).to_csv(folder / f"{NAME}.csv", index=False)
+    environment: Environment = writer.environment()
+    for template in ("comparison.html", "comparison.md"):
+        text = environment.get_template(f"{template}.j2").render(made=made, svg=Markup(svg), **writer.page_script())
+        (folder / template).write_text(text)
+    files = sorted([*(path.name for path in folder.iterdir()), writer.ANSWER])
+    (folder / writer.ANSWER).write_text(
+        json.dumps({**made.as_json(), "files": files}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    )
+
+
+def summary(made: Comparison, out: Path) -> str:
+    """For the terminal."""
+    head = {
+        "setting": "setting",
+        "score1": made.first.study.name,
+        "score2": made.second.study.name,
+        "score_change": "change",
+        "memory1": "memory",
+        "memory2": "memory",
+        "memory_change": "change",
+    }
+    rows = [head, *made.table()]
+    widths = {key: max(len(row[key]) for row in rows) for key in head}
+    lines = [
+        "  ".join(f"{row[k]:<{w}}" if k == "setting" else f"{row[k]:>{w}}" for k, w in widths.items()) for row in rows
+    ]
+    differ = [f"  {key}: {a} / {b}" for key, a, b in made.differing]
+    told = ["Not the same:", *differ] if differ else ["The conditions are the same."]
+    told += ["", *(f"{report.study.name}: {report.so_far}" for report in made.reports if report.so_far)]
+    return "\n".join(["", *lines, "", *told, "", made.answer, "", f"Report: {out / 'comparison.html'}"])
+
+
+def default_folder(options: Mapping[str, Any], first: str, second: str) -> Path:
+    """`out`, or reports/<first>-and-<second>."""
+    return Path("reports", f"{first}-and-{second}") if options["out"] == "auto" else Path(str(options["out"]))

@@ -1,0 +1,52 @@
+"""The command line around Hydra's: all faults of a config at once, in words, before anything heavy or written."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from sweep.cli.validation import Examine, check
+from sweep.core import redaction
+from sweep.core.errors import ConfigError, Fault, UserError
+from sweep.hydra_compat import composer
+from sweep.hydra_compat.speedups import quicken
+
+FULL_ERROR = "HYDRA_FULL_ERROR"
+INTERRUPTED = 130  # the shell's code for Ctrl-C
+
+
+def guarded(application: Callable[[], Any], conf: Path, config_name: str, examine: Examine) -> None:
+    """Check the config that the command line asks for, then let Hydra run the application.
+
+    Help, `--info` and completion are Hydra's own and are not checked; `--cfg` shows the config first, since its faults
+    are found by looking at it.
+    """
+    quicken()
+    args = composer.command_line()
+    looks_only = args.help or args.hydra_help or args.info or args.shell_completion
+    unchecked = looks_only or args.experimental_rerun
+    folder = conf if args.config_path is None else Path(args.config_path)
+    try:
+        if args.multirun and (args.cfg or args.info):
+            raise ConfigError([Fault("--multirun", "", "cannot go with --cfg or --info, which look at one config")])
+        if not (unchecked or args.cfg):
+            check(folder, args, config_name, examine)
+        application()
+        if args.cfg and not unchecked:
+            check(folder, args, config_name, examine)
+    except UserError as error:
+        stop(error)
+    except KeyboardInterrupt:
+        print("\nInterrupted. The same command goes on where it stopped.", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
+
+
+def stop(error: UserError) -> NoReturn:
+    """Say what is wrong, and leave. With HYDRA_FULL_ERROR=1, the traceback too."""
+    if os.environ.get(FULL_ERROR) == "1":
+        raise error
+    print(redaction.text(str(error)), file=sys.stderr)
+    raise SystemExit(error.exit_code)

@@ -1,0 +1,137 @@
+"""All faults of a command line at once, before anything is imported, written or launched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sweep.config.schema import parse, plain_config
+from sweep.core import preflight, redaction
+from sweep.core.errors import ConfigError, Fault, first_line
+from sweep.core.setting import select
+from sweep.hydra_compat.composer import NOT_COMPOSED, Composer, _composition_fault, _text
+
+Examine = Callable[[DictConfig, bool], Iterable[Fault]]  # a composed config, and whether for a multirun → its faults
+
+
+def check(conf: Path, args: Any, config_name: str, examine: Examine) -> None:
+    """Compose and check what would run.
+
+    Raises:
+        ConfigError: with all faults of the overrides, the values, the folders and the tracking store.
+    """
+    with Composer(conf, args.config_dir, args.config_name or config_name) as composer:
+        overrides, faults = composer.usable(args.overrides)
+        multirun = args.multirun or composer.mode(overrides) == "MULTIRUN"
+        try:
+            cells = list(_cells(overrides, composer, multirun))
+        except NOT_COMPOSED as error:
+            cells, faults = [], [*faults, _composition_fault(error, [], None)]
+        for cell in cells:
+            try:
+                composed = composer.compose(cell, multirun)
+            except NOT_COMPOSED as error:
+                faults.append(_composition_fault(error, cell, None))
+                continue
+            try:
+                faults.extend(examine(composed, multirun))
+            except NOT_COMPOSED as error:  # a key that is asked for was deleted
+                faults.append(Fault(str(getattr(error, "full_key", None) or "config"), "", first_line(error)))
+    if faults:
+        raise ConfigError(faults)
+
+
+def _cells(overrides: Sequence[Override], composer: Composer, multirun: bool) -> Iterator[list[str]]:
+    """Configs to check: the one that runs; in a multirun, each value of each swept key once, the others at their
+    first. The sweeper checks all combinations."""
+    if not multirun:
+        yield [_text(o) for o in overrides]
+        return
+    fixed = [_text(o) for o in overrides if not o.is_sweep_override()]
+    given = {o.key_or_group for o in overrides}
+    params = composer.params(fixed)
+    swept = [o for o in overrides if o.is_sweep_override()]
+    for key, value in params.items():
+        if key not in given:
+            override = composer.parse(f"{key}={value}")
+            if override.is_sweep_override():
+                swept.append(override)
+            else:
+                fixed.append(_text(override))
+    inside = {o.get_key_element(): g for o in swept for g in swept if o.key_or_group.startswith(f"{g.key_or_group}.")}
+    apart = [o for o in swept if o.get_key_element() not in inside]
+    choices = [_values(o) for o in apart]
+    firsts = [values[0] for values in choices]
+    yield fixed + firsts
+    for position, values in enumerate(choices):
+        for value in values[1:]:
+            yield fixed + [value if i == position else first for i, first in enumerate(firsts)]
+    for override in swept:
+        if override.get_key_element() in inside:
+            yield from _cells_inside(override, inside[override.get_key_element()], fixed, composer)
+
+
+def _cells_inside(override: Override, group: Override, fixed: list[str], composer: Composer) -> Iterator[list[str]]:
+    """The values of a key inside a swept group, under the first of its choices that has the key: `variant.r` exists for
+    some variants only, and is searched for those only."""
+    values, choices = _values(override), _values(group)
+    home = choices[0]
+    for choice in choices:
+        try:
+            composer.compose([*fixed, choice, values[0]], multirun=True)
+        except NOT_COMPOSED:
+            continue
+        home = choice
+        break
+    for value in values:
+        yield [*fixed, home, value]
+
+
+def _values(override: Override) -> list[str]:
+    key = override.get_key_element()
+    if override.is_discrete_sweep():
+        values = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        if not values:
+            raise ValueError(f"{override.input_line} stands for no value; name at least one")
+        return values
+    interval = override.value()
+    return [f"{key}={bound}" for bound in (interval.start, interval.end)]
+
+
+def examine(composed: DictConfig, multirun: bool) -> Iterator[Fault]:
+    """Faults of values, folders and stores of one composed config."""
+    try:
+        plain = plain_config(composed)
+    except OmegaConfBaseException as error:
+        yield Fault(str(getattr(error, "full_key", None) or "config"), "", first_line(error))
+        return
+    try:
+        parse(plain)
+    except ConfigError as error:
+        yield from error.faults
+    verbose = OmegaConf.select(composed, "hydra.verbose")
+    if not isinstance(verbose, bool | str | ListConfig):
+        yield Fault("hydra.verbose", str(verbose), "must be true, false, or names of loggers")
+    folder_key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
+    try:
+        folder = OmegaConf.select(composed, folder_key)
+        storage = OmegaConf.select(composed, "hydra.sweeper.storage") if multirun else None
+    except OmegaConfBaseException as error:
+        yield Fault(str(getattr(error, "full_key", None) or folder_key), "", first_line(error))
+        return
+    if not isinstance(folder, str) or not folder.strip():
+        yield Fault(folder_key, str(folder), "must name a folder")
+    else:
+        yield from preflight.output_fault(folder_key, folder)
+    if multirun and storage and storage == select(plain, "tracking.uri"):
+        yield Fault(
+            "hydra.sweeper.storage", redaction.text(str(storage)), "is MLflow's too; Optuna needs a database of its own"
+        )
+    for key, uri in {"tracking.uri": select(plain, "tracking.uri"), "hydra.sweeper.storage": storage}.items():
+        if isinstance(uri, str):
+            yield from preflight.store_fault(key, uri)

@@ -1,0 +1,25 @@
+"""What the parent hands to a run's process. Imports nothing heavy: both sides read it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sweep.core.record import Record
+
+EXAMPLES_FILE = "validation_examples.parquet"
+TRACEBACK_FILE = "traceback.txt"
+LOG_FILE = "run.log"
+TIMELINE_FILE = "memory_timeline.csv"
+SNAPSHOT_FILE = "oom_snapshot.pickle"
+WEIGHTS_FOLDER = "trained"  # what was trained: an adapter, or the parameters themselves
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """The composed config, the run's identity so far, and a folder for its files."""
+
+    config: Mapping[str, Any]
+    record: Record
+    folder: str

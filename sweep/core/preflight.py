@@ -1,0 +1,109 @@
+"""What can be known to fail before anything is launched or written: folders, and the tracking store."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from sweep.core import redaction
+from sweep.core.errors import Fault
+
+_REACH_SECONDS = 5.0
+
+
+def output_fault(key: str, folder: str) -> Iterator[Fault]:
+    """Whether a folder can be made and written to."""
+    path = Path(folder).absolute()
+    nearest = path
+    try:
+        while not nearest.exists() and nearest != nearest.parent:
+            nearest = nearest.parent
+    except OSError as error:
+        yield Fault(key, folder, f"cannot be made: {error.strerror}")
+        return
+    if not nearest.is_dir():
+        yield Fault(key, folder, f"cannot be made: {nearest} is not a folder; choose another")
+        return
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".paretune-", dir=nearest))  # permissions alone do not tell, to root
+    except OSError as error:
+        yield Fault(key, folder, f"cannot be written: {error.strerror} in {nearest}; choose another")
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The file of a SQLite URI ("sqlite:///mlflow.db"), else None."""
+    prefix = "sqlite:///"
+    return Path(uri.removeprefix(prefix).partition("?")[0]) if uri.startswith(prefix) else None
+
+
+def store_fault(key: str, uri: str) -> Iterator[Fault]:
+    """Whether a database or server answers at all, without opening it."""
+    shown = redaction.text(uri)
+    file = sqlite_path(uri)
+    if file is not None:
+        yield from _sqlite_fault(key, shown, file)
+        return
+    try:
+        parts = urlsplit(uri)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        yield Fault(key, shown, f"is not a URI: {error}")
+        return
+    if parts.scheme in ("http", "https"):
+        port = port or (443 if parts.scheme == "https" else 80)
+    elif parts.scheme.partition("+")[0] in ("postgresql", "mysql", "mssql"):
+        port = port or {"postgresql": 5432, "mysql": 3306, "mssql": 1433}[parts.scheme.partition("+")[0]]
+    else:
+        yield Fault(
+            key,
+            shown,
+            "is no store that can be used; give sqlite:////folder/file.db, http://host:port, or postgresql://…",
+        )
+        return
+    if not host:
+        yield Fault(key, shown, "names no host")
+        return
+    try:
+        if parts.scheme in ("http", "https"):
+            _ask(parts.scheme, host, port)
+        else:
+            socket.create_connection((host, port), timeout=_REACH_SECONDS).close()
+    except (OSError, http.client.HTTPException) as error:
+        yield Fault(
+            key,
+            shown,
+            f"cannot be reached at {host}:{port} ({getattr(error, 'strerror', None) or error}); start the server, "
+            "correct the address, or use a file: sqlite:////folder/mlflow.db",
+        )
+
+
+def _ask(scheme: str, host: str, port: int) -> None:
+    """Ask a server for any answer: one that accepts a connection and stays silent would hold a study for minutes."""
+    kind = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
+    connection = kind(host, port, timeout=_REACH_SECONDS)
+    try:
+        connection.request("HEAD", "/health")
+        connection.getresponse()
+    finally:
+        connection.close()
+
+
+def _sqlite_fault(key: str, shown: str, file: Path) -> Iterator[Fault]:
+    if not file.exists():
+        yield from output_fault(key, str(file.parent))
+        return
+    try:
+        with sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True) as connection:
+            connection.execute("select name from sqlite_master limit 1")
+        connection.close()
+    except sqlite3.Error as error:
+        yield Fault(key, shown, f"is not a usable SQLite file ({error}); name another, or move it away")
+        return
+    if not os.access(file, os.W_OK):
+        yield Fault(key, shown, f"cannot be written: no permission for {file}")

@@ -1,0 +1,90 @@
+"""What a run was made with, and the fingerprint of its conditions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from sweep.core import redaction
+from sweep.core.paths import ROOT
+
+# Their versions change numbers, so they are conditions.
+LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
+# What may differ between the runs of a study: what is compared, which replicate it is, and where things are kept.
+NOT_CONDITIONS = ("variant", "seed", "study", "tracking", "meters")
+
+
+def versions() -> dict[str, str]:
+    """Version of Python, of ours, and of each library that changes numbers, without importing any."""
+    found = {"python": platform.python_version()}
+    for name in ("paretune", *LIBRARIES):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def commit() -> str | None:
+    """The commit of this code, "+changes" where the work tree differs from it, or None outside a checkout."""
+    if not (ROOT / ".git").exists():
+        return None
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        head = git("rev-parse", "--short=12", "HEAD")
+        return f"{head}+changes" if git("status", "--porcelain", "--untracked-files=no") else head
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def command() -> str:
+    """How this was started, for a person to repeat. Credentials are masked."""
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    program = f"python -m {spec.name.removesuffix('.__main__')}" if spec is not None else Path(sys.argv[0]).name
+    return redaction.text(f"{program} {shlex.join(sys.argv[1:])}".strip())
+
+
+def conditions(
+    config: Mapping[str, Any], facts: Mapping[str, str], swept: Iterable[str], places: Iterable[str]
+) -> dict[str, str]:
+    """All that is held fixed over a study, flat: key → value as text.
+
+    `facts` are what only the machine knows (device, resolved precision, digest of the base model). Left out: what the
+    study varies (`swept`), and keys that say where something is rather than what (`places`).
+    """
+    left_out = {*swept, *places}
+    fixed = {key: value for key, value in config.items() if key not in NOT_CONDITIONS}
+    flat = {key: value for key, value in flatten(fixed).items() if key not in left_out}
+    named_versions = {f"version.{name}": version for name, version in versions().items() if name != "python"}
+    return dict(sorted({**flat, **facts, **named_versions}.items()))
+
+
+def fingerprint(values: Mapping[str, str]) -> str:
+    """Twelve hexadecimal digits that are equal where all values are."""
+    return hashlib.sha256(json.dumps(dict(values), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """{"train": {"max_steps": 3}} → {"train.max_steps": "3"}."""
+    flat: dict[str, str] = {}
+    for key, value in node.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{path}."))
+        else:
+            flat[path] = str(value)
+    return flat

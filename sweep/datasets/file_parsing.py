@@ -1,0 +1,254 @@
+"""Tables from files: JSONL, JSON, CSV, TSV, Parquet, and these but Parquet under gzip. What cannot be read is told with
+its file and line."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import logging
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sweep.core.errors import UserError, alternatives
+
+log = logging.getLogger(__name__)
+_LONGEST_FIELD = 2**30  # bytes; the csv module stops at 128 kB otherwise
+
+
+class Rows(NamedTuple):
+    """Names of columns, and one mapping per row. `labels` are names of classes by column, in order, where the file says
+    them."""
+
+    columns: list[str]
+    rows: list[dict[str, Any]]
+    labels: Mapping[str, Sequence[str]] = {}
+
+
+class Layout(NamedTuple):
+    """How a CSV or TSV file is written, as far as it does not say itself: names of columns where it has no header, and
+    whether fields may stand in quotation marks (None: in CSV they may, in TSV a quotation mark is a character like any
+    other, as in the files of GLUE, which hold unpaired ones). With `skip_malformed`, lines of another number of fields
+    than there are columns are left out, and counted in a warning."""
+
+    column_names: Sequence[str] | None = None
+    quoted: bool | None = None
+    skip_malformed: bool = False
+
+
+def read(path: Path, layout: Layout = Layout()) -> Rows:  # noqa: B008  immutable
+    """All rows of one file, whose format its ending tells.
+
+    Raises:
+        UserError: where the file, or a line of it, cannot be read.
+    """
+    reader = format_of(path)
+    if reader is None:
+        raise UserError(f"{path}: of the format '{path.suffix}' nothing is known; {_known()}")
+    try:
+        rows = reader(path, layout)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if not rows.rows:
+        raise UserError(f"{path} is empty: it has no rows")
+    return rows
+
+
+def read_text(path: Path) -> str:
+    """The file as UTF-8, without a byte order mark.
+
+    Raises:
+        UserError: where it is not UTF-8, with the line and the byte.
+    """
+    content = path.read_bytes()
+    if path.suffix.lower() == _PACKED:
+        content = gzip.decompress(content)
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path}, line {line}: byte 0x{content[error.start]:02x} is not UTF-8. Convert the file, for example: "
+            f"iconv -f latin1 -t utf-8 {path.name} (cp949 for older Korean, gb18030 for Chinese files)"
+        ) from error
+
+
+def _jsonl(path: Path, _: Layout) -> Rows:
+    rows = []
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if line.strip():
+            rows.append(_object(path, f"line {number}", _loads(path, line, number)))
+    return _from_mappings(rows)
+
+
+def _json(path: Path, _: Layout) -> Rows:
+    """A list of objects, also as the only list inside an object ({"version": …, "data": […]}), or one object per line
+    under the wrong ending."""
+    text = read_text(path)
+    try:
+        found: Any = json.loads(text)
+    except ValueError as error:
+        if text.lstrip().startswith("["):
+            raise UserError(f"{path}, line {getattr(error, 'lineno', 1)}: is not JSON: {error}") from error
+        return _jsonl(path, Layout())
+    if isinstance(found, dict):
+        lists = [value for value in found.values() if isinstance(value, list)]
+        found = lists[0] if len(lists) == 1 else [found]
+    if not isinstance(found, list):
+        raise UserError(f"{path}: is {type(found).__name__}, and not a list of objects")
+    rows = [_object(path, f"entry {i}", entry) for i, entry in enumerate(found, start=1)]
+    return _from_mappings(_questions(rows) if all(isinstance(row.get("paragraphs"), list) for row in rows) else rows)
+
+
+def _questions(articles: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """SQuAD as it is published, articles of paragraphs of questions, in the columns that it has on the Hub."""
+    return [
+        {
+            "title": article.get("title"),
+            "context": paragraph.get("context"),
+            "question": asked.get("question"),
+            "answers": {"text": [answer.get("text") for answer in asked.get("answers", [])]},
+        }
+        for article in articles
+        for paragraph in article["paragraphs"]
+        for asked in paragraph.get("qas", [])
+    ]
+
+
+def _loads(path: Path, text: str, line: int) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        number = line + getattr(error, "lineno", 1) - 1
+        raise UserError(f"{path}, line {number}: is not JSON: {error}") from error
+
+
+def _object(path: Path, where: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UserError(f"{path}, {where}: is {type(value).__name__}, not an object with named columns")
+    return value
+
+
+def _from_mappings(rows: list[dict[str, Any]]) -> Rows:
+    return Rows(list(dict.fromkeys(key for row in rows for key in row)), rows)
+
+
+def _csv(path: Path, layout: Layout) -> Rows:
+    return _delimited(path, layout, ",", quoted=layout.quoted is not False)
+
+
+def _tsv(path: Path, layout: Layout) -> Rows:
+    return _delimited(path, layout, "\t", quoted=layout.quoted is True)
+
+
+def _delimited(path: Path, layout: Layout, delimiter: str, quoted: bool) -> Rows:
+    """Quoted fields may hold delimiters and line ends."""
+    csv.field_size_limit(_LONGEST_FIELD)
+    text = read_text(path)
+    if "\0" in text:
+        raise UserError(f"{path}, line {text.count(chr(10), 0, text.index(chr(0))) + 1}: holds a NUL character")
+    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter, quoting=quoting)
+    rows = []
+    malformed = 0
+    names = list(layout.column_names or ())
+    try:
+        for fields in reader:
+            if not fields:
+                continue
+            if not names:
+                names = fields
+            elif len(fields) != len(names) and layout.skip_malformed:
+                malformed += 1
+            elif len(fields) != len(names):
+                raise UserError(
+                    f"{path}, line {reader.line_num}: has {len(fields)} fields, and the columns are {len(names)}: "
+                    f"{', '.join(name[:40] for name in names)}. Mend it, or leave such lines out: "
+                    "task.data.skip_incomplete=true"
+                )
+            else:
+                rows.append(dict(zip(names, fields, strict=True)))
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num}: {error}") from error
+    if malformed:
+        log.warning("%s: %d lines of another number of fields are left out", path, malformed)
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"{path}: two columns are named {twice!r}; give column_names, and no header, or rename one")
+    return Rows(names, rows)
+
+
+def _parquet(path: Path, _: Layout) -> Rows:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(path)
+    except pyarrow.ArrowException as error:
+        raise UserError(f"{path} cannot be read as Parquet: {error}") from error
+    names = class_labels(table.schema.metadata)
+    rows = table.to_pylist()
+    for column, labels in names.items():
+        for row in rows:
+            row[column] = label_name(row.get(column), labels)
+    return Rows(table.column_names, rows, names)
+
+
+def class_labels(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:
+    """Names of labels by column, as the Hugging Face Hub keeps them in Parquet files whose labels are numbers."""
+    try:
+        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+    except (KeyError, ValueError, TypeError):
+        return {}
+    kept = {column: feature.get("names") for column, feature in features.items() if isinstance(feature, dict)}
+    return {column: names for column, names in kept.items() if isinstance(names, list)}
+
+
+def label_name(value: Any, labels: Sequence[str]) -> Any:
+    """The name of a label by number; None where it has none: unlabelled test sets hold -1."""
+    if not isinstance(value, int):
+        return value
+    return labels[value] if 0 <= value < len(labels) else None
+
+
+FORMATS: dict[str, Callable[[Path, Layout], Rows]] = {
+    ".jsonl": _jsonl,
+    ".ndjson": _jsonl,
+    ".json": _json,
+    ".csv": _csv,
+    ".tsv": _tsv,
+    ".parquet": _parquet,
+}
+
+
+_PACKED = ".gz"
+
+
+def format_of(path: Path) -> Callable[[Path, Layout], Rows] | None:
+    """What reads a file of this name."""
+    packed = path.suffix.lower() == _PACKED
+    ending = Path(path.stem).suffix.lower() if packed else path.suffix.lower()
+    return None if packed and ending == ".parquet" else FORMATS.get(ending)
+
+
+def endings() -> list[str]:
+    """Of the files that can be read."""
+    return [*FORMATS, *(f"{ending}{_PACKED}" for ending in FORMATS if ending != ".parquet")]
+
+
+def file_faults(path: Path) -> Iterator[str]:
+    """What is wrong with a file that can be known without reading it."""
+    if path.is_dir():
+        yield "is a folder; name a file in it"
+    elif not path.exists():
+        names = [f.name for f in path.parent.iterdir() if f.is_file()] if path.parent.is_dir() else []
+        yield f"is no file; in {path.parent} {alternatives(path.name, sorted(names)[:20])}"
+    elif format_of(path) is None:
+        yield f"is of a format of which nothing is known; {_known()}"
+
+
+def _known() -> str:
+    return f"give one of {', '.join(FORMATS)}, or of the first ones under gzip ({next(iter(FORMATS))}{_PACKED})"

@@ -1,0 +1,86 @@
+"""The config of a comparison of adapters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge
+
+from sweep.config.schema import parse_as
+from sweep.core import preflight
+from sweep.core.errors import ConfigError, Fault
+from sweep.models import Model
+from sweep.tasks import Task
+from sweep.variants import Variant
+
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+_MODEL = ("revision", "dtype", "attention", "trust_remote_code")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What to compare. `variant` says how the base is held; `combine` are weights of a combination, one per adapter."""
+
+    model: Model
+    task: Task
+    variant: Variant
+    adapters: list[str]
+    combine: list[float] | None = None
+    combination: Literal["linear", "svd", "cat", "ties", "ties_svd", "dare_linear", "dare_ties", "magnitude_prune"] = (
+        "linear"
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    max_length: Annotated[int, Ge(2)]
+    batch_size: Annotated[int, Ge(1)]
+    out: str | None = None
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        if self.combine is not None and len(self.combine) != len(self.adapters):
+            yield "combine", f"must have one weight for each of the {len(self.adapters)} adapters"
+        for folder in self.adapters:
+            if (Path(folder) / "config.json").is_file():
+                yield "adapters", f"{folder} is a whole model: to score it, base={folder} 'adapters=[]'"
+            elif not Path(folder, ADAPTER_CONFIG).is_file():
+                yield "adapters", f"{folder} holds no {ADAPTER_CONFIG}: python -m sweep.export writes adapters"
+        if self.out is not None:
+            for fault in preflight.output_fault("out", self.out):
+                yield fault.key, fault.message
+
+
+def parse(plain: Mapping[str, Any]) -> Comparison:
+    """The composed config → Comparison, its base the one that is given, or that the adapters name.
+
+    Raises:
+        ConfigError: with every fault.
+    """
+    base = plain["base"] if plain["base"] is not None else _named_base(plain["adapters"]) or "unknown"
+    model = {"_target_": "sweep.models.pretrained.Pretrained", "path": base, **{key: plain[key] for key in _MODEL}}
+    rest = {key: value for key, value in plain.items() if key not in ("base", *_MODEL)}
+    try:
+        return parse_as(Comparison, {**rest, "model": model})
+    except ConfigError as error:
+        keys = {"model.path": "base", **{f"model.{key}": key for key in _MODEL}}
+        raise ConfigError([fault._replace(key=keys.get(fault.key, fault.key)) for fault in error.faults]) from error
+
+
+def _named_base(adapters: Any) -> str | None:
+    """The base that the adapters name; None where something else is wrong with them, which is told in its place."""
+    folders = [str(folder) for folder in adapters] if isinstance(adapters, list) else []
+    if any(not Path(folder, ADAPTER_CONFIG).is_file() for folder in folders):
+        return None
+    names = []
+    for folder in folders:
+        try:
+            names.append(json.loads(Path(folder, ADAPTER_CONFIG).read_text())["base_model_name_or_path"])
+        except (OSError, ValueError, KeyError):
+            continue
+    if len(set(names)) != 1:
+        told = f"the adapters name {', '.join(sorted(set(names)))}" if names else "there is no adapter that names one"
+        raise ConfigError([Fault("base", "null", f"{told}: say which one to load, base=<Hub id or folder>")])
+    return str(names[0])

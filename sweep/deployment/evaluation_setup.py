@@ -1,0 +1,92 @@
+"""What a trained model is loaded onto and judged by: base, tokenizer, task and validation examples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sweep.config.schema import RunConfig
+from sweep.datasets import Example
+from sweep.models import Model
+from sweep.runtime import precision
+from sweep.tasks import Evaluation, Task
+from sweep.training_run import device_type
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ground:
+    """`arguments` are what the task tells `from_pretrained`; `compute` is the precision of matrix products."""
+
+    task: Task
+    model: Model
+    validation: Sequence[Example]
+    tokenizer: PreTrainedTokenizerBase
+    arguments: Mapping[str, Any]
+    quantization: Any | None
+    compute: str
+    max_length: int
+    batch_size: int
+    device: str
+    test: Sequence[Example] = ()
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Ground:
+        """As a run of this config has it."""
+        compute = precision.resolve(config.train.precision, device_type())
+        quantization = config.variant.quantization(precision.dtype_of(compute), config.task.task_type)
+        return cls.at(
+            config.task, config.model, quantization, compute, config.train.max_length, config.train.eval_batch_size
+        )
+
+    @classmethod
+    def at(
+        cls, task: Task, model: Model, quantization: Any | None, compute: str, max_length: int, batch_size: int
+    ) -> Ground:
+        data = task.data.load()
+        bound = task.bind(data)
+        tokenizer = model.load_tokenizer()
+        return cls(
+            task=bound,
+            model=model,
+            validation=data.validation,
+            tokenizer=tokenizer,
+            arguments=bound.model_arguments(tokenizer),
+            quantization=quantization,
+            compute=compute,
+            max_length=max_length,
+            batch_size=batch_size,
+            device=device_type(),
+            test=data.test,
+        )
+
+    def base(self, model: Model | None = None, quantized: bool = True) -> PreTrainedModel:
+        """The base, or another `model` for the same task; as training held it, or whole."""
+        quantization = self.quantization if quantized else None
+        return (model or self.model).load(self.task.auto_class(), quantization, self.device, self.arguments)
+
+    def score(self, model: torch.nn.Module) -> Evaluation:
+        """The validation that a run ends with."""
+        return self._evaluate(model, self.validation)
+
+    def test_scores(self, model: torch.nn.Module) -> dict[str, float]:
+        """On the test split, where the data has one: by its validation scores alone, what was chosen looks too good."""
+        return self._evaluate(model, self.test).scores if self.test else {}
+
+    def _evaluate(self, model: torch.nn.Module, examples: Sequence[Example]) -> Evaluation:
+        model.eval()
+        precision.settle_fp16(model, self.compute)
+        with precision.autocast(self.compute, self.device):
+            return self.task.evaluate(
+                model,
+                self.tokenizer,
+                examples,
+                self.batch_size,
+                metered=lambda batch: nullcontext(),
+                max_length=self.max_length,
+            )

@@ -1,0 +1,102 @@
+"""The card of an exported model: what it is, on which base it stands, what it scored, and how to load it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sweep.core import formatting, provenance, redaction
+from sweep.deployment.score_check import Difference
+from sweep.deployment.stored_run import Kept
+
+
+class Made(NamedTuple):
+    """What was exported: `separate` is an adapter, to be loaded onto its base; else a whole model. `dtype` is what its
+    weights are held in; `note` says how it was merged, where it was; `loading` is what an adapter's base is loaded
+    with; `test` are its scores on the test split, where there is one."""
+
+    kept: Kept
+    folder: Path
+    separate: bool
+    dtype: str
+    note: str
+    difference: Difference
+    exported_bytes: int
+    loading: Mapping[str, Any]
+    test: Mapping[str, float] = {}
+    registered: str | None = None
+
+
+def text(made: Made) -> str:
+    """Markdown, with the metadata that the Hub reads in front."""
+    kept, record = made.kept, made.kept.record
+    base, _ = kept.config.model.location()
+    measured = record.measurements
+    steps = measured.get("train/steps") or kept.config.train.max_steps
+    facts = {
+        "Base": f"`{redaction.text(base)}`, revision {kept.base_revision or 'unknown'}",
+        "Variant": f"`{record.variant}`; setting `{record.setting}`, seed {record.seed} ({kept.why})",
+        f"Score ({record.facts.get('metric', 'score')})": f"{made.difference} (validation)",
+        "Peak memory in training": _memory(measured.get("max_memory_allocated"), record.facts.get("memory_source")),
+        "Trainable parameters": f"{measured['trainable_params']:,.0f} of {measured['total_params']:,.0f}",
+        "Training": f"{steps:.0f} steps of {kept.config.train.batch_size}, "
+        f"learning rate {kept.config.variant.learning_rate:g}, {measured['train_seconds']:.0f} s on "
+        f"{record.facts.get('device', 'an unknown device')}",
+        "Size": f"{formatting.gib(made.exported_bytes)}, {made.dtype}",
+        "Command": f"`{redaction.text(record.facts.get('command', 'unknown'))}`",
+        "Code": f"paretune {record.facts.get('version.paretune', '')}, commit {record.facts.get('commit', 'unknown')}",
+        "Libraries": ", ".join(f"{name} {version}" for name, version in _libraries(record.facts).items()),
+        "MLflow run": f"`{kept.run_id}`" + (f", study {record.study}" if record.study else ""),
+    }
+    if made.test:
+        facts["Test split"] = ", ".join(f"{name} {score:.4g}" for name, score in made.test.items())
+    head = [
+        "---",
+        f"base_model: {redaction.text(base)}",
+        "library_name: " + ("peft" if made.separate else "transformers"),
+    ]
+    lines = [*head, "tags: [paretune]", "---", "", f"# {record.setting}, seed {record.seed}", ""]
+    if made.note:
+        lines += [made.note, ""]
+    lines += ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts.items()), ""]
+    return "\n".join([*lines, "```python", *_loading(made, base), "```", ""])
+
+
+def _loading(made: Made, base: str) -> list[str]:
+    """What gives the model that was scored, by plain transformers and PEFT."""
+    auto = made.kept.config.task.auto_class().__name__
+    tokenizer = f'tokenizer = AutoTokenizer.from_pretrained("{made.folder}")'
+    if not made.separate:
+        head = f"from transformers import {auto}, AutoTokenizer"
+        return [head, "", f'model = {auto}.from_pretrained("{made.folder}")', tokenizer]
+    arguments = {key: repr(value) for key, value in made.loading.items() if value is not None and key != "num_labels"}
+    quantization, names = made.loading.get("quantization_config"), [auto, "AutoTokenizer"]
+    if quantization is not None:
+        options = {key: value for key, value in quantization.to_diff_dict().items() if key != "quant_method"}
+        given = ", ".join(f"{key}={value!r}" for key, value in options.items())
+        arguments["quantization_config"] = f"BitsAndBytesConfig({given})"
+        names.append("BitsAndBytesConfig")
+    revision = made.kept.base_revision
+    if revision is not None and not revision.startswith("sha256:"):
+        arguments["revision"] = repr(revision)
+    lines = [f"    {key}={value}," for key, value in arguments.items()]
+    return [
+        "from peft import PeftModel",
+        f"from transformers import {', '.join(names)}",
+        "",
+        f"base = {auto}.from_pretrained(",
+        f'    "{redaction.text(base)}",',
+        *lines,
+        ")",
+        f'model = PeftModel.from_pretrained(base, "{made.folder}")',
+        tokenizer,
+    ]
+
+
+def _memory(peak: float | None, source: str | None) -> str:
+    return "not measured" if peak is None else f"{formatting.gib(peak)} ({source})"
+
+
+def _libraries(facts: dict[str, str]) -> dict[str, str]:
+    return {name: facts[f"version.{name}"] for name in provenance.LIBRARIES if f"version.{name}" in facts}

@@ -1,0 +1,76 @@
+"""An exported model as a version in MLflow's model registry."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from pathlib import Path
+
+import mlflow.transformers
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
+from transformers import AutoTokenizer
+
+from sweep.core import provenance, redaction
+from sweep.core.errors import UserError, first_line
+from sweep.deployment.model_card import Made
+from sweep.tracking.mlflow_store import Store
+
+_PIPELINES = {"CAUSAL_LM": "text-generation", "SEQ_CLS": "text-classification"}
+
+
+def register(store: Store, made: Made, name: str) -> str:
+    """Register the export under `name`, and return the URI of its version ("models:/name/3").
+
+    A whole model is stored in MLflow's own form, for `mlflow.transformers.load_model(uri)`. An adapter is stored as it
+    is: `PeftModel.from_pretrained(base, mlflow.artifacts.download_artifacts(uri))`.
+
+    Raises:
+        UserError: where the store has no registry, or refuses the name.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="paretune-register-") as scratch:
+            folder = made.folder if made.separate else _as_mlflow_model(made, Path(scratch, "model"))
+            place = "export/adapter" if made.separate else "export/model"
+            store.client.log_artifacts(made.kept.run_id, str(folder), place)
+        try:
+            store.client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+                raise
+        root = store.client.get_run(made.kept.run_id).info.artifact_uri
+        version = store.client.create_model_version(
+            name,
+            source=f"{root}/{place}",
+            run_id=made.kept.run_id,
+            tags={"setting": made.kept.record.setting, "score": f"{made.difference.after:.6g}"},
+            description=made.note or None,
+        )
+    except MlflowException as error:
+        raise UserError(
+            f"register = {name} cannot be registered in {redaction.text(store.uri)}: {first_line(error)}"
+        ) from error
+    return f"models:/{name}/{version.version}"
+
+
+def _as_mlflow_model(made: Made, folder: Path) -> Path:
+    """Loaded first, since MLflow (3.17) cannot read a folder of transformers 5 by itself."""
+    task = made.kept.config.task
+    if task.task_type not in _PIPELINES:
+        raise UserError(f"register: MLflow has no pipeline for {task.task_type} models; register the adapter instead")
+    versions = provenance.versions()
+    # Its warnings are about a page of the Hub, which an export of ours has not, and about its own type hints.
+    logging.getLogger("mlflow.transformers").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*type hint is inferred as AnyType", category=UserWarning)
+        mlflow.transformers.save_model(
+            {
+                "model": task.auto_class().from_pretrained(made.folder),
+                "tokenizer": AutoTokenizer.from_pretrained(made.folder),
+            },
+            str(folder),
+            task=_PIPELINES[task.task_type],
+            pip_requirements=[f"{name}=={versions[name].partition('+')[0]}" for name in ("torch", "transformers")],
+        )
+    return folder

@@ -1,0 +1,188 @@
+"""A finished run as the tracking store keeps it: record, config, what it trained, and its results by example."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from sweep.config.schema import RunConfig, parse
+from sweep.core.errors import ConfigError, UserError, alternatives, first_line
+from sweep.core.job import EXAMPLES_FILE, WEIGHTS_FOLDER
+from sweep.core.preflight import sqlite_path
+from sweep.core.record import Outcome, Record
+from sweep.tracking.mlflow_store import Store
+from sweep.tracking.options import Tracking
+from sweep.tracking.record_tags import to_record
+
+MANIFEST = "export.json"  # in an exported folder: which run it is of, and on which base it stands
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """`weights` is a folder; `rows` are the run's validation results, one per example. `why` says how it was chosen."""
+
+    run_id: str
+    record: Record
+    config: RunConfig
+    weights: Path
+    rows: list[dict[str, Any]]
+    why: str
+
+    @property
+    def base_revision(self) -> str | None:
+        """The base's digest or commit as the run saw it; None where its record does not tell."""
+        return _revision(self.record)
+
+
+def open_store(tracking: Tracking) -> Store:
+    """Raises UserError where there is no such store: none is created here."""
+    file = sqlite_path(tracking.uri)
+    if file is not None and not file.exists():
+        raise UserError(
+            f"there is no tracking store {file}. Run a study first (python -m sweep -m), go to the folder it was run "
+            "in, or name the store: tracking.uri=sqlite:////folder/mlflow.db"
+        )
+    return Store(tracking.uri, tracking.experiment, tracking.artifacts)
+
+
+def find(store: Store, study: str | None, run: str | None, scratch: Path, base: str | None = None) -> Kept:
+    """The run that is asked for, its files fetched into `scratch`.
+
+    `run` is an id, or within `study` a run's name, a setting, or a variant of one setting. With `study` alone it is the
+    setting that the analysis picked. Of several replicates the one with the best validation score is taken: all of them
+    are what the setting gives, and one has to be. That score flatters, and so the mean is told with it.
+
+    `base` is the folder that the base model is in now, where it was moved.
+
+    Raises:
+        UserError: where there is no such run, it was not ok, its weights were not kept, or its base or data are gone.
+    """
+    if study is None:
+        run_id, record = _by_id(store, str(run))
+        why = "by its id"
+    else:
+        run_id, record, why = _in_study(store, study, run)
+    if record.outcome is not Outcome.OK:
+        raise UserError(f"run {record.name} ended as {record.outcome} ({first_line(record.reason)}): nothing to export")
+    if "weights/kept_bytes" not in record.measurements:
+        size = record.measurements.get("weights/trained_bytes")
+        needed = f"tracking.keep_weights_bytes={size:.0f}" if size else "tracking.keep_weights_bytes"
+        raise UserError(
+            f"what run {record.name} trained was not kept with it, for its size. Delete the run in MLflow and give the "
+            f"study's command again with {needed} or more: it repeats that run alone"
+        )
+    fetched = {name: store.fetch(run_id, name, scratch) for name in ("config.yaml", WEIGHTS_FOLDER, EXAMPLES_FILE)}
+    return Kept(
+        run_id=run_id,
+        record=record,
+        config=_config(OmegaConf.to_container(OmegaConf.load(fetched["config.yaml"])), record, base),
+        weights=fetched[WEIGHTS_FOLDER],
+        rows=_rows(fetched[EXAMPLES_FILE]),
+        why=why,
+    )
+
+
+def _config(plain: Any, record: Record, base: str | None) -> RunConfig:
+    """The run's own, with the base at the revision that it loaded."""
+    revision, model = _revision(record), plain["model"]
+    folder = model.get("path") if revision is not None and revision.startswith("sha256:") else None
+    if base is not None:
+        model = {**model, "path": base}
+    elif folder is not None and not Path(folder).expanduser().is_dir():
+        raise UserError(f"the base model was in the folder {folder}, which is not here; say where it is: base=<folder>")
+    try:
+        config = parse({**plain, "model": model})
+        return (
+            config
+            if revision is None
+            else parse({**plain, "model": config.model.pinned(model, {"model_revision": revision})})
+        )
+    except ConfigError as error:
+        raise UserError(
+            f"run {record.name} cannot be set up again here. Relative paths count from the folder that its study was "
+            f"started in: go there, and bring back what is gone.\n{error}"
+        ) from error
+
+
+def _revision(record: Record) -> str | None:
+    return json.loads(record.facts.get("conditions.values", "{}")).get("model_revision")
+
+
+def _by_id(store: Store, run_id: str) -> tuple[str, Record]:
+    try:
+        found = store.run(run_id)
+    except UserError as error:
+        raise UserError(f"run = {run_id} is no run of this store ({first_line(error)}); name its study too") from error
+    if found.data.tags.get("kind") != "run":
+        raise UserError(f"run = {run_id} is no single run; a study is asked for by study=…")
+    return found.info.run_id, to_record(found)
+
+
+def _in_study(store: Store, study: str, run: str | None) -> tuple[str, Record, str]:
+    parent = store.find_study(study)
+    if parent is None:
+        raise UserError(f"there is no study {study} in this store; check its name, and tracking.uri")
+    records = store.records(parent.info.run_id)
+    wanted = run
+    if wanted is None:
+        wanted = parent.data.tags.get("pick")
+        if wanted not in {record.setting for _, record in records}:
+            raise UserError(
+                f"study {study} has no pick yet: python -m analysis study={study} makes it, or name a run, setting or "
+                f"variant: run=…; {alternatives('', sorted({_typed(record.setting) for _, record in records}))}"
+            )
+    for run_id, record in records:
+        if run is not None and run in (run_id, record.name):
+            return run_id, record, "by its name"
+    replicates = _replicates(study, str(wanted), records)
+    run_id, record = best(replicates)
+    by = "the study's pick" if run is None else "as asked for"
+    return run_id, record, f"{by}, {_choice(replicates)}"
+
+
+def _replicates(study: str, wanted: str, records: Sequence[tuple[str, Record]]) -> list[tuple[str, Record]]:
+    """The runs of a setting, or of a variant that has one setting only."""
+    known = list(dict.fromkeys(record.setting for _, record in records))
+    of_variant = list(dict.fromkeys(record.setting for _, record in records if record.variant == wanted))
+    if wanted not in known and len(of_variant) == 1:
+        wanted = of_variant[0]
+    found = [(run_id, record) for run_id, record in records if record.setting == wanted]
+    if not found:
+        several = f"is a variant of several settings in study {study}"
+        told = several if of_variant else f"is no run and no setting of study {study}"
+        listed = alternatives(wanted, [_typed(name) for name in of_variant or known])
+        raise UserError(f"run = {wanted} {told}; {listed}")
+    return found
+
+
+def _typed(setting: str) -> str:
+    """As a shell and Hydra take it."""
+    return f"'run=\"{setting}\"'" if "=" in setting else setting
+
+
+def _choice(replicates: Sequence[tuple[str, Record]]) -> str:
+    scores = [record.measurements["score"] for _, record in replicates if record.outcome is Outcome.OK]
+    if len(scores) < 2:
+        return "its only replicate" if len(replicates) == 1 else "its only replicate that ended well"
+    mean = sum(scores) / len(scores)
+    return f"of its {len(scores)} replicates the one that scored best on validation; their mean is {mean:.4f}"
+
+
+def best(replicates: Sequence[tuple[str, Record]]) -> tuple[str, Record]:
+    """The replicate with the best score, of equal ones the lowest seed; where none was ok, the first."""
+    ok = [item for item in replicates if item[1].outcome is Outcome.OK]
+    if not ok:
+        return replicates[0]
+    sign = -1 if ok[0][1].facts.get("direction") == "minimize" else 1
+    return max(ok, key=lambda item: (sign * item[1].measurements["score"], -item[1].seed))
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
+    from pyarrow import parquet
+
+    return parquet.read_table(file).to_pylist()

@@ -1,0 +1,97 @@
+"""What a run's own figures give reason to doubt: said in its record, since a table of scores does not show it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from sweep.core.formatting import gib
+from sweep.metrics import Metric
+
+TRUNCATED = 0.03  # share of the examples
+LEAKED = 0.01
+GROWN = 0.001  # of a phase's peak, by each step or batch: below, it is results that are kept
+ERRORS = 2.0  # standard errors that a difference must exceed to be one
+FAR_TOO_HIGH = 1.0  # no family's learning rate is there
+FEWEST_STEPS = 12  # below, a loss has hardly begun to move
+
+
+def chance(metric: Metric, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """What answering the same to everything would score, the most frequent reference: of four classes of one size, an
+    accuracy of 0.25; of texts that are all different, about 0.
+
+    Returns `eval/chance_score`, and `eval/distinct_predictions`; nothing for a metric that is not about predictions.
+    """
+    if not metric.needs_predictions or not rows or any("prediction" not in row for row in rows):
+        return {}
+    references = [str(row["reference"]) for row in rows]
+    ordered = sorted(Counter(references).items(), key=lambda item: (-item[1], item[0]))
+    guess = metric.score([ordered[0][0]] * len(rows), references)
+    distinct = len({str(row["prediction"]) for row in rows})
+    found = {"eval/chance_score": guess, "eval/distinct_predictions": float(distinct)}
+    return {key: value for key, value in found.items() if math.isfinite(value)}
+
+
+def moved(losses: Sequence[float]) -> dict[str, float]:
+    """Mean loss of the first and of the last quarter of the steps, and the standard error of their difference.
+    Nothing for fewer than twelve steps."""
+    if len(losses) < FEWEST_STEPS:
+        return {}
+    quarter = len(losses) // 4
+    parts = losses[:quarter], losses[-quarter:]
+    means = [sum(part) / quarter for part in parts]
+    variances = [
+        sum((loss - mean) ** 2 for loss in part) / (quarter - 1) for part, mean in zip(parts, means, strict=True)
+    ]
+    error = math.sqrt(sum(variances) / quarter)
+    return {"train/first_loss": means[0], "train/last_loss": means[1], "train/loss_change_error": error}
+
+
+def _other(rate: float) -> str:
+    """A rate to try, the likelier side first: a loss stands still where steps are tiny, and where they overshoot."""
+    low, high = f"{rate / 10:g}", f"{rate * 10:g}"
+    return f"{FAR_TOO_HIGH / 10:g}, a usual one" if rate > FAR_TOO_HIGH else f"{high}, and {low}"
+
+
+def doubts(measured: Mapping[str, float], higher_is_better: bool, rate: float) -> Iterator[str]:
+    """In words, the gravest first. `rate` is the learning rate that the run had."""
+    first, last = measured.get("train/first_loss"), measured.get("train/last_loss")
+    if first is not None and last is not None and last > first - ERRORS * measured["train/loss_change_error"]:
+        yield (
+            f"the loss did not move: {first:.3g} in the first quarter of the steps, {last:.3g} in the last. The "
+            f"learning rate was {rate:g}: try {_other(rate)}; else see what trains (variant.target_modules)"
+        )
+    score, guess = measured.get("score"), measured.get("eval/chance_score")
+    count = measured.get("eval/examples", 0)
+    if score is not None and guess is not None:
+        share = min(max(guess, 0.0), 1.0)
+        noise = ERRORS * math.sqrt(share * (1 - share) / count) if count else 0.0
+        if (score - guess if higher_is_better else guess - score) <= noise:
+            yield (
+                f"the score, {score:.4g}, is at chance level: the same answer to everything scores {guess:.4g}"
+                + (f" (± {noise:.2g} on {count:.0f} examples)" if noise else "")
+            )
+    if measured.get("eval/distinct_predictions") == 1 and count > 1:
+        yield f"the answer is the same for all {count:.0f} validation examples"
+    leaked = measured.get("data/leaked_share", 0.0)
+    if leaked > LEAKED:
+        yield (
+            f"{leaked:.0%} of the validation examples are among the training's too, word for word: the score tells in "
+            "part what was learnt by heart"
+        )
+    cut = measured.get("data/truncated_share", 0.0)
+    if cut > TRUNCATED:
+        yield f"{cut:.0%} of the training examples were cut to train.max_length: raise it, or shorten the texts"
+    for phase, unit in (("train", "step"), ("eval", "batch")):
+        growth = measured.get(f"memory/{phase}_growth_bytes_per_{unit}", 0.0)
+        if growth > GROWN * measured.get(f"memory/{phase}_max_allocated_bytes", math.inf):
+            yield (
+                f"memory grows by {gib(growth)} with each {unit} of {phase}: something keeps its tensors alive, and "
+                "more of them need more than the peak that was measured"
+            )
+    dropped, kept = measured.get("data/dropped_examples", 0.0), measured.get("data/train_examples", 0.0)
+    if dropped > TRUNCATED * (dropped + kept):
+        share = dropped / (dropped + kept)
+        yield f"{share:.0%} of the training examples were left out: train.max_length leaves nothing of their answers"

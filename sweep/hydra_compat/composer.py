@@ -1,0 +1,160 @@
+"""Hydra's composition of a config without its launch."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.callbacks import Callbacks
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from sweep.core.errors import ConfigError, Fault, alternatives, first_line
+from sweep.hydra_compat.speedups import quicken
+
+# What Hydra and OmegaConf raise while they compose: their own errors, and plain ones where an override is of a kind
+# that they did not expect (`model=0`).
+_PLAIN = (ValueError, TypeError, LookupError, AttributeError, AssertionError)
+
+
+NOT_COMPOSED = (HydraException, OmegaConfBaseException, YAMLError, *_PLAIN)
+
+
+_ONE_EXPERIMENT = (
+    "names several: each is a study of its own, with its own data and variants. One after the other: "
+    "for e in a b; do python -m sweep -m experiment=$e; done"
+)
+
+
+def command_line() -> argparse.Namespace:
+    """The arguments of this process, as Hydra's own parser reads them: it has no public name."""
+    return get_args_parser().parse_known_args()[0]
+
+
+class Composer:
+    """Hydra's own composition, with its own search path, without its launch."""
+
+    def __init__(self, conf: Path, extra: str | None, config_name: str):
+        quicken()
+        self._config_name = config_name
+        search_path = create_config_search_path(str(conf.absolute()))
+        if extra is not None:
+            folder = Path(extra).absolute()
+            if not folder.is_dir():
+                raise ConfigError([Fault("--config-dir", extra, "is not a folder")])
+            search_path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
+        self._search_path = search_path
+
+    def __enter__(self) -> Composer:
+        self._hydra = Hydra.create_main_hydra2(task_name="sweep", config_search_path=self._search_path)
+        self._parser = OverridesParser.create(config_loader=self._hydra.config_loader)
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        GlobalHydra.instance().clear()
+        HydraConfig.instance().cfg = None
+
+    def compose(self, overrides: Sequence[str], multirun: bool) -> DictConfig:
+        """The composed config, Hydra's part included and in reach of its resolvers."""
+        mode = RunMode.MULTIRUN if multirun else RunMode.RUN
+        composed = self._hydra.compose_config(
+            config_name=self._config_name, overrides=list(overrides), run_mode=mode, with_log_configuration=False
+        )
+        HydraConfig.instance().set_config(composed)
+        return composed
+
+    @property
+    def context(self) -> HydraContext:
+        """What Hydra gives a sweeper, without callbacks."""
+        return HydraContext(config_loader=self._hydra.config_loader, callbacks=Callbacks())
+
+    def mode(self, overrides: Sequence[Override]) -> str | None:
+        asked = [o for o in overrides if o.key_or_group == "hydra.mode"]
+        return str(asked[-1].value()) if asked else None
+
+    def usable(self, raw: Sequence[str]) -> tuple[list[Override], list[Fault]]:
+        """The overrides that parse and compose, and a fault for each of the others."""
+        parsed: list[Override] = []
+        faults: list[Fault] = []
+        for text in raw:
+            try:
+                parsed.append(self.parse(text))
+            except NOT_COMPOSED as error:
+                faults.append(Fault(text, "", f"is not an override: {first_line(error)}"))
+        for override in parsed:
+            if override.key_or_group == "experiment" and override.is_sweep_override():
+                raise ConfigError([Fault("experiment", _text(override).partition("=")[2], _ONE_EXPERIMENT)])
+        fixed = [o for o in parsed if not o.is_sweep_override()]
+        try:
+            self.compose([_text(o) for o in fixed], multirun=False)
+        except NOT_COMPOSED:
+            good, told = self._one_by_one(fixed)
+            return [o for o in parsed if o.is_sweep_override() or o in good], [*faults, *told]
+        return parsed, faults
+
+    def _one_by_one(self, fixed: Sequence[Override]) -> tuple[list[Override], list[Fault]]:
+        """Which overrides compose, added one at a time: choices of presets before keys in them."""
+        good: list[Override] = []
+        faults: list[Fault] = []
+        base = self._base(faults)
+        for override in sorted(fixed, key=lambda o: "." in o.key_or_group):
+            try:
+                self.compose([_text(o) for o in [*good, override]], multirun=False)
+                good.append(override)
+            except NOT_COMPOSED as error:
+                faults.append(_composition_fault(error, [_text(override)], base))
+        return good, faults
+
+    def _base(self, faults: list[Fault]) -> DictConfig | None:
+        try:
+            return self.compose([], multirun=False)
+        except NOT_COMPOSED as error:
+            faults.append(_composition_fault(error, [], None))
+            return None
+
+    def params(self, overrides: Sequence[str]) -> dict[str, str]:
+        """What the sweeper sweeps without being told on the command line."""
+        composed = self.compose(overrides, multirun=True)
+        params = OmegaConf.select(composed, "hydra.sweeper.params")
+        return {} if params is None else {str(k): str(v) for k, v in OmegaConf.to_container(params).items()}
+
+    def parse(self, text: str) -> Override:
+        return self._parser.parse_overrides([text])[0]  # unlike parse_override, it lets glob look at the presets
+
+
+def _composition_fault(error: Exception, overrides: Sequence[str], base: DictConfig | None) -> Fault:
+    """Hydra's complaint about an override, with the alternatives that it leaves out."""
+    key, _, value = (overrides[-1] if overrides else "config").partition("=")
+    message = str(error)
+    wrong = re.search(r"Key '([^']+)' is not in struct", f"{message}\n{error.__cause__}")
+    if wrong and base is not None:
+        parent = key.lstrip("+~").rpartition(".")[0]
+        node = OmegaConf.select(base, parent, throw_on_resolution_failure=False) if parent else base
+        known = [str(k) for k in node if k not in ("hydra", "_target_")] if isinstance(node, DictConfig) else []
+        return Fault(key, value, f"unknown key; {alternatives(wrong[1], known)}")
+    missing = re.search(r"Could not find '([^']+)'", message)
+    if missing:
+        group, _, name = missing[1].rpartition("/")
+        options = [line.strip() for line in message.partition("Available options")[2].splitlines()[1:]]
+        known = [
+            option for option in dict.fromkeys(options) if option and ":" not in option and "provider" not in option
+        ]
+        return Fault(group or key, name, f"no such preset; {alternatives(name, known)}")
+    return Fault(key, value, first_line(error))
+
+
+def _text(override: Override) -> str:
+    return str(override.input_line)

@@ -1,0 +1,91 @@
+"""Which devices runs may be put on, and what else sits there. Asks NVML, so that this process makes no CUDA context."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sweep.core.errors import UserError
+from sweep.runtime import nvml
+
+log = logging.getLogger(__name__)
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+# What the driver itself keeps on a device without processes, generously.
+_IDLE_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """The devices of one run, as CUDA_VISIBLE_DEVICES names them; none where it runs on the CPU."""
+
+    devices: tuple[str, ...] = ()
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What the run's process must be started with, before it looks at CUDA."""
+        return {VISIBLE: ",".join(self.devices)} if self.devices else {}
+
+    def __str__(self) -> str:
+        return "GPU " + "+".join(self.devices) if self.devices else "CPU"
+
+
+def visible() -> list[str]:
+    """The GPUs that this process may use: those of CUDA_VISIBLE_DEVICES, else all that NVML counts."""
+    named = os.environ.get(VISIBLE)
+    if named is not None:
+        return [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]
+    with nvml.opened() as library:
+        return [str(i) for i in range(library.nvmlDeviceGetCount())] if library is not None else []
+
+
+def leases(devices: Any = "auto", slots: int | None = None, devices_per_run: int = 1) -> list[Lease]:
+    """One lease per run that may go on at a time.
+
+    `devices` is "auto" for all visible ones, or a list of them; `slots` is the number of runs at a time where there is
+    no GPU, 1 unless told otherwise.
+
+    Raises:
+        UserError: where fewer devices are there than one run wants, or than were named.
+    """
+    known = visible()
+    wanted = known if devices in ("auto", None) else [str(device) for device in devices]
+    unknown = [device for device in wanted if known and device not in known]
+    if unknown or (wanted and not known):
+        raise UserError(
+            f"hydra.launcher.devices = {', '.join(wanted)}: this machine shows "
+            f"{'the GPUs ' + ', '.join(known) if known else 'no GPU'}; name others, or auto"
+        )
+    if not wanted:
+        return [Lease()] * (slots or 1)  # several ranks of a run share the CPU
+    if len(wanted) < devices_per_run:
+        raise UserError(
+            f"devices_per_run = {devices_per_run} (train or hydra.launcher), but only {len(wanted)} GPUs are there: "
+            f"{', '.join(wanted)}"
+        )
+    count = len(wanted) // devices_per_run
+    left = wanted[count * devices_per_run :]
+    if left:
+        log.warning("GPU %s stays idle: %d do not divide by %d", ", ".join(left), len(wanted), devices_per_run)
+    return [Lease(devices=tuple(wanted[i * devices_per_run : (i + 1) * devices_per_run])) for i in range(count)]
+
+
+def bytes_in_use(devices: Sequence[str]) -> int | None:
+    """Memory that others hold on these devices before a run starts; 0 where it is what an idle driver keeps, None where
+    NVML does not tell."""
+    with nvml.opened() as library:
+        if library is None or not devices:
+            return None
+        try:
+            used = sum(library.nvmlDeviceGetMemoryInfo(_handle(library, device)).used for device in devices)
+        except library.NVMLError:
+            return None
+    return used if used > _IDLE_BYTES * len(devices) else 0
+
+
+def _handle(library: Any, device: str) -> Any:
+    if device.isdigit():
+        return library.nvmlDeviceGetHandleByIndex(int(device))
+    return library.nvmlDeviceGetHandleByUUID(device.encode())

@@ -1,0 +1,172 @@
+"""One run over several devices: a process for each, joined by torch.distributed, and one Record of them all.
+
+Called in a run's own process, which has touched no device: it forks the ranks and trains nothing itself. Each rank sees
+one device, so that every meter reads there what it reads in a run on one.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sweep import training_run
+from sweep.core.job import Job
+from sweep.core.record import Outcome, Record, is_memory
+from sweep.core.reporter import Report, silent
+from sweep.processes import child_process, isolated_call
+
+GRACE_SECONDS = 10.0  # for the others to notice that one has failed, before they are ended
+SUM = "memory/sum_over_ranks_"
+# When ranks end differently, the first of these is the cause: the others lost their connection to it.
+_CAUSES = (Outcome.OOM, Outcome.DIVERGED, Outcome.PRUNED, Outcome.FAILED, Outcome.KILLED)
+
+
+def run(job: Job, report: Report) -> Record:
+    """Train on `train.devices_per_run` devices. As `sweep.training_run.run`, it always yields a Record."""
+    count = int(job.config["train"]["devices_per_run"])
+    devices = _devices(count)
+    if devices is None:
+        shown = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        return job.record.ended(
+            Outcome.FAILED,
+            f"train.devices_per_run = {count}, but this run was given the GPUs {shown or 'none'}; lease as many: "
+            f"hydra.launcher.devices_per_run={count}",
+        )
+    kills_before = isolated_call.host_oom_kills()
+    context = multiprocessing.get_context("fork")
+    port = _free_port()
+    pipes, processes = [], []
+    for rank, device in enumerate(devices):
+        ours, theirs = context.Pipe()
+        env = _environment(rank, count, port, device)
+        processes.append(context.Process(target=_rank, args=(theirs, job, rank, env)))
+        processes[-1].start()
+        theirs.close()
+        pipes.append(ours)
+    try:
+        records = _listen(processes, pipes, report)
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+    struck = isolated_call.host_oom_kills() > kills_before
+    silently = {r: _died(job, p, struck) for r, p in enumerate(processes) if r not in records}
+    return joined({**records, **silently})
+
+
+def joined(by_rank: Mapping[int, Record]) -> Record:
+    """The main rank's Record with the largest memory of any rank, the sum over ranks beside it, and energy summed.
+
+    Where ranks failed, the outcome is that of the cause: `by_rank` is in the order in which they ended.
+    """
+    records = list(by_rank.values())
+    failed = [record for outcome in _CAUSES for record in records if record.outcome is outcome]
+    main = failed[0] if failed else by_rank[0]
+    measured = dict(main.measurements)
+    for key in {key for record in records for key in record.measurements}:
+        values = [record.measurements[key] for record in records if key in record.measurements]
+        if is_memory(key):
+            measured[key] = max(values)
+            if key.startswith("memory/") and len(values) == len(records):
+                measured[SUM + key.removeprefix("memory/")] = sum(values)
+        elif key.endswith("_joules"):
+            measured[key] = sum(values)
+    return replace(main, measurements=measured, facts={**main.facts, "ranks": str(len(records))})
+
+
+class _Events:
+    """The main rank's `Report`."""
+
+    def __init__(self, pipe: connection.Connection):
+        self._pipe = pipe
+
+    def __getattr__(self, name: str) -> Any:
+        def send(*arguments: Any) -> Any:
+            self._pipe.send((name, arguments))
+            return self._pipe.recv()
+
+        return send
+
+
+def _rank(pipe: connection.Connection, job: Job, rank: int, env: Mapping[str, str]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.update(env)
+    child_process.die_with_parent_soon()
+    folder = Path(job.folder, f"rank{rank}") if rank else Path(job.folder)
+    folder.mkdir(exist_ok=True)
+    job = replace(job, folder=str(folder))
+    record = training_run.run(job, _Events(pipe) if rank == 0 else silent)
+    if rank and not any(folder.iterdir()):
+        folder.rmdir()
+    pipe.send(record)
+    if torch.distributed.is_initialized() and record.outcome is Outcome.OK:
+        torch.distributed.barrier()  # a rank that leaves takes the connection of the others with it
+        torch.distributed.destroy_process_group()
+
+
+def _listen(processes: Sequence[Any], pipes: Sequence[connection.Connection], report: Report) -> dict[int, Record]:
+    """Pass the main rank's events on until every rank has told its Record, or is gone. In the order of their ends."""
+    records: dict[int, Record] = {}
+    waiting = dict(enumerate(pipes))
+    deadline: float | None = None
+    while waiting:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        ready = connection.wait(list(waiting.values()), left)
+        if not ready:
+            break
+        for rank, pipe in [(rank, pipe) for rank, pipe in waiting.items() if pipe in ready]:
+            try:
+                message = pipe.recv()
+            except EOFError:
+                message = None
+            if isinstance(message, tuple):
+                name, arguments = message
+                pipe.send(getattr(report, name)(*arguments))
+                continue
+            del waiting[rank]
+            if message is not None:
+                records[rank] = message
+            if message is None or message.outcome is not Outcome.OK:
+                deadline = deadline or time.monotonic() + GRACE_SECONDS
+    if deadline is None:
+        for process in processes:
+            process.join(GRACE_SECONDS)
+    return records
+
+
+def _died(job: Job, process: Any, host_oom: bool) -> Record:
+    code = process.exitcode or 0
+    death = isolated_call.ChildKilled(code, host_oom=host_oom and code == -signal.SIGKILL)
+    return job.record.ended(Outcome.OOM if death.host_oom else Outcome.KILLED, f"of a rank: {death}")
+
+
+def _devices(count: int) -> list[str | None] | None:
+    """One device for each rank: GPUs by their place in CUDA_VISIBLE_DEVICES; None where there are too few. Without a
+    GPU, ranks share the CPU."""
+    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    if not torch.cuda.is_available():
+        return [None] * count
+    return list(named[:count]) if len(named) >= count else None
+
+
+def _environment(rank: int, count: int, port: int, device: str | None) -> dict[str, str]:
+    """Every rank is the only one of its place: LOCAL_RANK 0 is the one device that it sees."""
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count), "RANK": str(rank)}
+    local = {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    return {**common, **local, **({"CUDA_VISIBLE_DEVICES": device} if device is not None else {})}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,44 @@
+"""What a run's Record keeps of its prediction: the figure, what it is made of, and in the end how far it was off."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from sweep.memory.prediction import Machine, Prediction
+
+if TYPE_CHECKING:
+    from sweep.core.record import Record
+
+PREDICTED = "memory/predicted_bytes"
+ERROR = "memory/prediction_error"  # predicted / measured - 1: 0.01 is one per cent too high
+
+
+def with_prediction(record: Record, prediction: Prediction | None) -> Record:
+    """The record of a run that is about to start, with what is foretold of it."""
+    if prediction is None:
+        return record
+    figures = {f"memory/breakdown/{category}_bytes": float(size) for category, size in prediction.breakdown.items()}
+    figures[PREDICTED] = float(prediction.allocated_bytes)
+    if prediction.reserved_bytes is not None:
+        figures["memory/predicted_reserved_bytes"] = float(prediction.reserved_bytes)
+    words = [f"{key.replace('_', ' ')}: {value}" for key, value in prediction.assumptions.items()]
+    facts = {"memory_prediction": "; ".join([f"{prediction.tier}, ±{prediction.relative_band:.1%}", *words])}
+    return replace(record, measurements={**record.measurements, **figures}, facts={**record.facts, **facts})
+
+
+def with_error(record: Record) -> Record:
+    """The same run once it is over: how far off its prediction was, where both are there."""
+    predicted = record.measurements.get(PREDICTED)
+    measured = record.measurements.get("max_memory_allocated")
+    if not predicted or not measured:
+        return record
+    return replace(record, measurements={**record.measurements, ERROR: predicted / measured - 1})
+
+
+def machine_here() -> Machine:
+    """The device that runs of this process are put on: the first GPU here, else the CPU. Makes no CUDA context."""
+    from sweep.memory import gpu_catalog
+
+    found = gpu_catalog.present()
+    return found[0][1] if found else Machine(kind="cpu")

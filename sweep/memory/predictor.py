@@ -1,0 +1,202 @@
+"""The process that predictions are made in: it imports torch, and its patches end with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
+
+from sweep.config.schema import parse
+from sweep.core.errors import UserError, first_line
+from sweep.core.reporter import Report
+from sweep.memory import workload
+from sweep.memory.closed_form import estimate
+from sweep.memory.prediction import OF_SEED, Machine, Prediction, Unpredictable
+from sweep.memory.simulation import peaks, run_trace
+from sweep.models import compatibility
+from sweep.models.checkpoint_files import positions_in
+from sweep.variants.lora import LoRA8bit
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+    from sweep.config.schema import RunConfig
+    from sweep.memory.workload import Facts
+
+log = logging.getLogger(__name__)
+
+# Keys of a config that no byte depends on, beside `seed`, `study` and `tracking`.
+_IDLE_VARIANT = ("name", "learning_rate")
+_IDLE_TRAIN = ("lr_scheduler_type", "warmup_ratio", "adam_beta2", "weight_decay")
+
+
+def predict_all(
+    configs: Sequence[Mapping[str, Any]],
+    machine: Machine,
+    known: dict[str, Prediction | Unpredictable],
+    report: Report,
+) -> tuple[list[Prediction | Unpredictable], dict[str, Prediction | Unpredictable]]:
+    """One answer per config, and all that is known then. Configs that differ in nothing that memory depends on share
+    one execution."""
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")  # bitsandbytes' Trainer path
+    shared = _Shared(machine)
+    answers = []
+    for done, plain in enumerate(configs):
+        report.progress("predicting memory", done, len(configs))
+        try:
+            config = parse(plain)
+            architecture = shared.architecture(plain, config)
+            found = shared.facts(plain, config)
+        except UserError as error:
+            answers.append(Unpredictable(reason=str(error)))
+            continue
+        key = _key(plain, found)
+        if key not in known:
+            known[key] = answer(config, found, machine, architecture)
+        answers.append(known[key])
+    return answers, known
+
+
+class _Shared:
+    """What settings share: the model's config, which may have to be asked of the Hub, and the facts of the data."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._architectures: dict[str, PretrainedConfig | UserError] = {}
+        self._facts: dict[str, Facts] = {}
+
+    def architecture(self, plain: Mapping[str, Any], config: RunConfig) -> PretrainedConfig:
+        """Raises UserError where it cannot be had: asked once, however many settings there are."""
+        key = _text(plain["model"])
+        if key not in self._architectures:
+            try:
+                self._architectures[key] = config.model.architecture()
+            except UserError as error:
+                self._architectures[key] = error
+        found = self._architectures[key]
+        if isinstance(found, UserError):
+            raise found
+        return found
+
+    def facts(self, plain: Mapping[str, Any], config: RunConfig) -> Facts:
+        key = _text({name: plain[name] for name in ("model", "task", "train", "seed")})
+        if key not in self._facts:
+            self._facts[key] = workload.find(config, self._machine)
+        return self._facts[key]
+
+
+def _key(plain: Mapping[str, Any], found: Facts) -> str:
+    variant = {key: value for key, value in plain["variant"].items() if key not in _IDLE_VARIANT}
+    train = {key: value for key, value in plain["train"].items() if key not in _IDLE_TRAIN}
+    return _text([plain["model"], plain["task"], variant, train, repr(found)])
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def precision_on(machine: Machine, name: str) -> str:
+    """What `sweep.runtime.precision.resolve` would say on that machine."""
+    if name != "auto":
+        return name
+    if machine.kind == "cpu":
+        return "fp32"
+    return "bf16" if (machine.capability or (8, 0)) >= (8, 0) else "fp16"
+
+
+def answer(
+    config: RunConfig, found: Facts, machine: Machine, architecture: PretrainedConfig
+) -> Prediction | Unpredictable:
+    """The prediction by execution; by the closed form where the model's code does not run on fake tensors."""
+    reason = _out_of_reach(config, found, architecture)
+    if reason:
+        return Unpredictable(reason=reason)
+    auto_class = config.task.auto_class()
+    try:
+        compatibility.check_architecture(config.model, auto_class, here=False)
+        if config.train.activation_checkpointing:
+            compatibility.check_checkpointing(config.model, auto_class)
+        return trace_tier(config, found, machine, architecture)
+    except UserError as error:
+        return Unpredictable(reason=str(error))
+    except Exception as error:
+        log.debug("the trace failed", exc_info=True)
+        reason = f"its code cannot run on fake tensors ({_in_words(error)})"
+    fallback = estimate.of_run(config, machine, found, architecture)
+    if isinstance(fallback, Unpredictable):
+        return Unpredictable(reason=f"{reason}; {fallback.reason}")
+    return dataclasses.replace(fallback, assumptions={**fallback.assumptions, "not_executed": reason})
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, DataDependentOutputException | DynamicOutputShapeException):
+        return f"it looks at values, by {error.func}, where they have none"
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
+def _out_of_reach(config: RunConfig, found: Facts, architecture: PretrainedConfig) -> str | None:
+    """Why there is no answer for this run at all."""
+    if config.train.sharded:
+        return "a model in parts over several devices (train.parallel=fsdp) is not modelled yet"
+    if config.train.liger:
+        return (
+            "train.liger=true: Liger's kernels run on a GPU only, and what they hold is not known here. Without them "
+            "(train.liger=false) a run needs more: what fits then fits with them too"
+        )
+    positions = positions_in(architecture.to_dict())
+    if positions is not None and found.length > positions:
+        return (
+            f"sequences of {found.length} tokens exceed the model's {positions} positions; lower train.max_length = "
+            f"{config.train.max_length}"
+        )
+    return None
+
+
+def trace_tier(config: RunConfig, found: Facts, machine: Machine, architecture: Any) -> Prediction:
+    """The prediction by execution."""
+    precision = precision_on(machine, config.train.precision)
+    traced = run_trace.run(config, found, machine, precision, architecture)
+    by_phase = peaks.peaks(traced.events, machine)
+    train = by_phase["train"]
+    quantized = any(block.category == "quantized_weights" for block in traced.blocks.values())
+    optimizer = config.variant.optimizer(machine.kind) or config.train.optimizer
+    assumptions = {
+        "longest_micro_batch": found.as_text(),
+        "precision": precision,
+        "optimizer": optimizer,
+        "layers_traced": traced.layers,
+    }
+    if machine.kind == "cuda":
+        major, minor = machine.capability or (8, 0)
+        assumptions["device"] = f"CUDA, compute capability {major}.{minor}"
+        assumptions["attention_kernel"] = ", ".join(sorted(traced.kernels)) or config.model.attention
+    else:
+        assumptions["device"] = "CPU: live tensor bytes"
+    if isinstance(config.variant, LoRA8bit):
+        assumptions["outliers"] = "none: which columns of an input bitsandbytes keeps in 16 bits depends on values"
+    if config.train.compile:
+        assumptions["compile"] = "not modelled: what the compiler fuses needs less"
+    if config.train.devices_per_run > 1:
+        assumptions["devices"] = "each is predicted like a single one; DDP keeps the gradients between steps as well"
+    if found.of_seed is not None:
+        assumptions[OF_SEED] = f"{found.of_seed}, which does not meet all of the data"
+    if traced.evaluation_fault:
+        assumptions["evaluation"] = traced.evaluation_fault
+    return Prediction(
+        tier="trace",
+        allocated_bytes=train.allocated,
+        requested_bytes=train.requested,
+        reserved_bytes=train.reserved,
+        load_bytes=by_phase["load"].allocated,
+        eval_bytes=by_phase["eval"].allocated if "eval" in by_phase and not traced.evaluation_fault else None,
+        peak_at=traced.events[train.where].part,
+        breakdown=peaks.breakdown(traced.events, traced.blocks, train, machine),
+        relative_band=(0.015 if quantized else 0.005) if machine.kind == "cuda" else 0.01,
+        assumptions=assumptions,
+    )

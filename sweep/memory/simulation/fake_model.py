@@ -1,0 +1,238 @@
+"""The model of a run as fake tensors: right in shape, type and device, and of no size."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from sweep.core.errors import UserError
+from sweep.memory.simulation.allocation_log import NO_LAYER, EventLog
+from sweep.memory.simulation.layer_extrapolation import TRACED, Irregular
+from sweep.runtime import precision
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+    from sweep.config.schema import RunConfig
+
+# What bitsandbytes' layers look for on their weight: of 4 bits, and of 8.
+_PACKED = ("quant_state", "compress_statistics", "quant_type", "bnb_quantized", "blocksize", "quant_storage", "module",
+           "CB", "SCB", "has_fp16_weights", "row_scales")  # fmt: skip
+
+
+def shallow(architecture: PretrainedConfig) -> PretrainedConfig:
+    """The same architecture with `TRACED` layers.
+
+    Raises:
+        Irregular: where it has no more than that, or says of each layer something that differs.
+    """
+    layers = getattr(architecture, "num_hidden_layers", None)
+    single = not getattr(architecture, "is_encoder_decoder", False)
+    if layers is None or layers <= TRACED or not single or architecture.get_text_config() is not architecture:
+        raise Irregular("there is nothing to leave out")
+    less = copy.deepcopy(architecture)
+    for name, value in vars(architecture).items():
+        if isinstance(value, list | tuple) and len(value) == layers:
+            if any(item != value[0] for item in value):
+                raise Irregular(f"{name} differs between layers")
+            setattr(less, name, value[:TRACED])
+    less.num_hidden_layers = TRACED
+    return less
+
+
+def build(config: RunConfig, architecture: PretrainedConfig, compute: str, log: EventLog) -> nn.Module:
+    """The run's model on `meta`, loaded and wrapped as `sweep.training_run` does it. `log` sees weights arrive as
+    loading makes them: one by one, each 4-bit weight after its full-precision source."""
+    with torch.device("meta"):
+        base = _base(config, architecture)
+        _leave_no_other_device(base)
+        quantization = config.variant.quantization(precision.dtype_of(compute), config.task.task_type)
+        packed = _quantize(base, quantization) if quantization is not None else {}
+        base.config.use_cache = False
+        _load(base, packed, log)
+        with log:
+            model = config.variant.wrap(base, config.task.task_type, config.train.activation_checkpointing)
+            precision.settle_fp16(model, compute)
+    _tell(model, log)
+    return model
+
+
+def _tell(model: nn.Module, log: EventLog) -> None:
+    """What each tensor of the finished model is for."""
+    for name, parameter in model.named_parameters():
+        state = list(state_tensors(parameter))
+        kind = "quantized_weights" if state else "trainable_weights" if parameter.requires_grad else "frozen_weights"
+        log.belongs(parameter, kind, layer_number(name))
+        for tensor in state:
+            log.belongs(tensor, "quantization_state", layer_number(name))
+    for name, buffer in model.named_buffers():
+        log.belongs(buffer, "buffers_and_batch", layer_number(name))
+    log.order_loading()
+
+
+def _base(config: RunConfig, architecture: PretrainedConfig) -> PreTrainedModel:
+    dtype = config.model.dtype
+    held = precision.dtype_of(dtype) if dtype != "auto" else architecture.dtype or torch.float32
+    # FlashAttention needs its package and a GPU; its memory is that of the flash kernel, which is put in later.
+    attention = "sdpa" if config.model.attention == "flash_attention_2" else config.model.attention
+    auto_class = config.task.auto_class()
+    known = auto_class._model_mapping.get(type(architecture), None)
+    if attention != config.model.attention and known is not None and not known._supports_sdpa:
+        raise UserError(
+            f"{known.__name__} has FlashAttention but no sdpa kernel, which would stand for it here: not predicted"
+        )
+    return auto_class.from_config(
+        architecture,
+        dtype=held,
+        attn_implementation=attention,
+        trust_remote_code=config.model.trust_remote_code,
+    )
+
+
+def _leave_no_other_device(model: nn.Module) -> None:
+    """Some models make a tensor where no device is asked for: it goes to meta too. Ties stay ties."""
+    made: dict[int, torch.Tensor] = {}
+    for module in model.modules():
+        for held in (module._parameters, module._buffers):
+            for name, old in held.items():
+                if old is not None and not old.is_meta:
+                    new = old.to("meta")
+                    new = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
+                    held[name] = made.setdefault(id(old), new)
+
+
+def _quantize(model: PreTrainedModel, quantization: Any) -> dict[nn.Parameter, int]:
+    """Replace the linear layers that bitsandbytes would. Returns the new weights, and the bytes that each is made of.
+
+    `Params4bit` and `Int8Params` cannot hold a fake tensor; an ordinary parameter with the same attributes serves.
+    """
+    from bitsandbytes.nn import Linear4bit, Linear8bitLt
+    from transformers.quantizers import AutoHfQuantizer
+
+    quantizer = AutoHfQuantizer.from_config(quantization)
+    quantizer._process_model_before_weight_loading(model, device_map=None)
+    quantizer._process_model_after_weight_loading(model)
+    model.hf_quantizer, model.is_quantized = quantizer, True
+    sources: dict[nn.Parameter, int] = {}
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            shape, held = (module.out_features, module.in_features), module.weight.dtype
+            weight = nn.Parameter(_packed(shape), requires_grad=False)
+            weight.quant_state = _quant_state(shape, model.dtype, quantization)
+            weight.compress_statistics = quantization.bnb_4bit_use_double_quant
+            weight.quant_type = quantization.bnb_4bit_quant_type
+            weight.bnb_quantized, weight.blocksize, weight.quant_storage = True, 64, torch.uint8
+            module.weight, module.quant_state = weight, weight.quant_state
+            sources[weight] = shape[0] * shape[1] * held.itemsize
+        elif isinstance(module, Linear8bitLt):
+            rows, columns = module.out_features, module.in_features
+            held = module.weight.dtype
+            sources[_in_8_bits(module)] = rows * columns * (held.itemsize + 2)  # and its copy in fp16
+    return sources
+
+
+def _in_8_bits(module: nn.Module) -> nn.Parameter:
+    """The layer's weight as it is after its first forward: a byte each, and an fp32 scale for each row."""
+    weight = nn.Parameter(torch.empty(module.out_features, module.in_features, dtype=torch.int8), requires_grad=False)
+    weight.CB = weight.SCB = None  # the layer's state has both by then
+    weight.has_fp16_weights = False
+    weight.row_scales = torch.empty(module.out_features)
+    module.weight = weight
+    return weight
+
+
+def _packed(shape: tuple[int, int]) -> torch.Tensor:
+    return torch.empty(((shape[0] * shape[1] + 1) // 2, 1), dtype=torch.uint8)
+
+
+def _quant_state(shape: tuple[int, int], held: torch.dtype, quantization: Any) -> Any:
+    """One scale per 64 weights; with double quantisation in 8 bits, with one fp32 scale per 256 of them and an offset
+    (Dettmers et al. 2023, section 3). Code books belong to each weight."""
+    from bitsandbytes.functional import QuantState
+
+    blocks = -(-shape[0] * shape[1] // 64)
+    kind = quantization.bnb_4bit_quant_type
+    common = {"shape": torch.Size(shape), "dtype": held, "blocksize": 64, "code": torch.empty(16), "quant_type": kind}
+    if not quantization.bnb_4bit_use_double_quant:
+        return QuantState(absmax=torch.empty(blocks), **common)
+    second = QuantState(
+        absmax=torch.empty(-(-blocks // 256)), code=torch.empty(256), blocksize=256, dtype=torch.float32
+    )
+    return QuantState(absmax=torch.empty(blocks, dtype=torch.uint8), offset=torch.empty(()), state2=second, **common)
+
+
+def state_tensors(parameter: torch.Tensor) -> Iterator[torch.Tensor]:
+    """The quantisation state that hangs on a weight of 4 bits or of 8."""
+    if hasattr(parameter, "row_scales"):
+        yield parameter.row_scales
+    state = getattr(parameter, "quant_state", None)
+    while state is not None:
+        yield from (value for value in vars(state).values() if isinstance(value, torch.Tensor))
+        state = getattr(state, "state2", None)
+
+
+def _load(model: nn.Module, sources: dict[nn.Parameter, int], log: EventLog) -> None:
+    for name, parameter in model.named_parameters():
+        layer = layer_number(name)
+        source = sources.get(parameter)
+        if source is not None:
+            held = torch.empty(source, dtype=torch.uint8, device="meta")
+            log.add(held, "temporaries", layer)
+            log.add(parameter, "quantized_weights", layer)
+            for tensor in state_tensors(parameter):
+                log.add(tensor, "quantization_state", layer)
+            del held
+        else:
+            log.add(parameter, "frozen_weights", layer)
+    for name, buffer in model.named_buffers():
+        log.add(buffer, "buffers_and_batch", layer_number(name))
+
+
+def layer_number(name: str) -> int:
+    """The first whole number in a module's name, which is its layer in every model that keeps them in a list."""
+    return next((int(part) for part in name.split(".") if part.isdigit()), NO_LAYER)
+
+
+def materialize(model: nn.Module, device: str, log: EventLog) -> None:
+    """Meta tensors → fake tensors on `device`, in place; ties stay ties. Inside the fake mode."""
+    made: dict[int, torch.Tensor] = {}
+    kept: list[torch.Tensor] = []  # an id is one tensor's as long as that lives
+
+    def move(tensor: torch.Tensor) -> torch.Tensor:
+        if id(tensor) not in made:
+            kept.append(tensor)
+            fake = torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device=device)
+            made[id(tensor)] = fake
+            log.move(tensor, fake)
+        return made[id(tensor)]
+
+    parameters: dict[int, nn.Parameter] = {}
+    for module in model.modules():
+        for name, old in module._parameters.items():
+            if old is None:
+                continue
+            if id(old) not in parameters:
+                new = nn.Parameter(move(old), requires_grad=old.requires_grad)
+                for key in _PACKED:
+                    if hasattr(old, key):
+                        setattr(new, key, getattr(old, key))
+                if hasattr(new, "row_scales"):
+                    new.row_scales = move(new.row_scales)
+                state = getattr(new, "quant_state", None)
+                while state is not None:
+                    for key, value in vars(state).items():
+                        if isinstance(value, torch.Tensor):
+                            setattr(state, key, move(value))
+                    state = getattr(state, "state2", None)
+                parameters[id(old)] = new
+                kept.append(old)
+            module._parameters[name] = parameters[id(old)]
+            if hasattr(parameters[id(old)], "row_scales"):
+                module.state.CB, module.state.SCB = module.weight.data, module.weight.row_scales
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = move(buffer)

@@ -1,0 +1,100 @@
+"""From a trace's events to the figures of a prediction."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from sweep.memory.prediction import Machine
+from sweep.memory.simulation.allocation_log import BACKWARD, EVALUATION, FORWARD, LOAD, OPTIMIZER, Block, Event
+from sweep.memory.simulation.caching_allocator import CachingAllocator
+from sweep.memory.simulation.cuda_kernels import cublas_workspace_bytes
+
+PHASES = {LOAD: "load", FORWARD: "train", BACKWARD: "train", OPTIMIZER: "train", EVALUATION: "eval"}
+
+
+class Level(NamedTuple):
+    """Bytes after one event. `reserved` is None where nothing is kept in reserve."""
+
+    allocated: int
+    requested: int
+    reserved: int | None
+
+
+class Peaks(NamedTuple):
+    """The figures of one phase. `where` is the index of the event at the peak of `allocated`."""
+
+    allocated: int
+    requested: int
+    reserved: int | None
+    where: int
+
+
+def levels(events: Sequence[Event], machine: Machine) -> Iterator[Level]:
+    """What is in use after each event: the plain sum on the CPU, on CUDA what the caching allocator makes of it."""
+    if machine.kind == "cpu":
+        total = 0
+        sizes: dict[int, int] = {}
+        for event in events:
+            if event.size is None:
+                total -= sizes.pop(event.key)
+            else:
+                sizes[event.key] = event.size
+                total += event.size
+            yield Level(total, total, None)
+        return
+    allocator = CachingAllocator()
+    workspace = cublas_workspace_bytes(machine.capability or (8, 0))
+    parts: set[str] = set()
+    for event in events:
+        if event.part not in parts:
+            parts.add(event.part)
+            if event.part in (FORWARD, BACKWARD):
+                if event.part == FORWARD:
+                    allocator.empty_cache()  # the Trainer does, as it begins
+                allocator.allocate(("workspace", event.part), workspace)
+        if event.size is None:
+            allocator.free(event.key)
+        else:
+            allocator.allocate(event.key, event.size)
+        yield Level(allocator.allocated, allocator.requested, allocator.reserved)
+
+
+def peaks(events: Sequence[Event], machine: Machine) -> dict[str, Peaks]:
+    """The peaks of each phase, "load", "train" and "eval"."""
+    found: dict[str, Peaks] = {}
+    for index, (event, level) in enumerate(zip(events, levels(events, machine), strict=True)):
+        phase = PHASES.get(event.part)
+        if phase is None:
+            continue
+        best = found.get(phase)
+        if best is None:
+            found[phase] = Peaks(*level, index)
+            continue
+        higher = level.allocated > best.allocated
+        found[phase] = Peaks(
+            max(best.allocated, level.allocated),
+            max(best.requested, level.requested),
+            None if level.reserved is None else max(best.reserved or 0, level.reserved),
+            index if higher else best.where,
+        )
+    return found
+
+
+def breakdown(events: Sequence[Event], blocks: Mapping[int, Block], peak: Peaks, machine: Machine) -> dict[str, int]:
+    """What the bytes at the peak are for; sums to `peak.allocated`."""
+    live: set[int] = set()
+    for event in events[: peak.where + 1]:
+        if event.size is None:
+            live.remove(event.key)
+        else:
+            live.add(event.key)
+    sizes: Counter[str] = Counter()
+    for key in live:
+        sizes[blocks[key].category] += blocks[key].size
+    if machine.kind == "cuda":
+        parts = {event.part for event in events[: peak.where + 1]} & {FORWARD, BACKWARD}
+        sizes["workspaces"] = len(parts) * cublas_workspace_bytes(machine.capability or (8, 0))
+        sizes["allocator_rounding"] = peak.allocated - sum(sizes.values())
+    return dict(sizes)

@@ -1,0 +1,163 @@
+"""What the peak depends on and no config says, the shapes of batches above all: found in the data where it is at hand,
+else declared."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+from sweep.datasets import Example
+from sweep.tasks import IGNORED
+
+if TYPE_CHECKING:
+    from sweep.config.schema import RunConfig
+    from sweep.memory.prediction import Machine
+    from sweep.tasks import Encoded, Task
+
+log = logging.getLogger(__name__)
+_NO_LIMIT = 10**9  # tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """The longest micro-batch of a run, as encoded `rows` for the collator of `task`, and the shape of evaluation.
+
+    `length` is in tokens; `padded` whether a micro-batch of that length has padding, which makes models build a mask;
+    `prompt_length` that of the longest prompt at evaluation. `of_seed` is the run's seed where its order decides which
+    examples are met: training that is shorter than a pass over the data.
+    """
+
+    micro_batch_size: int
+    length: int
+    padded: bool
+    prompt_batch_size: int
+    prompt_length: int
+    from_data: bool
+    of_seed: int | None = field(default=None, compare=False, repr=False)
+    rows: Sequence[Encoded] = field(default=(), compare=False, repr=False)
+    task: Task | None = field(default=None, compare=False, repr=False)
+    tokenizer: Any = field(default=None, compare=False, repr=False)
+
+    def as_text(self) -> str:
+        padding = "with padding" if self.padded else "without padding"
+        origin = "found in the data" if self.from_data else "assumed: the data is not at hand"
+        return f"{self.micro_batch_size} × {self.length} tokens, {padding} ({origin})"
+
+
+def find(config: RunConfig, machine: Machine) -> Facts:
+    """From the run's own data and tokenizer, where both can be read without a download; else the longest allowed."""
+    try:
+        return _from_data(config, machine)
+    except Exception as error:  # noqa: BLE001  whatever is missing, there is an answer without it
+        log.debug("no facts from the data: %s", error)
+    return declared(config, length=config.train.max_length, padded=config.train.micro_batch_size > 1)
+
+
+def declared(config: RunConfig, *, length: int, padded: bool) -> Facts:
+    """Every micro-batch as long as `length` tokens, and every prompt too; an encoder's and its decoder's text each."""
+    task, tokenizer = _plain(config.task).without_data(), StandInTokenizer()
+    longest = example(length, 2 * length + 1) if task.task_type == "SEQ_2_SEQ_LM" else example(length // 2, length)
+    row = task.encode(tokenizer, [longest], length)[0]
+    return Facts(
+        micro_batch_size=config.train.micro_batch_size,
+        length=length,
+        padded=padded,
+        prompt_batch_size=config.train.eval_batch_size,
+        prompt_length=length,
+        from_data=False,
+        rows=[row] * config.train.micro_batch_size,
+        task=task,
+        tokenizer=tokenizer,
+    )
+
+
+def _plain(task: Task) -> Task:
+    """The task without what a stand-in for the tokenizer cannot do: chat templates add some tokens, and packing fills
+    rows up to the longest length, which is assumed anyway."""
+    changed = {key: False for key in ("chat", "packing") if getattr(task, key, False)}
+    return dataclasses.replace(task, **changed) if changed else task
+
+
+def _from_data(config: RunConfig, machine: Machine) -> Facts:
+    from sweep.training.fit import METERED_EVERY, METERED_STEPS, length, training_order
+
+    with _offline():
+        tokenizer = config.model.load_tokenizer()
+        data = config.task.data.load()
+    task = config.task.bind(data)
+    encoded = task.encode(tokenizer, data.train, config.train.max_length)
+    train = config.train.with_steps(len(encoded))
+    lengths = [length(row) for row in encoded]
+    order = training_order(lengths, train, config.seed)
+    micro = train.micro_batch_size
+    batches = [order[start : start + micro] for start in range(0, len(order), micro)]
+    if machine.kind == "cpu":  # what the meter watches
+        accumulated = train.gradient_accumulation_steps
+        steps = [batches[start : start + accumulated] for start in range(0, len(batches), accumulated)]
+        watched = [
+            step for number, step in enumerate(steps, 1) if number <= METERED_STEPS or number % METERED_EVERY == 0
+        ]
+        batches = [batch for step in watched for batch in step]
+
+    def size(batch: Sequence[int]) -> tuple[int, bool]:
+        longest = max(lengths[index] for index in batch)
+        return longest, any(lengths[index] < longest for index in batch)
+
+    worst = max(batches, key=size)
+    length, padded = size(worst)
+    prompts = [_prompt_length(row) for row in _plain(task).encode(tokenizer, data.validation, _NO_LIMIT)]
+    return Facts(
+        micro_batch_size=micro,
+        length=length,
+        padded=padded or getattr(task, "packing", False),  # packed examples are kept apart by a mask
+        prompt_batch_size=min(train.eval_batch_size, len(prompts)),
+        prompt_length=max(prompts),
+        from_data=True,
+        of_seed=config.seed if len(set(order)) < len(encoded) else None,
+        rows=[encoded[index] for index in worst],
+        task=task,
+        tokenizer=tokenizer,
+    )
+
+
+def _prompt_length(row: Encoded) -> int:
+    """Tokens that the model is given at evaluation: all, or what stands before the first label of a generation."""
+    ids, labels = row["input_ids"], row["labels"]
+    if not isinstance(labels, list) or len(labels) != len(ids):
+        return len(ids)
+    return next((index for index, label in enumerate(labels) if label != IGNORED), len(ids))
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Nothing is fetched to find facts: a data set that is not here yet is not here."""
+    from huggingface_hub import constants
+
+    with mock.patch.object(constants, "HF_HUB_OFFLINE", True):
+        yield
+
+
+class StandInTokenizer:
+    """Texts are numbers here, and stand for as many tokens: lengths are all that memory depends on."""
+
+    pad_token_id = pad_token_type_id = eos_token_id = bos_token_id = 0
+    model_max_length = _NO_LIMIT
+    chat_template = None
+
+    def __call__(
+        self, text: Sequence[str] = (), text_pair: Any = None, text_target: Sequence[str] = (), **kwargs: Any
+    ) -> dict[str, list[list[int]]]:
+        return {"input_ids": [[1] * int(number) for number in text or text_target]}
+
+    def batch_decode(self, ids: Sequence[Any], **kwargs: Any) -> list[str]:
+        return [""] * len(ids)
+
+
+def example(prompt: int, whole: int, label: str = "0") -> Example:
+    """An example for the stand-in: a prompt and a response that end at `whole` tokens with the end token, or a text."""
+    return {"prompt": str(prompt), "response": str(whole - prompt - 1), "text": str(whole), "label": label}

@@ -1,0 +1,97 @@
+"""Where further seeds matter.
+
+With `study.replicates=adaptive`, every setting first gets `FIRST` seeds; then a setting goes on, up to the maximum, for
+as long as it is in contention: it has not been shown to fail the threshold, and no setting that needs no more memory
+has been shown to do better than it.
+
+The seeds' standard deviation is pooled over all settings (few seeds each, many settings, the same data and steps), and
+differences of means are compared by Student's t with the pooled degrees of freedom, one-sided. The level is ERROR
+divided by the number of ordered pairs of settings and of looks at each (Bonferroni). So over a whole study the chance
+of dropping any setting that in truth is in contention is at most ERROR, given normal scores of equal spread.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from sweep.study.trial_store import Entry, Seed
+
+FIRST = 2
+ERROR = 0.05
+
+
+def in_contention(
+    scores: Mapping[str, Sequence[float]],
+    memory: Mapping[str, float],
+    *,
+    threshold: float,
+    higher_is_better: bool,
+    maximum: int,
+) -> set[str]:
+    """The settings, of those in `scores`, that another seed could still make a difference to.
+
+    `scores` are each setting's scores over seeds, `memory` its mean peak in bytes. A setting with fewer than FIRST
+    seeds is in contention; so are all while the spread cannot be told.
+    """
+    from scipy import stats  # a second to import, for those who ask for it
+
+    sign = 1.0 if higher_is_better else -1.0
+    values = {name: sign * np.asarray(found, dtype=float) for name, found in scores.items() if len(found)}
+    squares = sum(float(((v - v.mean()) ** 2).sum()) for v in values.values())
+    freedom = sum(len(v) - 1 for v in values.values())
+    if freedom < 1:
+        return set(scores)
+    deviation = math.sqrt(squares / freedom)
+    comparisons = max(1, len(values) * (len(values) - 1)) * max(1, maximum - FIRST + 1)
+    quantile = float(stats.t.ppf(1 - ERROR / comparisons, freedom))
+
+    def clearly_below(a: np.ndarray, b: np.ndarray, factor: float) -> bool:
+        """mean(a) < factor · mean(b), beyond the noise."""
+        error = deviation * math.sqrt(1 / len(a) + factor**2 / len(b))
+        return float(factor * b.mean() - a.mean()) > quantile * error
+
+    best = max(values, key=lambda name: values[name].mean())
+    factor = threshold if higher_is_better else 1 / threshold  # a loss may be as high as best / threshold
+    if sign * values[best].mean() <= 0:
+        factor = 1.0  # of nothing, a share has no meaning
+    found = set(scores) - set(values)
+    for name, own in values.items():
+        if len(own) < FIRST:
+            found.add(name)
+            continue
+        if name != best and clearly_below(own, values[best], factor):
+            continue
+        smaller = [n for n in values if n != name and memory.get(n, math.inf) <= memory.get(name, -math.inf)]
+        if any(clearly_below(own, values[n], 1.0) for n in smaller):
+            continue
+        found.add(name)
+    return found
+
+
+def wanted(
+    entries: Mapping[int, Mapping[Seed, Entry]], seeds: Sequence[Seed], *, threshold: float, higher_is_better: bool
+) -> dict[int, Sequence[Seed]]:
+    """Trial → the seeds that it is to get for now: the first ones, and one more wherever all that it got have ended and
+    it is in contention. `entries` are each trial's replicates, whose values are score and memory."""
+    scores: dict[str, list[float]] = {}
+    memory: dict[str, float] = {}
+    for number, found in entries.items():
+        ok = [entry.values for entry in found.values() if entry.outcome == "ok" and None not in entry.values]
+        scores[str(number)] = [values[0] for values in ok]
+        if ok and len(ok[0]) > 1:
+            memory[str(number)] = sum(values[1] for values in ok) / len(ok)
+    contending = in_contention(
+        scores, memory, threshold=threshold, higher_is_better=higher_is_better, maximum=len(seeds)
+    )
+    first = seeds[:FIRST]
+    found_seeds: dict[int, Sequence[Seed]] = {}
+    for number, found in entries.items():
+        ended = {seed for seed, entry in found.items() if entry.ended}
+        more = set(first) <= ended and str(number) in contending
+        found_seeds[number] = seeds[: max(len(first), len(ended) + 1)] if more else first
+    return found_seeds

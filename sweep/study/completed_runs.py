@@ -1,0 +1,51 @@
+"""The runs of a study that are there already, as MLflow keeps them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+
+from sweep.core.errors import UserError
+from sweep.core.record import LAUNCHED, Record
+
+
+class Ledger:
+    """By setting and seed, the runs whose result stands, and how often the others died of themselves. `stands` is asked
+    of those that were out of memory without being launched.
+
+    Raises:
+        UserError: where a setting's name stood for something else when it was run. `digests` say what each stands for.
+    """
+
+    def __init__(
+        self,
+        records: Iterable[Record] = (),
+        digests: Mapping[str, str] | None = None,
+        stands: Callable[[Record], bool] = lambda record: True,
+    ):
+        self._done: dict[str, dict[int, Record]] = {}
+        self._attempts: Counter[tuple[str, int]] = Counter()
+        for record in records:
+            if record.facts.get(LAUNCHED) == "no" and not stands(record):
+                continue
+            if record.outcome.final:
+                digest = record.facts.get("setting_digest")
+                if (digests or {}).get(record.setting, digest) != digest:
+                    raise UserError(
+                        f"setting {record.setting} was run with other values of its variant in this study; a study "
+                        "keeps one meaning per name. Choose another study.name, or another variant.name"
+                    )
+                self._done.setdefault(record.setting, {})[record.seed] = record
+            elif record.facts.get("died") == "itself":
+                self._attempts[record.setting, record.seed] += 1
+
+    def done(self, setting: str) -> Mapping[int, Record]:
+        return self._done.get(setting, {})
+
+    def attempts(self, setting: str, seed: int) -> int:
+        """How often the run was killed, other than by its coordinator's end."""
+        return self._attempts[setting, seed]
+
+    def all(self) -> list[Record]:
+        """The runs whose result stands."""
+        return [record for found in self._done.values() for record in found.values()]

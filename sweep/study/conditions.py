@@ -1,0 +1,56 @@
+"""What may not differ between the settings of a study, nor between two commands of it. All faults name their keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sweep.config.schema import RunConfig
+from sweep.core.errors import ConfigError, Fault, UserError
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting as it was composed."""
+
+    name: str
+    digest: str
+    config: RunConfig
+    plain: Mapping[str, Any]
+
+
+def name_clashes(settings: Iterable[tuple[tuple[Any, ...], Setting]]) -> Iterator[Fault]:
+    """Two settings under one name would be taken for one."""
+    by_name: dict[str, tuple[Any, ...]] = {}
+    for params, setting in settings:
+        other = by_name.setdefault(setting.name, params)
+        if other is not params:
+            values = " and ".join(", ".join(f"{k}={v}" for k, v in one) for one in (other, params))
+            yield Fault("variant.name", setting.name, f"stands for two settings ({values}); give each variant its own")
+
+
+def require_same(conditions: Sequence[Mapping[str, str]], settings: Sequence[Setting]) -> None:
+    """A swept preset may drag other keys along; settings then compare under different conditions."""
+    for other, setting in zip(conditions[1:], settings[1:], strict=True):
+        differing = _differing(conditions[0], other)
+        if differing:
+            raise ConfigError(
+                Fault(key, f"{old} or {new}", f"differs between {settings[0].name} and {setting.name}: fix it for all")
+                for key, old, new in differing
+            )
+
+
+def require_same_study(name: str, begun: Mapping[str, str], now: Mapping[str, str]) -> None:
+    differing = _differing(begun, now)
+    if differing:
+        lines = "\n".join(f"  {key}: {old} → {new}" for key, old, new in differing)
+        raise UserError(
+            f"study {name} was begun under other conditions, and its runs would not compare:\n{lines}\n"
+            "Give this one a name of its own (study.name=…), or go back to the old values."
+        )
+
+
+def _differing(old: Mapping[str, str], new: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    keys = sorted(old.keys() | new.keys())
+    return [(k, old.get(k, "—"), new.get(k, "—")) for k in keys if old.get(k) != new.get(k)]

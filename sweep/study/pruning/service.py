@@ -1,0 +1,98 @@
+"""Asked by every run at each of its evaluations: is it worth its time?"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from sweep.core.errors import UserError
+from sweep.core.record import Record
+from sweep.study.objectives.base import Application
+from sweep.study.pruning.dominance import Point, Run, dominated
+from sweep.study.search import samplers
+from sweep.study.trial_store import Trials
+
+DOMINANCE = "dominance"
+_CURVE = "curve:"
+
+
+class Referee:
+    """Keeps each run's evaluations in its trial, under `curve:<seed>`, where other coordinators see them, and tells a
+    run why it should stop.
+
+    `pruner` is "dominance", or for a study of one objective the config of a pruner of Optuna's.
+
+    Raises:
+        UserError: for a pruner that does not fit.
+    """
+
+    def __init__(self, pruner: Any, trials: Trials, app: Application):
+        self._trials = trials
+        self._higher_is_better = app.directions[0] == "maximize"
+        self._lock = threading.Lock()
+        self._dominance = pruner == DOMINANCE
+        if self._dominance:
+            return
+        if len(app.directions) > 1:
+            raise UserError(
+                f"hydra.sweeper.pruner = {pruner}: Optuna's pruners know one objective only, and this study has two; "
+                f"take {DOMINANCE}, or hydra.sweeper.direction={app.directions[0]} for the score alone"
+            )
+        self._optuna = samplers.made(pruner, optuna.pruners.BasePruner, "hydra.sweeper.pruner")
+
+    def reason_to_stop(
+        self, record: Record, step: int, score: float, error: float, memory_bytes: float | None
+    ) -> str | None:
+        """Why the run should stop here, or None. `error` is the score's standard error, `memory_bytes` the run's peak
+        in training so far."""
+        if record.trial is None:
+            return None
+        with self._lock:
+            frozen = self._trials.all()[record.trial]
+            before = [point for point in _curve(frozen, record.seed) if point.step < step]
+            points = [*before, Point(step, score, error)]
+            content = {"points": [list(point) for point in points], "memory_bytes": memory_bytes}
+            self._trials.note(record.trial, {f"{_CURVE}{record.seed}": content})
+            if not self._dominance:
+                return self._ask_optuna(frozen, step, score)
+            own = Run(record.name, points, math.inf if memory_bytes is None else memory_bytes)
+            others = [run for trial in self._trials.all() if trial.number != record.trial for run in runs_of(trial)]
+            return dominated(own, others, higher_is_better=self._higher_is_better)
+
+    def _ask_optuna(self, frozen: FrozenTrial, step: int, score: float) -> str | None:
+        """Of several replicates the first to report a step speaks for the trial."""
+        trial = Trial(self._trials.study, frozen._trial_id)
+        if step in frozen.intermediate_values:
+            return None
+        trial.report(score, step)
+        current = self._trials.all()[frozen.number]
+        if self._optuna.prune(self._trials.study, current):
+            return f"{type(self._optuna).__name__} of Optuna, at step {step}"
+        return None
+
+
+def runs_of(trial: FrozenTrial) -> list[Run]:
+    """The evaluations of a trial's replicates, as far as they have come."""
+    if trial.state is TrialState.FAIL:
+        return []
+    name = str(trial.user_attrs.get("setting", trial.number))
+    found = []
+    for key, content in trial.user_attrs.items():
+        if key.startswith(_CURVE) and content.get("memory_bytes") is not None:
+            points = _points(content)
+            found.append(Run(f"{name} · seed {key.removeprefix(_CURVE)}", points, content["memory_bytes"]))
+    return found
+
+
+def _curve(trial: FrozenTrial, seed: int) -> list[Point]:
+    """What was reported before; a run that is repeated begins anew, which its steps tell."""
+    return _points(trial.user_attrs.get(f"{_CURVE}{seed}", {}))
+
+
+def _points(content: Mapping[str, Any]) -> list[Point]:
+    return [Point(int(step), float(score), float(error)) for step, score, error in content.get("points", [])]

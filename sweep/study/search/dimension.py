@@ -1,0 +1,159 @@
+"""One searched key: its values, as Hydra's sweep syntax means them, and its Optuna distribution."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep, Transformer
+
+from sweep.core.errors import UserError
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+Value = str | int | float | bool | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dimension:
+    """`values` are all there are, or None for an interval from `low` to `high`, both within. `step` is set for ranges
+    of numbers. `texts` are the values as they are written in an override."""
+
+    key: str
+    values: tuple[Value, ...] | None = None
+    texts: Mapping[Value, str] = field(default_factory=dict)
+    low: float | None = None
+    high: float | None = None
+    step: float | None = None
+    log: bool = False
+    whole: bool = False
+
+    @classmethod
+    def of(cls, override: Override) -> Dimension:
+        """From a sweep override: choice, range (its end excluded, as Hydra says), interval, tags `log` and `int`.
+
+        Raises:
+            UserError: for an empty one, and for one that cannot be searched.
+        """
+        key = override.get_key_element()
+        if override.is_interval_sweep():
+            return cls._of_interval(key, override)
+        sweep = override.value()
+        shuffled = bool(getattr(sweep, "shuffle", False))
+        values = list(override.sweep_iterator(transformer=Transformer.encode))
+        # A second look at what is shuffled would be in another order.
+        texts = [cls.plain_text(v) for v in values] if shuffled else list(override.sweep_string_iterator())
+        if not values:
+            raise UserError(f"{override.input_line} stands for no value; name at least one")
+        if isinstance(sweep, RangeSweep) and not shuffled:
+            return cls._of_range(key, values)
+        by_text = {text: value if _is_plain(value) else text for value, text in zip(values, texts, strict=True)}
+        if len(set(by_text.values())) < len(by_text):  # 1 and true are equal in Python
+            by_text = {text: text for text in by_text}
+        return cls(key=key, values=tuple(by_text.values()), texts={value: text for text, value in by_text.items()})
+
+    @classmethod
+    def _of_range(cls, key: str, values: list[Any]) -> Dimension:
+        whole = all(isinstance(value, int) for value in values)
+        ordered = sorted(values)
+        step = float(Decimal(str(ordered[1])) - Decimal(str(ordered[0]))) if len(ordered) > 1 else 1.0
+        texts = {value: cls.plain_text(value) for value in values}
+        low, high = ordered[0], ordered[-1]
+        return cls(key=key, values=tuple(values), texts=texts, low=low, high=high, step=step, whole=whole)
+
+    @classmethod
+    def _of_interval(cls, key: str, override: Override) -> Dimension:
+        interval = override.value()
+        assert isinstance(interval, IntervalSweep)
+        low, high, log = interval.start, interval.end, "log" in interval.tags
+        whole = "int" in interval.tags or (isinstance(low, int) and isinstance(high, int) and _cast(override))
+        return cls.between(key, low, high, log=log, whole=whole, text=override.input_line)
+
+    @classmethod
+    def between(
+        cls, key: str, low: float, high: float, *, log: bool = False, whole: bool = False, text: str | None = None
+    ) -> Dimension:
+        """An interval, both ends within.
+
+        Raises:
+            UserError: for an empty one, or a logarithm of what is not positive.
+        """
+        text = text or f"{key} = {low} to {high}"
+        if not low <= high:
+            raise UserError(f"{text}: the lower end lies above the upper one")
+        if log and low <= 0:
+            raise UserError(f"{text}: a logarithmic interval needs ends above 0")
+        if not whole:
+            return cls(key=key, low=float(low), high=float(high), log=log)
+        low, high = int(low), int(high)
+        values = tuple(range(low, high + 1)) if high - low < 1000 else None
+        texts = {value: str(value) for value in values or ()}
+        return cls(key=key, values=values, texts=texts, low=low, high=high, step=1, log=log, whole=True)
+
+    @classmethod
+    def described(cls, key: str, node: Mapping[str, Any]) -> Dimension:
+        """From a mapping, the old form of hydra-optuna-sweeper: {type: float, low: 0, high: 1, log: true}.
+
+        Raises:
+            UserError: where it is not of that form.
+        """
+        kind, choices = node.get("type"), node.get("choices")
+        if kind == "categorical" and choices:
+            return cls(key=key, values=tuple(choices), texts={v: cls.plain_text(v) for v in choices})
+        if kind in ("int", "float") and node.get("low") is not None and node.get("high") is not None:
+            low, high, step = node["low"], node["high"], node.get("step")
+            if step is None or (kind == "int" and step == 1):
+                return cls.between(key, low, high, log=bool(node.get("log")), whole=kind == "int")
+            count = int((Decimal(str(high)) - Decimal(str(low))) / Decimal(str(step)))
+            number = int if kind == "int" else float
+            return cls._of_range(key, [number(Decimal(str(low)) + i * Decimal(str(step))) for i in range(count + 1)])
+        raise UserError(
+            f"hydra.sweeper.params.{key} = {dict(node)}: write it as Hydra does, choice(…), range(…) or interval(…); "
+            "or as {type: categorical, choices: […]}, {type: int|float, low: …, high: …, step: …, log: …}"
+        )
+
+    @property
+    def distribution(self) -> BaseDistribution:
+        """For Optuna. A range's end is its last value, which Hydra's syntax does not name."""
+        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+        if self.low is None:
+            return CategoricalDistribution(self.values or ())
+        if self.whole:
+            return IntDistribution(int(self.low), int(self.high), log=self.log, step=1 if self.log else int(self.step))
+        return FloatDistribution(self.low, self.high, log=self.log, step=self.step if not self.log else None)
+
+    @property
+    def ends(self) -> tuple[Value, ...]:
+        """All choices; of numbers the smallest and the largest."""
+        if self.low is None:
+            return self.values or ()
+        return tuple(dict.fromkeys((self.low, self.high)))
+
+    def contains(self, value: Any) -> bool:
+        """Whether the search could propose this value."""
+        if self.values is not None:
+            return value in self.values
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
+    def text(self, value: Value) -> str:
+        """A value as it is written in an override."""
+        return self.texts.get(value) or self.plain_text(value)
+
+    @staticmethod
+    def plain_text(value: Value) -> str:
+        if value is None:
+            return "null"
+        return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float | bool)
+
+
+def _cast(override: Override) -> bool:
+    """Whether `int(interval(…))` was written: Hydra turns the ends into whole numbers, which 1 and 5 are anyway."""
+    return "int(" in str(override.input_line).replace(" ", "")

@@ -1,0 +1,187 @@
+"""Hydra's sweep syntax ↔ what is searched. The seed is never searched: its values are the replicates of a setting."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from sweep.core.errors import UserError
+from sweep.core.setting import SEED, VARIANT
+from sweep.study.search.dimension import Dimension, Value
+
+Params = dict[str, Value]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """`fixed` are overrides that hold for all runs, by key; `dimensions` are what is searched; `seeds` are the
+    replicates, None where the config's own seed is the only one. `when` says under which values of other keys a
+    dimension exists: {"variant.r": {"variant": {"lora"}}}. `order` is that of the command line."""
+
+    fixed: Mapping[str, str]
+    dimensions: Mapping[str, Dimension]
+    seeds: tuple[int, ...] | None
+    when: Mapping[str, Mapping[str, frozenset[str]]] = field(default_factory=dict)
+    order: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        params: Mapping[str, Any],
+        arguments: Sequence[str],
+        config_loader: Any,
+        *,
+        seed_is_replicate: bool = True,
+        when: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> Space:
+        """From `hydra.sweeper.params` and the command line, which wins. `when` is `hydra.sweeper.when`.
+
+        Raises:
+            UserError: for what cannot be searched, for seeds that are not whole numbers, and for a `when` that names
+                keys which are not searched.
+        """
+        parser = OverridesParser.create(config_loader=config_loader)
+        described = {key: value for key, value in params.items() if isinstance(value, Mapping)}
+        plain = [f"{key}={value}" for key, value in params.items() if key not in described]
+        overrides = parser.parse_overrides([*plain, *arguments])
+        fixed: dict[str, str] = {}
+        dimensions: dict[str, Dimension] = {key: Dimension.described(key, value) for key, value in described.items()}
+        order = dict.fromkeys(described)
+        seeds = None
+        for key, override in {override.get_key_element(): override for override in overrides}.items():
+            order[key] = None
+            dimensions.pop(key, None)
+            if not override.is_sweep_override():
+                fixed[key] = str(override.input_line)
+            elif key == SEED and seed_is_replicate:
+                seeds = tuple(_seed(value) for value in dict.fromkeys(override.sweep_string_iterator()))
+            else:
+                dimensions[key] = Dimension.of(override)
+        conditions = {
+            key: {parent: frozenset(_texts(values)) for parent, values in parents.items()}
+            for key, parents in (when or {}).items()
+        }
+        _check_conditions(conditions, dimensions, fixed)
+        conditions = {key: parents for key, parents in conditions.items() if key in dimensions}
+        return cls(fixed=fixed, dimensions=dimensions, seeds=seeds, when=conditions, order=tuple(order))
+
+    def conditioned(self, exists: Callable[[str, str, str], bool], groups: Sequence[str]) -> Space:
+        """The same space, where a key inside a searched group (`variant.r` in `variant`) is searched under those
+        choices only whose preset has the key. `exists(group, choice, key)` tells. A key that no preset has is left as
+        it is, for Hydra to complain about."""
+        when = dict(self.when)
+        for key in self.dimensions:
+            for group in groups:
+                if group not in self.dimensions or not key.startswith(f"{group}.") or key in when:
+                    continue
+                choices = self.dimensions[group].texts.values()
+                having = frozenset(choice for choice in choices if exists(group, choice, key))
+                if having and len(having) < len(choices):
+                    when[key] = {group: having}
+        return replace(self, when=when)
+
+    @property
+    def finite(self) -> bool:
+        return all(dimension.values is not None for dimension in self.dimensions.values())
+
+    def size_at_most(self, limit: int) -> bool:
+        """Whether the space is finite and has no more settings than `limit`."""
+        if not self.finite:
+            return False
+        return sum(1 for _ in itertools.islice(self.settings(), limit + 1)) <= limit
+
+    def settings(self) -> Iterator[Params]:
+        """Every setting of a finite space, in the order in which values were written; keys that do not exist in a
+        setting are left out."""
+        seen = set()
+        for values in itertools.product(*(dimension.values or () for dimension in self.dimensions.values())):
+            params = self.existing(dict(zip(self.dimensions, values, strict=True)))
+            key = tuple(params.items())
+            if key not in seen:
+                seen.add(key)
+                yield params
+
+    def existing(self, params: Mapping[str, Value]) -> Params:
+        """Of these values, those whose keys exist under the others."""
+        return {key: value for key, value in params.items() if self.exists(key, params)}
+
+    def exists(self, key: str, params: Mapping[str, Value]) -> bool:
+        """Whether a key is searched, given the values of the keys that its existence hangs on."""
+        return all(
+            parent in params and self.exists(parent, params) and self.dimensions[parent].text(params[parent]) in values
+            for parent, values in self.when.get(key, {}).items()
+        )
+
+    def in_order_of_dependence(self) -> list[str]:
+        """The searched keys, each behind those that its existence hangs on."""
+        ordered: list[str] = []
+
+        def place(key: str) -> None:
+            for parent in self.when.get(key, {}):
+                place(parent)
+            if key not in ordered:
+                ordered.append(key)
+
+        for key in self.dimensions:
+            place(key)
+        return ordered
+
+    def corners(self) -> Iterator[Params]:
+        """Settings at the ends of each range, with every value of the choices: where cost is extreme."""
+        ends = [dimension.ends for dimension in self.dimensions.values()]
+        for values in itertools.product(*ends):
+            yield self.existing(dict(zip(self.dimensions, values, strict=True)))
+
+    @property
+    def swept(self) -> list[str]:
+        """The keys that make a setting: those searched, and the variant's own where they are overridden for all."""
+        own = (key.lstrip("+") for key in self.fixed if key.lstrip("+").startswith(f"{VARIANT}."))
+        return [*own, *(key.lstrip("+") for key in self.dimensions)]
+
+    def overrides(self, params: Mapping[str, Value]) -> list[str]:
+        """The overrides of one setting, in the order of the command line. What a search adds by code comes last."""
+        texts = dict(self.fixed)
+        for key, value in params.items():
+            dimension = self.dimensions.get(key)
+            texts[key] = f"{key}={dimension.text(value) if dimension else Dimension.plain_text(value)}"
+        places = {key: place for place, key in enumerate(self.order)}
+        return [texts[key] for key in sorted(texts, key=lambda key: places.get(key, math.inf))]
+
+
+def _texts(values: Any) -> list[str]:
+    listed = values if isinstance(values, list | tuple) else str(values).split(",")
+    return [str(value).strip() for value in listed]
+
+
+def _check_conditions(
+    conditions: Mapping[str, Mapping[str, frozenset[str]]],
+    dimensions: Mapping[str, Dimension],
+    fixed: Mapping[str, str],
+) -> None:
+    for key, parents in conditions.items():
+        for parent, values in parents.items():
+            where = f"hydra.sweeper.when.{key}.{parent}"
+            if parent == key or key in conditions.get(parent, {}):
+                raise UserError(f"{where}: a key's existence cannot hang on itself")
+            if parent not in dimensions:
+                if key not in dimensions or parent in fixed:
+                    continue
+                raise UserError(f"{where}: {parent} is not searched; searched are {', '.join(dimensions) or 'none'}")
+            unknown = values - set(dimensions[parent].texts.values())
+            if unknown:
+                raise UserError(
+                    f"{where} = {', '.join(sorted(unknown))}: {parent} never has that value; it has "
+                    f"{', '.join(dimensions[parent].texts.values())}"
+                )
+
+
+def _seed(value: str) -> int:
+    try:
+        return int(value)
+    except ValueError:
+        raise UserError(f"seed = {value} must be a whole number: each seed is a replicate") from None

@@ -1,0 +1,172 @@
+"""Prompts and answers as token ids: plain pairs, or conversations in the words of the model's chat template."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from sweep.core.errors import UserError
+from sweep.datasets import Example, Message, without_role
+from sweep.tasks import IGNORED, Encodings
+from sweep.tasks.batching import opened
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+ANSWERING = "assistant"
+
+
+class Dialogue(NamedTuple):
+    """`ids` with `labels` on all that the model is to say itself. The last of its answers begins at `answer`; what
+    stands before is the prompt to generate it from."""
+
+    ids: list[int]
+    labels: list[int]
+    answer: int
+    prompt_text: str
+    reference: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """How examples are written for the model. With `chat`, pairs become conversations; examples that are conversations
+    always are. `template` replaces the tokenizer's own chat template."""
+
+    chat: bool = False
+    system: str | None = None
+    template: str | None = None
+
+    def dialogues(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> list[Dialogue]:
+        """Raises UserError for a tokenizer without an end token or, where one is needed, without a chat template."""
+        if tokenizer.eos_token_id is None:
+            raise UserError("the tokenizer has no end token, so that a response would never end; it needs an eos_token")
+        if self.chat or "messages" in examples[0]:
+            if not (self.template or tokenizer.chat_template):
+                raise UserError(
+                    "the tokenizer has no chat template; take an instruction-tuned model, give task.chat_template, or "
+                    "plain pairs with task.chat=false"
+                )
+            return [self._conversation(tokenizer, example, i) for i, example in enumerate(examples)]
+        prompts = tokenizer([example["prompt"] for example in examples], verbose=False)["input_ids"]
+        responses = tokenizer([example["response"] for example in examples], add_special_tokens=False, verbose=False)
+        end = tokenizer.eos_token_id
+        return [
+            plain_dialogue(
+                example, opened(_without_end(prompt, example["prompt"], tokenizer), tokenizer), [*response, end]
+            )
+            for example, prompt, response in zip(examples, prompts, responses["input_ids"], strict=True)
+        ]
+
+    def _conversation(self, tokenizer: PreTrainedTokenizerBase, example: Example, index: int) -> Dialogue:
+        """Each part is tokenised by itself, as it will be when the model is asked: the prompt, then the answer.
+
+        The loss is on every answer. Where a template writes the past differently than the present (some drop what the
+        model thought), only the last answer can be cut out, and the loss is on that.
+        """
+        messages = self._messages(example, index)
+        last = max(i for i, message in enumerate(messages) if message["role"] == ANSWERING)
+        answers = [i for i, message in enumerate(messages[: last + 1]) if message["role"] == ANSWERING]
+        parts: list[tuple[str, bool]] = []
+        written = ""
+        for i in answers:
+            before = self._render(tokenizer, messages[:i], asking=True)
+            after = self._render(tokenizer, messages[: i + 1], asking=False)
+            if not (before.startswith(written) and after.startswith(before)):
+                parts = []
+                break
+            parts += [(before[len(written) :], False), (after[len(before) :], True)]
+            written = after
+        if not parts:
+            before = self._render(tokenizer, messages[:last], asking=True)
+            after = self._render(tokenizer, messages[: last + 1], asking=False)
+            if not after.startswith(before):
+                raise UserError(
+                    f"row {index + 1}: this chat template does not write an answer behind its prompt, so that it "
+                    "cannot be told apart; give another task.chat_template"
+                )
+            parts = [(before, False), (after[len(before) :], True)]
+        ids, labels, start = [], [], 0
+        for text, answer in parts:
+            tokens = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+            start = len(ids) if answer else start
+            ids += tokens
+            labels += tokens if answer else [IGNORED] * len(tokens)
+        prompt_text = "".join(text for text, _ in parts[:-1])
+        return Dialogue(ids, labels, start, prompt_text, messages[last]["content"])
+
+    def _render(self, tokenizer: PreTrainedTokenizerBase, messages: list[Message], asking: bool) -> str:
+        from jinja2 import TemplateError
+
+        try:
+            return tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=asking, chat_template=self.template
+            )
+        except TemplateError as error:
+            raise UserError(f"the chat template refuses the conversation {str(messages)[:200]}: {error}") from error
+
+    def _messages(self, example: Example, index: int) -> list[Message]:
+        if "messages" not in example:
+            messages = [Message(role="user", content=example["prompt"])]
+            messages.append(Message(role=ANSWERING, content=example["response"]))
+        else:
+            messages = example["messages"]
+            right = isinstance(messages, list) and all(
+                isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str)
+                for m in messages
+            )
+            if not right:
+                raise UserError(
+                    f"row {index + 1}: messages must be a list of {{role, content}}, both text; it is "
+                    f"{str(messages)[:200]}"
+                )
+            if not any(message["role"] == ANSWERING for message in messages):
+                roles = ", ".join(message["role"] for message in messages)
+                raise UserError(f"row {index + 1}: no message is by the {ANSWERING}, only by: {roles or 'nobody'}")
+        if self.system and messages[0]["role"] != "system":
+            messages = [Message(role="system", content=self.system), *messages]
+        return messages
+
+
+def plain_dialogue(example: Example, prompt: list[int], answer: list[int]) -> Dialogue:
+    """One prompt and one answer."""
+    labels = [*([IGNORED] * len(prompt)), *answer]
+    return Dialogue([*prompt, *answer], labels, len(prompt), example["prompt"], example["response"])
+
+
+def check_roles(examples: Sequence[Example], columns: Sequence[str], split: str, conversations: bool = True) -> None:
+    """Raises UserError where examples are neither pairs nor, where these will do, conversations."""
+    for index, example in enumerate(examples):
+        if (conversations and "messages" in example) or ("prompt" in example and "response" in example):
+            continue
+        missing = "response" if "prompt" in example else "prompt"
+        if any(missing in other for other in examples):
+            raise UserError(f"example {index + 1} of the {split} split has no {missing}")
+        raise UserError(without_role(missing, split, columns, " (nor messages)" if conversations else ""))
+
+
+def within(dialogues: Sequence[Dialogue], max_length: int) -> Encodings:
+    """Training rows of at most `max_length` tokens, cut at the right. Dialogues of whose answers nothing is left are
+    dropped: a batch of such ones alone has no loss.
+
+    Raises:
+        UserError: where that leaves no example at all.
+    """
+    rows, truncated = [], 0
+    for dialogue in dialogues:
+        labels = dialogue.labels[:max_length]
+        if any(label != IGNORED for label in labels[1:]):  # nothing foretells the first
+            truncated += len(dialogue.ids) > max_length
+            rows.append({"input_ids": dialogue.ids[:max_length], "labels": labels})
+    if not rows:
+        raise UserError(
+            f"train.max_length = {max_length} cuts every response off (the shortest prompt has "
+            f"{min(dialogue.answer for dialogue in dialogues)} tokens): nothing is left to learn from; raise it"
+        )
+    return Encodings(rows, truncated=truncated, dropped=len(dialogues) - len(rows))
+
+
+def _without_end(ids: list[int], text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Some tokenizers end every text; a prompt goes on."""
+    closed = ids and ids[-1] == tokenizer.eos_token_id and not text.endswith(str(tokenizer.eos_token))
+    return ids[:-1] if closed and len(ids) > 1 else ids

@@ -1,0 +1,162 @@
+"""What tasks about whole texts share: a text, or a pair of texts, in tokens; a new head's answer for each."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from sweep.core.errors import UserError
+from sweep.datasets import Example, Splits, without_role
+from sweep.metrics import Answers
+from sweep.tasks import Encoded, Encodings, Evaluation, Task
+from sweep.tasks.batching import by_length, mask, opened, padded, positions_of
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextTask(Task):
+    """`AutoModelForSequenceClassification`: a new head on the base."""
+
+    task_type: ClassVar[str] = "SEQ_CLS"
+
+    @abstractmethod
+    def number(self, label: str) -> int | float:
+        """What the head is to learn for a label."""
+
+    @abstractmethod
+    def answers(self, model: torch.nn.Module, logits: torch.Tensor) -> tuple[list[str], dict[str, list[Any]]]:
+        """What the head's outputs say, a row per example: predictions, and more columns of the per-example results."""
+
+    def auto_class(self) -> type:
+        from transformers import AutoModelForSequenceClassification
+
+        return AutoModelForSequenceClassification
+
+    def encode(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int) -> Encodings:
+        """The tokenizer's own form of a text or pair; what is too long is cut at the end, of a pair the longer one."""
+        rows = _tokenized(tokenizer, examples, max_length)
+        return Encodings(
+            [{**row, "labels": self.number(example["label"])} for row, example in zip(rows, examples, strict=True)],
+            truncated=rows.truncated,
+        )
+
+    def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[Encoded]], dict[str, torch.Tensor]]:
+        def collate(rows: list[Encoded]) -> dict[str, torch.Tensor]:
+            import torch
+
+            return {**_inputs(rows, tokenizer), "labels": torch.tensor([row["labels"] for row in rows])}
+
+        return collate
+
+    def evaluate(
+        self,
+        model: torch.nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        examples: Sequence[Example],
+        batch_size: int,
+        metered: Callable[[int], Any],
+        max_length: int | None = None,
+    ) -> Evaluation:
+        logits, truncated = self._logits(model, tokenizer, examples, batch_size, metered, max_length)
+        predictions, more = self.answers(model, logits)
+        references = [example["label"] for example in examples]
+        rows = [
+            {
+                "index": index,
+                **{role: example[role] for role in ("text", "text_pair") if role in example},
+                "reference": references[index],
+                "prediction": predictions[index],
+                **{name: values[index] for name, values in more.items()},
+            }
+            for index, example in enumerate(examples)
+        ]
+        return self.measured(Answers(references=references, predictions=predictions), rows, truncated)
+
+    def _logits(
+        self,
+        model: torch.nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        examples: Sequence[Example],
+        batch_size: int,
+        metered: Callable[[int], Any],
+        max_length: int | None,
+    ) -> tuple[torch.Tensor, int]:
+        """Of every example, as fp32 on the CPU, and how many did not fit whole."""
+        import torch
+
+        limits = [limit for limit in (max_length, positions_of(model), tokenizer.model_max_length) if limit]
+        encoded = _tokenized(tokenizer, examples, min(limits))
+        device = next(model.parameters()).device
+        found: list[Any] = [None] * len(encoded)
+        for number, indices in enumerate(by_length([len(row["input_ids"]) for row in encoded], batch_size)):
+            with metered(number), torch.no_grad():
+                inputs = _inputs([encoded[i] for i in indices], tokenizer)
+                logits = model(**{key: value.to(device) for key, value in inputs.items()}).logits.float().cpu()
+            for index, row in zip(indices, logits, strict=True):
+                found[index] = row
+        return torch.stack(found), encoded.truncated
+
+
+def check_texts(splits: Splits) -> dict[str, list[str]]:
+    """Labels by split, of those splits that have examples.
+
+    Raises:
+        UserError: where an example has no text or no label.
+    """
+    found = {}
+    for name in ("train", "validation", "test"):
+        examples = getattr(splits, name)
+        if examples or name != "test":
+            _check_roles(examples, name, splits.columns)
+            found[name] = [example["label"] for example in examples]
+    return found
+
+
+def _check_roles(examples: Sequence[Example], split: str, columns: Sequence[str]) -> None:
+    """Every example has a text and a label."""
+    for role in ("text", "label"):
+        if not any(role in example for example in examples):
+            raise UserError(without_role(role, split, columns))
+        without = next((e for e in examples if role not in e or (role == "label" and not e["label"].strip())), None)
+        if without is not None:
+            raise UserError(f"an example of the {split} split has no {role}: {str(dict(without))[:200]}")
+
+
+def _tokenized(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int) -> Encodings:
+    """Token ids (and token types, where the model has them) of texts or pairs, with how many did not fit."""
+    if any(("text_pair" in example) != ("text_pair" in examples[0]) for example in examples):
+        raise UserError("some examples have a text_pair and some have none")
+    texts = [example["text"] for example in examples]
+    pairs = [example["text_pair"] for example in examples] if "text_pair" in examples[0] else None
+    whole = tokenizer(texts, pairs, return_attention_mask=False, verbose=False)
+    too_long = [index for index, ids in enumerate(whole["input_ids"]) if len(ids) > max_length]
+    columns = dict(whole)
+    if too_long:
+        cut = tokenizer(
+            [texts[i] for i in too_long],
+            [pairs[i] for i in too_long] if pairs else None,
+            truncation=True,
+            max_length=max_length,
+            return_attention_mask=False,
+        )
+        for key, values in cut.items():
+            for index, value in zip(too_long, values, strict=True):
+                columns[key][index] = value
+    columns["input_ids"] = [opened(ids, tokenizer) for ids in columns["input_ids"]]
+    if "token_type_ids" in columns:
+        columns["token_type_ids"] = [types or [tokenizer.pad_token_type_id] for types in columns["token_type_ids"]]
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return Encodings(rows, truncated=len(too_long))
+
+
+def _inputs(rows: Sequence[Encoded], tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:
+    ids = [row["input_ids"] for row in rows]
+    inputs = {"input_ids": padded(ids, tokenizer.pad_token_id), "attention_mask": mask(ids)}
+    if "token_type_ids" in rows[0]:
+        inputs["token_type_ids"] = padded([row["token_type_ids"] for row in rows], tokenizer.pad_token_type_id)
+    return inputs

@@ -1,0 +1,48 @@
+"""A Record as MLflow's tags and metrics, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mlflow.entities import Run
+
+from sweep.core import redaction
+from sweep.core.record import Outcome, Record
+
+_TAG_LIMIT = 8000  # characters; MLflow cuts what is longer
+
+
+_PLAIN = ("variant", "setting", "seed", "study", "trial", "conditions", "outcome", "reason")
+
+
+def tags_of(record: Record) -> dict[str, str]:
+    plain = {key: getattr(record, key) for key in _PLAIN}
+    return {key: str(value) for key, value in {**record.facts, **plain}.items() if value is not None}
+
+
+def to_record(run: Run) -> Record:
+    """The Record that a run's tags and metrics hold. Series (values by step) are left out: they are not final."""
+    tags = run.data.tags
+    known = {*_PLAIN, "kind"}
+    return Record(
+        variant=tags["variant"],
+        setting=tags["setting"],
+        seed=int(tags["seed"]),
+        study=tags.get("study"),
+        trial=int(tags["trial"]) if "trial" in tags else None,
+        conditions=tags.get("conditions"),
+        outcome=Outcome(tags["outcome"]),
+        reason=tags.get("reason", ""),
+        measurements={key: value for key, value in run.data.metrics.items() if key not in SERIES},
+        facts={key: value for key, value in tags.items() if key not in known and not key.startswith("mlflow.")},
+    )
+
+
+SERIES = frozenset({"train/loss", "eval/score"})
+
+
+def clean_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """Redacted, and cut to what MLflow keeps. Structured values are left out where they are too long: half of one says
+    nothing."""
+    clean = {key: redaction.text(str(value)) for key, value in tags.items()}
+    return {k: v[:_TAG_LIMIT] for k, v in clean.items() if k != "conditions.values" or len(v) <= _TAG_LIMIT}

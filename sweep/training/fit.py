@@ -1,0 +1,261 @@
+"""Training: the Hugging Face Trainer, set up the one way that all variants share."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments
+
+from sweep.core.errors import UserError
+from sweep.core.reporter import Report, silent
+from sweep.meters import MemoryMeter
+from sweep.meters.throughput import Throughput
+from sweep.runtime import distributed, precision, sharding
+from sweep.training.batch_order import training_order
+from sweep.training.divergence import DivergenceWatch
+from sweep.training.trainer import WeightedTrainer
+
+if TYPE_CHECKING:
+    from sweep.tasks import Encoded
+    from sweep.training.options import Train
+
+# The steps that the memory meter watches where watching costs time: the first has no optimizer state yet, the second
+# has it and meets the longest micro-batch, the third and one now and then show whether anything grows.
+METERED_STEPS = 3
+METERED_EVERY = 25
+
+
+Evaluate = Callable[[], tuple[float, float]]  # → the score, and its standard error
+
+
+class Pruned(Exception):
+    """Training was stopped at `step` with `score`, since others do clearly better."""
+
+    def __init__(self, reason: str, step: int, score: float):
+        super().__init__(reason)
+        self.step = step
+        self.score = score
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """What training left behind, beside the model: the loss of each step, and its mean over the last tenth of them."""
+
+    steps: int
+    tokens: int
+    losses: Sequence[float]
+    loss: float
+    train_seconds: float
+    tokens_per_second: float | None
+
+
+def fit(
+    model: torch.nn.Module,
+    examples: Sequence[Encoded],
+    collate: Callable[[list[Encoded]], dict[str, torch.Tensor]],
+    train: Train,
+    *,
+    learning_rate: float,
+    seed: int,
+    optimizer: str | None = None,
+    shifted: bool = True,
+    meter: MemoryMeter | None = None,
+    report: Report = silent,
+    label: str = "training",
+    evaluate: Evaluate | None = None,
+) -> Fit:
+    """Train `model` in place for `train.max_steps` steps.
+
+    The order of the examples follows from `seed` and their lengths alone, so that all variants see the same batches.
+    The loss is the mean over the labels of the whole batch, however it is cut into micro-batches; `shifted` says that
+    the model foretells tokens at the position before them. Every `train.eval_steps` steps `evaluate` is asked for the
+    score, outside of what is timed and metered, and the report for a reason to stop.
+
+    Raises:
+        Pruned: where there is a reason to stop.
+        Diverged: as soon as the loss is NaN or infinite, or stays far above what guessing would score.
+        UserError: where one batch needs more examples than there are.
+    """
+    if train.batch_size > len(examples):
+        raise UserError(
+            f"train.micro_batch_size = {train.micro_batch_size} × gradient_accumulation_steps = "
+            f"{train.gradient_accumulation_steps} needs {train.batch_size} examples for one batch; the data has "
+            f"{len(examples)}. Lower one of them"
+        )
+    order = training_order([length(example) for example in examples], train, seed)
+    on_gpu = train.sharded and torch.cuda.is_available()  # where the model is not yet
+    device_type = "cuda" if on_gpu else next(model.parameters()).device.type
+    resolved = precision.resolve(train.precision, device_type)
+    with tempfile.TemporaryDirectory(prefix="paretune-trainer-") as scratch:
+        arguments = TrainingArguments(
+            output_dir=scratch,
+            max_steps=train.max_steps,
+            per_device_train_batch_size=train.micro_batch_size,
+            gradient_accumulation_steps=train.gradient_accumulation_steps,
+            learning_rate=learning_rate,
+            lr_scheduler_type=train.lr_scheduler_type,
+            warmup_steps=math.ceil(train.warmup_ratio * train.max_steps),
+            optim=optimizer or train.optimizer,
+            adam_beta2=train.adam_beta2,
+            weight_decay=train.weight_decay,
+            max_grad_norm=train.max_grad_norm,
+            bf16=resolved == "bf16",
+            fp16=resolved == "fp16",
+            activation_checkpointing=train.activation_checkpointing,
+            activation_checkpointing_kwargs={"use_reentrant": False} if train.activation_checkpointing else None,
+            use_cpu=device_type == "cpu",
+            ddp_find_unused_parameters=False,
+            seed=seed,
+            data_seed=seed,
+            torch_compile=train.compile,
+            use_liger_kernel=train.liger,
+            dataloader_drop_last=True,
+            dataloader_pin_memory=device_type == "cuda",
+            remove_unused_columns=False,
+            report_to=[],
+            logging_strategy="no",
+            save_strategy="no",
+            logging_nan_inf_filter=False,
+            disable_tqdm=True,
+            **(sharding.arguments() if train.sharded else {}),
+        )
+        watcher = _Watcher(train, meter, report, label, evaluate)
+        trainer = WeightedTrainer(
+            order=order,
+            watcher=watcher,
+            shifted=shifted,
+            label_smoothing=train.label_smoothing,
+            model=model,
+            args=arguments,
+            train_dataset=list(examples),
+            data_collator=collate,
+            callbacks=[watcher],
+        )
+        trainer.remove_callback(PrinterCallback)
+        try:
+            trainer.train()
+        finally:
+            watcher.finish()
+        # accelerate leaves its autocast on the outermost model's forward, which is what FFT generates with and what an
+        # adapter's base does not have: the variants would be evaluated in different precision.
+        trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
+    return watcher.result()
+
+
+def length(example: Encoded) -> int:
+    """Tokens of an example; of an encoder's and its decoder's, both."""
+    labels, ids = example["labels"], example["input_ids"]
+    return len(ids) + (len(labels) if isinstance(labels, list) and len(labels) != len(ids) else 0)
+
+
+class _Watcher(TrainerCallback):
+    """Clock, memory window and divergence check around each optimizer step."""
+
+    def __init__(
+        self, train: Train, meter: MemoryMeter | None, report: Report, label: str, evaluate: Evaluate | None
+    ) -> None:
+        self._max_steps = train.max_steps
+        self._sharded = train.sharded
+        self._eval_steps = train.eval_steps if evaluate is not None else None
+        self._evaluate = evaluate
+        self._meter = meter
+        self._report = report
+        self._label = label
+        self._throughput = Throughput(skipped_steps=METERED_STEPS)
+        self._window: Any = None
+        self._losses: list[float] = []
+        self._micro: list[torch.Tensor] = []
+        self._micro_tokens: list[torch.Tensor] = []
+        self._tokens = 0
+        self._seconds = 0.0
+        self._gradient_norm: Any = None
+        self._divergence = DivergenceWatch()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        vocabulary = getattr(model.config, "vocab_size", None)
+        self._divergence = DivergenceWatch(math.log(vocabulary) if vocabulary else math.inf, scaled=args.fp16)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        slowed = False
+        if self._meter is not None:
+            number = state.global_step + 1
+            wanted = number <= METERED_STEPS or number % METERED_EVERY == 0
+            slowed = wanted and self._meter.costs_time
+            if wanted:
+                self._meter.watch(model, kwargs.get("optimizer"))
+            self._meter.synchronize()
+            self._window = self._meter.step(number, wanted)
+            self._window.__enter__()
+        self._throughput.step_begins(counts=not slowed)
+
+    def saw_micro_batch(self, loss: torch.Tensor, tokens: torch.Tensor) -> None:
+        self._micro.append(loss)
+        self._micro_tokens.append(tokens)
+
+    def saw_gradient_norm(self, norm: Any) -> None:
+        self._gradient_norm = norm
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        summed = [float(torch.stack(self._micro).sum()), float(torch.stack(self._micro_tokens).sum())]  # waits
+        losses, tokens = distributed.total(summed)
+        loss, tokens = losses / distributed.ranks(), int(tokens)
+        self._micro.clear()
+        self._micro_tokens.clear()
+        if self._meter is not None:
+            self._meter.synchronize()
+        self._tokens += tokens
+        self._throughput.add_tokens(tokens)
+        self._seconds += self._throughput.step_ended()
+        self.close()
+        self._losses.append(loss)
+        norm, self._gradient_norm = self._gradient_norm, None
+        self._divergence.check(state.global_step, loss, None if norm is None else float(norm))
+        self._report.metrics(state.global_step, {"train/loss": loss})
+        self._report.progress(self._label, state.global_step, self._max_steps)
+        if self._eval_steps and state.global_step % self._eval_steps == 0 and state.global_step < self._max_steps:
+            self._look(state.global_step, kwargs["model"])
+
+    def _look(self, step: int, model: torch.nn.Module) -> None:
+        """Evaluate in the middle of training, which must not change it: modes and random states are given back. Of
+        several ranks that hold the same weights, one looks; of those that hold parts, all do. All heed what one of them
+        is told."""
+        found: tuple[str | None, float] | None = None
+        if distributed.is_main() or self._sharded:
+            with self._meter.aside() if self._meter is not None else nullcontext(), torch.random.fork_rng():
+                model.eval()
+                score, error = self._evaluate()
+                model.train()
+            peak = max((moment.peak_bytes for moment in self._meter.timeline), default=None) if self._meter else None
+            found = self._report.reason_to_stop(step, score, error, peak), score
+        reason, score = distributed.agreed(found)
+        if reason is not None:
+            raise Pruned(reason, step, score)
+
+    def close(self) -> None:
+        """Leave the memory window, if one is open."""
+        if self._window is not None:
+            window, self._window = self._window, None
+            window.__exit__(None, None, None)
+
+    def finish(self) -> None:
+        """The end of training, also by an error."""
+        self.close()
+        if self._meter is not None:
+            self._meter.close_timeline(len(self._losses))
+
+    def result(self) -> Fit:
+        last = self._losses[-max(1, len(self._losses) // 10) :]
+        return Fit(
+            steps=len(self._losses),
+            tokens=self._tokens,
+            losses=tuple(self._losses),
+            loss=sum(last) / len(last),
+            train_seconds=self._seconds,
+            tokens_per_second=self._throughput.tokens_per_second,
+        )

@@ -1,0 +1,142 @@
+"""What all of PEFT's families share: a frozen base, a small part that trains, and files that hold that part alone."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from sweep.core.errors import UserError, first_line
+from sweep.variants import Variant
+
+if TYPE_CHECKING:
+    from peft import PeftConfig, PeftModel
+    from torch import nn
+    from transformers import PreTrainedModel
+
+AUTO, ALL_LINEAR = "auto", "all-linear"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapter(Variant):
+    """A family of PEFT's. Beside its own parameters, a new classification head trains and is saved."""
+
+    separate: ClassVar[bool] = True
+    mergeable: ClassVar[bool] = True
+
+    @abstractmethod
+    def peft_config(self, model: PreTrainedModel, task_type: str) -> PeftConfig:
+        """PEFT's config for this model.
+
+        Raises:
+            UserError: where names match nothing of it, with the names that exist.
+        """
+
+    def wrap(self, model: PreTrainedModel, task_type: str, activation_checkpointing: bool) -> PeftModel:
+        from peft import get_peft_model
+
+        config = self.peft_config(model, task_type)
+        try:
+            return get_peft_model(self.prepare(model, activation_checkpointing), config)
+        except (ValueError, NotImplementedError) as error:
+            raise UserError(f"variant {self.name} does not fit {type(model).__name__}: {first_line(error)}") from error
+
+    def save(self, model: PeftModel, folder: Path) -> None:
+        from sweep.runtime import distributed, sharding
+
+        state = self.trained(model) if sharding.is_sharded(model) else None
+        if distributed.is_main():
+            # Without the embeddings, PEFT need not ask the Hub whether the vocabulary was changed: it was not.
+            model.save_pretrained(str(folder), save_embedding_layers=False, state_dict=state)
+            (folder / "README.md").unlink(missing_ok=True)  # a form that nobody has filled in
+
+    def restore(self, base: PreTrainedModel, folder: Path) -> PeftModel:
+        from peft import PeftModel
+
+        return PeftModel.from_pretrained(self.prepare(base, False), str(folder))
+
+    def merge(self, model: PeftModel) -> PreTrainedModel:
+        if not self.mergeable:
+            raise UserError(
+                f"variant {self.name} adds to the input and not to the weights: there is nothing to merge it into. "
+                "Export it as it is: merge=false"
+            )
+        _unwrap_heads(model)
+        return model.merge_and_unload(safe_merge=True)
+
+
+def heads(model: PreTrainedModel, task_type: str) -> list[str]:
+    """The parts beside the base of a model for classification: new, so that they must train whatever the variant.
+
+    By structure and not by name, since DistilBERT's `pre_classifier` is as new as its `classifier`, and PEFT knows only
+    the second; a pooler that the checkpoint came without is new too. Empty for language models, whose head came with
+    the checkpoint.
+    """
+    if task_type == "CAUSAL_LM" or task_type == "SEQ_2_SEQ_LM":
+        return []
+    beside = [
+        name
+        for name, child in model.named_children()
+        if name != model.base_model_prefix and next(child.parameters(), None) is not None
+    ]
+    return [*beside, *getattr(model, "begun_at_random", [])]
+
+
+def _unwrap_heads(model: PeftModel) -> None:
+    """The trained heads in their own places, before PEFT (0.21) merges: of LN tuning it would leave them wrapped, so
+    that the saved model is loaded with a new head; IA³'s cannot be merged beside a head of several layers (RoBERTa)."""
+    from peft.utils import ModulesToSaveWrapper
+
+    for name, module in list(model.named_modules()):
+        if isinstance(module, ModulesToSaveWrapper):
+            model.set_submodule(name, module.modules_to_save[module.active_adapter])
+
+
+def has_conv1d(model: nn.Module) -> bool:
+    """Whether the model keeps weights as (in, out), as GPT-2 does."""
+    from transformers.pytorch_utils import Conv1D
+
+    return any(isinstance(module, Conv1D) for module in model.modules())
+
+
+def name_faults(targets: str | Sequence[str]) -> Iterator[tuple[str, str]]:
+    """What is wrong with `target_modules`, without a model to hold it against."""
+    if isinstance(targets, str) and targets not in (AUTO, ALL_LINEAR):
+        yield "target_modules", f"must be a list of module names, [{targets}], or all-linear, or auto"
+    elif not targets:
+        yield "target_modules", "is empty: nothing would train; give module names, or all-linear"
+
+
+def linear_targets(
+    model: PreTrainedModel, targets: str | Sequence[str], mapping: Mapping[str, Any]
+) -> str | Sequence[str]:
+    """Module names, or "all-linear". "auto" is PEFT's own choice for an architecture it knows, else all-linear.
+
+    Raises:
+        UserError: where a name matches no linear module. PEFT only warns where some of the names match nothing, and
+            what was to be trained is then spent on fewer matrices.
+    """
+    if targets == AUTO:
+        known = mapping.get(model.config.model_type, ALL_LINEAR)
+        return known if isinstance(known, str) else list(known)
+    if isinstance(targets, str):
+        return targets
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    require_names(model, targets, (nn.Linear, Conv1D), "linear module")
+    return list(targets)
+
+
+def require_names(model: nn.Module, targets: Sequence[str], kinds: tuple[type, ...] | type, what: str) -> None:
+    """Raises UserError where one of `targets` is the last part of no module of these kinds."""
+    names = [name for name, module in model.named_modules() if name and isinstance(module, kinds)]
+    missing = [t for t in targets if not any(n == t or n.endswith(f".{t}") for n in names)]
+    if missing:
+        have = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in names)) or "none"
+        raise UserError(
+            f"variant.target_modules: {', '.join(map(repr, missing))} matches no {what} of {type(model).__name__}; "
+            f"it has: {have}"
+        )

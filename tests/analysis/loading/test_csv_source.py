@@ -1,0 +1,129 @@
+"""A CSV from elsewhere: read, decided, and refused in words that name the row."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from analysis import pipeline
+from analysis.loading import csv_source
+from analysis.reporting import writer
+from sweep.core.errors import UserError
+
+GOOD = "setting,score,max_memory_allocated\nfft,0.90,100\nlora,0.895,40\nqlora,0.5,30\n"
+
+
+def options(path: Path, out: Path, **changes: object) -> dict:
+    base = {
+        "study": None, "source": str(path), "compare": None, "threshold": 0.99, "margin": None, "direction": None,
+        "memory_metric": "max_memory_allocated", "allow": [], "group": None, "pdf": False, "out": str(out),
+        "tracking": {},
+    }  # fmt: skip
+    return {**base, **changes}
+
+
+def file(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "results.csv"
+    path.write_text(text)
+    return path
+
+
+def test_three_columns_are_enough(tmp_path: Path):
+    said = pipeline.answer(options(file(tmp_path, GOOD), tmp_path / "out", pdf=True))
+    assert "Use lora: score 0.8950, 99.4% of the best (fft, 0.9000), at 40.0 B instead of 100.0 B (60% less)" in said
+    assert (tmp_path / "out/score_against_memory.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_other_columns_are_used(tmp_path: Path):
+    path = file(
+        tmp_path,
+        "setting,variant,seed,score,max_memory_allocated,reserved,train_seconds,outcome,reason\n"
+        "a,lora,0,2.0,10,90,1.5,ok,\na,lora,1,2.2,10,90,1.5,ok,\nb,fft,0,1.0,20,50,3,ok,\nc,fft,0,,,,,oom,no room\n",
+    )
+    study = csv_source.read(path, "reserved", "minimize")
+    made = pipeline.build(study, 0.4, None, "reserved")
+    assert made.decision.pick == "b"
+    assert made.settings.set_index("setting").loc["a", "score"] == pytest.approx(2.1)
+    assert made.failures[0].reason == "no room"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("setting,score\na,1\n", "lacks the column max_memory_allocated"),
+        ("setting,scores,max_memory_allocated\na,1,1\n", "score (did you mean scores?"),
+        (GOOD.replace("0.895", "high"), "line 3: score = 'high' is not a finite number"),
+        (GOOD.replace(",40", ",4O"), "line 3: max_memory_allocated = '4O' is not a finite number"),
+        (GOOD.replace(",30", ",-30"), "line 4: max_memory_allocated"),
+        (GOOD.replace("qlora", ""), "line 4: setting = '' is empty"),
+        ("setting,score,max_memory_allocated,outcome\na,1,1,fine\n", "line 2: outcome = 'fine' is no outcome"),
+        ("setting,score,max_memory_allocated,seed\na,1,1,0.5\n", "seed = 0.5 must be"),
+        ("setting,score,score,max_memory_allocated\na,1,1,1\n", "more than one column"),
+        ("", "is empty"),
+        ("setting,score,max_memory_allocated\n", "no row"),
+        ("setting,score,max_memory_allocated\na,1,1,1,1\n,\n", "has rows that cannot be read"),
+    ],
+)
+def test_faults_name_column_and_line(tmp_path: Path, text: str, words: str):
+    with pytest.raises(UserError) as caught:
+        csv_source.read(file(tmp_path, text), "max_memory_allocated")
+    assert words in str(caught.value)
+
+
+def test_conditions_that_differ_are_refused_and_can_be_allowed(tmp_path: Path):
+    path = file(tmp_path, "setting,score,max_memory_allocated,conditions\na,1,1,A100\nb,1,2,H100\n")
+    with pytest.raises(UserError, match=r"conditions: A100 \(a · seed 0\); H100 \(b · seed 0\)"):
+        pipeline.answer(options(path, tmp_path / "out"))
+    said = pipeline.answer(options(path, tmp_path / "out", allow=["conditions"]))
+    assert "Allowed to differ between the runs: conditions (A100, H100)" in said
+    assert "Not the same in all runs: conditions" in (tmp_path / "out/score_against_memory.svg").read_text()
+
+
+def test_a_folder_of_something_else_is_not_overwritten(tmp_path: Path):
+    path, out = file(tmp_path, GOOD), tmp_path / "out"
+    out.mkdir()
+    (out / "runs.csv").write_text("mine")
+    with pytest.raises(UserError, match="no report of this program"):
+        pipeline.answer(options(path, out))
+    assert (out / "runs.csv").read_text() == "mine"
+    (out / "runs.csv").unlink()
+
+    def report(*names: str) -> None:
+        def into(folder: Path) -> None:
+            for name in names:
+                (folder / name).write_text("new")
+            (folder / writer.ANSWER).write_text(json.dumps({"study": "results", "files": [*names, writer.ANSWER]}))
+
+        writer.replace_all(out, "results", into)
+
+    report("runs.csv")
+    (out / "notes.txt").write_text("mine")
+    (out / "runs.csv").write_text("old")
+    report("runs.csv", "chart.pdf")
+    assert (out / "runs.csv").read_text() == "new"
+    report("runs.csv")
+    assert not list(out.glob("*.pdf"))  # of the older report
+    assert (out / "notes.txt").read_text() == "mine"
+    other = tmp_path / "other.csv"
+    other.write_text(GOOD)
+    with pytest.raises(UserError, match="report of study results"):
+        pipeline.answer(options(other, out))
+
+
+def test_the_facts_of_a_published_table(tmp_path: Path):
+    """The four settings between which the picks of PEFT's MetaMathQA comparison of January 2026 lie: scores are shares
+    of 1,319 items, memory is in bytes."""
+    text = (
+        "setting,score,max_memory_allocated,trainable_params,n_examples\n"
+        "rslora,0.5322213798332069,22554869760,18350080,1319\nshira,0.5276724791508719,21678260224,9175040,1319\n"
+        "bone,0.49128127369219105,20275265536,7340032,1319\nmiss,0.5072024260803639,20275265536,7340032,1319\n"
+    )
+    study = csv_source.read(file(tmp_path, text), "max_memory_allocated")
+    for threshold, pick in ((0.99, "shira"), (0.97, "shira"), (0.95, "miss"), (0.90, "miss")):
+        made = pipeline.build(study, threshold, None, "max_memory_allocated")
+        assert made.decision.pick == pick
+        assert set(made.settings["verdict"]) == {"cannot_tell"}
+        assert made.stability is not None
+        assert made.stability.share < 0.9

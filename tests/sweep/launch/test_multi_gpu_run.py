@@ -1,0 +1,180 @@
+"""One run over two devices: two processes joined by gloo, and one Record that is that of one process."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import compose
+from safetensors.torch import load_file
+
+from sweep.config.schema import parse
+from sweep.core.errors import ConfigError, UserError
+from sweep.core.job import Job
+from sweep.core.record import Outcome, Record
+from sweep.launch.device_leases import Lease, leases
+from sweep.launch.multi_gpu_run import SUM, joined
+from sweep.launch.preparation import first_devices
+from sweep.processes import isolated_call
+from sweep.training.fit import training_order
+
+pytestmark = pytest.mark.slow
+
+
+def job(folder: Path, toy: list[str], *overrides: str) -> Job:
+    folder.mkdir()
+    config = compose(*toy, "task.score=token_accuracy", "train.max_steps=6", *overrides)
+    record = Record(variant="v", setting="v", seed=0, outcome=Outcome.KILLED)
+    return Job(config=config, record=record, folder=str(folder))
+
+
+@pytest.mark.parametrize(
+    ("variant", "parallel"), [("lora_r8", "ddp"), ("fft", "fsdp"), ("qlora_r8", "fsdp")], ids=["ddp", "fft", "qlora"]
+)
+def test_two_ranks_equal_one_process_with_twice_the_accumulation(
+    variant: str, parallel: str, tmp_path: Path, toy: list[str]
+):
+    """The same micro-batches in the same steps: the same losses and weights, up to the order of summation, also where
+    the score is looked at on the way; and a model in parts takes half the bytes on each rank."""
+    seen: list[isolated_call.Event] = []
+    given = [f"variant={variant}", f"train.parallel={parallel}", "train.gradient_accumulation_steps=1"]
+    two = isolated_call.call(
+        "sweep.launch.multi_gpu_run:run",
+        job(tmp_path / "two", toy, *given, "train.devices_per_run=2", "train.eval_steps=4"),
+        log_file=tmp_path / "log",
+        on_event=seen.append,
+    )
+    one = isolated_call.call(
+        "sweep.training_run:run",
+        job(tmp_path / "one", toy, f"variant={variant}", "train.gradient_accumulation_steps=2"),
+    )
+    assert two.outcome is Outcome.OK, (two.reason, (tmp_path / "log").read_text()[-2000:])
+    for key in ("train/final_loss", "train/tokens", "score", "trainable_params"):
+        assert two.measurements[key] == pytest.approx(one.measurements[key], rel=1e-6), key
+    weights = [load_file(next((tmp_path / name / "trained").glob("*.safetensors"))) for name in ("two", "one")]
+    assert weights[0].keys() == weights[1].keys()
+    for name, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][name], rtol=1e-5, atol=1e-6)
+    assert two.facts["ranks"] == "2"
+    largest, total = (two.measurements[k] for k in ("max_memory_allocated", f"{SUM}train_max_allocated_bytes"))
+    assert largest < total <= 2 * largest
+    names = [event.name for event in seen if event.name != "progress"]
+    assert names == [*["metrics"] * 4, "reason_to_stop", *["metrics"] * 2]  # the main rank's, once each
+    held = two.measurements["memory/train_end_allocated_bytes"] / one.measurements["memory/train_end_allocated_bytes"]
+    # Scales of 4-bit weights stay whole on every rank.
+    assert held == pytest.approx(0.5 if parallel == "fsdp" else 1.0, abs=0.04)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["train.devices_per_run=1"], r"splits a model over several devices: set train\.devices_per_run"),
+        (["variant=lora8bit_r16"], "is not for variant lora8bit_r16: .* use a qlora variant, or train.parallel=ddp"),
+        (["variant=prompt_tuning"], "is not for variant prompt_tuning: .* use a lora variant"),
+        (["train.optimizer=adamw_8bit"], "knows no parameters in parts"),
+    ],
+)
+def test_what_cannot_be_split_is_refused_before_anything_runs(overrides: list[str], message: str):
+    with pytest.raises(ConfigError, match=re.compile(message, re.DOTALL)):
+        parse(compose("train.devices_per_run=2", "train.parallel=fsdp", *overrides))
+
+
+def test_a_rank_that_is_killed_ends_the_run_with_a_reason(tmp_path: Path, toy: list[str]):
+    victims: list[int] = []
+
+    def kill_the_second(event: isolated_call.Event) -> None:
+        if event.name == "metrics" and not victims:
+            victims.extend(_ranks_of(tmp_path))
+            os.kill(max(victims), signal.SIGKILL)
+
+    record = isolated_call.call(
+        "sweep.launch.multi_gpu_run:run",
+        job(tmp_path / "two", toy, "train.devices_per_run=2", "train.max_steps=2000"),
+        log_file=tmp_path / "log",
+        on_event=kill_the_second,
+    )
+    assert record.outcome in (Outcome.FAILED, Outcome.KILLED)
+    assert record.reason
+    assert not any(Path(f"/proc/{pid}").exists() for pid in victims)
+
+
+def test_all_ranks_heed_what_one_of_them_is_told(tmp_path: Path, toy: list[str]):
+    asked: list[int] = []
+
+    def stop_at_the_second_question(event: isolated_call.Event) -> str | None:
+        if event.name != "reason_to_stop":
+            return None
+        asked.append(event.arguments[0])
+        return "others are better" if len(asked) == 2 else None
+
+    record = isolated_call.call(
+        "sweep.launch.multi_gpu_run:run",
+        job(tmp_path / "two", toy, "train.devices_per_run=2", "train.eval_steps=2"),
+        log_file=tmp_path / "log",
+        on_event=stop_at_the_second_question,
+    )
+    assert asked == [2, 4]
+    assert (record.outcome, record.reason) == (Outcome.PRUNED, "others are better")
+    assert record.facts["ranks"] == "2"
+
+
+def _ranks_of(folder: Path) -> list[int]:
+    """Processes that write to this run's log: the run's own, and its ranks."""
+    found = []
+    for process in Path("/proc").iterdir():
+        try:
+            if process.name.isdecimal() and os.readlink(process / "fd" / "1") == str(folder / "log"):
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_a_run_is_leased_as_many_devices_as_it_trains_on(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    assert [lease.devices for lease in leases("auto", devices_per_run=2)] == [("4", "5"), ("6", "7")]
+    assert first_devices(2).devices == ("4", "5")
+    with pytest.raises(UserError, match="devices_per_run = 5"):
+        leases("auto", devices_per_run=5)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert leases("auto", slots=3, devices_per_run=2) == [Lease()] * 3  # ranks share the CPU
+
+
+def record(outcome: Outcome = Outcome.OK, reason: str = "", **measured: float) -> Record:
+    return Record(variant="v", setting="v", seed=0, outcome=outcome, reason=reason, measurements=measured)
+
+
+def test_the_largest_rank_s_memory_and_the_sum_beside_it():
+    key = "memory/train_max_allocated_bytes"
+    both = joined({
+        1: record(**{"max_memory_allocated": 30, key: 30, "energy_joules": 5, "memory/train_metered_windows": 3}),
+        0: record(**{"max_memory_allocated": 20, key: 20, "energy_joules": 4, "memory/train_metered_windows": 3,
+                     "score": 0.5}),
+    })  # fmt: skip
+    assert both.measurements == {
+        "max_memory_allocated": 30, key: 30, f"{SUM}train_max_allocated_bytes": 50, "energy_joules": 9,
+        "memory/train_metered_windows": 3, "score": 0.5,
+    }  # fmt: skip
+
+
+def test_the_cause_is_the_outcome():
+    lost = record(Outcome.FAILED, "RuntimeError: connection closed by peer")
+    assert joined({0: lost, 1: record(Outcome.OOM, "out of memory")}).outcome is Outcome.OOM
+    first = record(Outcome.FAILED, "the first to fail")
+    assert joined({1: first, 0: lost}).reason == "the first to fail"
+
+
+def test_the_batch_counts_all_devices_and_the_longest_comes_early(toy: list[str]):
+    train = parse(compose(*toy, "train.devices_per_run=2", "train.gradient_accumulation_steps=3")).train
+    assert train.batch_size == 4 * 3 * 2
+    lengths = list(range(1, 97))
+    order = training_order(lengths, train, seed=0)
+    assert len(order) == train.max_steps * train.batch_size
+    second = order[train.batch_size : 2 * train.batch_size]
+    assert max(order, key=lambda i: lengths[i]) in second
+    assert len(training_order(lengths, replace(train, devices_per_run=1), seed=0)) == len(order) // 2

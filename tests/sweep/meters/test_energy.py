@@ -1,0 +1,71 @@
+"""Energy is measured or absent, never made up."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from sweep.meters.energy import COUNTER, SAMPLES, EnergyMeter, counted_joules, integrated_joules
+from sweep.runtime import nvml
+
+
+def test_the_counters_of_all_gpus_add_up():
+    """Millijoules, as NVML has them since the driver was loaded."""
+    assert counted_joules([5_000, 1_000_000], [65_000, 1_030_500]) == 60.0 + 30.5
+
+
+def test_a_counter_that_began_anew_gives_no_figure():
+    assert counted_joules([5_000, 1_000_000], [65_000, 20]) is None
+
+
+def test_constant_power_integrates_to_power_times_time():
+    assert integrated_joules([(10.0, 250.0), (10.1, 250.0), (13.0, 250.0)]) == pytest.approx(750.0)
+
+
+def test_a_ramp_integrates_exactly_however_it_is_sampled():
+    """Trapezoids are exact for straight lines: from 100 W to 300 W in 2 s are 400 J."""
+    times = [0.0, 0.13, 0.5, 1.1, 1.9, 2.0]
+    assert integrated_joules([(t, 100 + 100 * t) for t in times]) == pytest.approx(400.0)
+
+
+def test_a_wave_integrates_to_its_mean():
+    """Ten samples a second of a power that swings once a second: what a busy and an idle half of a step look like."""
+    samples = [(i / 10, 200 + 100 * math.sin(2 * math.pi * i / 10)) for i in range(101)]
+    assert integrated_joules(samples) == pytest.approx(2000.0, rel=1e-9)
+
+
+def test_one_reading_of_power_is_no_energy():
+    assert integrated_joules([(0.0, 300.0)]) is None
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_without_a_gpu_there_is_none_and_a_reason():
+    with EnergyMeter() as meter:
+        pass
+    assert meter.joules is None
+    assert meter.source.startswith("none: no NVIDIA GPU")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_nvml_does_not_know_is_a_reason():
+    with pytest.raises(nvml.Unavailable, match="NVML"):
+        nvml.handles(("GPU-00000000-0000-0000-0000-000000000000",))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_counter_and_power_samples_agree():
+    """On a GPU: two seconds of work, measured by both, within 10%."""
+    meter, sampled = EnergyMeter(), EnergyMeter()
+    with meter, sampled:
+        sampled._counters.clear()
+        sampled._sample()
+        matrix = torch.randn(4096, 4096, device="cuda")
+        end = torch.cuda.Event(enable_timing=True)
+        for _ in range(2000):
+            matrix = torch.nn.functional.normalize(matrix @ matrix)
+        end.record()
+        torch.cuda.synchronize()
+    assert (meter.source, sampled.source) == (COUNTER, SAMPLES)
+    assert sampled.joules == pytest.approx(meter.joules, rel=0.1)

@@ -1,0 +1,164 @@
+"""A process per call: what comes back, what a death looks like, and who is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import heed_interrupts
+
+from sweep.processes import child_process, isolated_call
+
+pytestmark = pytest.mark.slow
+
+
+# What the children call. They run in processes forked from a server, by name.
+def describe(word: str, report: object) -> dict[str, object]:
+    import torch
+
+    report.metrics(1, {"train/loss": 0.5})
+    report.progress("working", 1, 2)
+    print("hello from the child")
+    return {
+        "word": word,
+        "pid": os.getpid(),
+        "transformers": "transformers" in sys.modules,
+        "cuda": torch.cuda.is_initialized(),
+        "device": os.environ.get("CUDA_VISIBLE_DEVICES"),
+    }
+
+
+def fail(report: object) -> None:
+    raise ValueError("as asked")
+
+
+def kill_itself(report: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leave(report: object) -> None:
+    os._exit(3)
+
+
+def sleep_long(file: str, report: object) -> None:
+    Path(file).write_text(str(os.getpid()))
+    time.sleep(120)
+
+
+def eat(report: object) -> None:
+    eaten = []
+    while True:
+        eaten.append(b"x" * (1 << 24))
+
+
+HERE = "test_isolation"
+# Its server need not import what training needs.
+LIGHT = "from sweep.launch import isolation; isolation.warm_up('sweep.hydra_compat.isolated_job')"
+
+
+def test_a_call_returns_its_value_from_a_fresh_process(tmp_path: Path):
+    events = []
+    first = isolated_call.call(
+        f"{HERE}:describe",
+        "one",
+        log_file=tmp_path / "log",
+        env={"CUDA_VISIBLE_DEVICES": "7"},
+        on_event=events.append,
+    )
+    second = isolated_call.call(f"{HERE}:describe", "two", log_file=tmp_path / "log")
+    assert (first["word"], second["word"]) == ("one", "two")
+    assert len({first["pid"], second["pid"], os.getpid()}) == 3
+    assert first["transformers"]
+    assert not first["cuda"]
+    assert (first["device"], second["device"]) == ("7", os.environ.get("CUDA_VISIBLE_DEVICES"))
+    assert [(event.name, event.arguments) for event in events] == [
+        ("metrics", (1, {"train/loss": 0.5})),
+        ("progress", ("working", 1, 2)),
+    ]
+    assert (tmp_path / "log").read_text().count("hello from the child") == 2
+
+
+def test_an_exception_comes_back_with_its_traceback(tmp_path: Path):
+    with pytest.raises(isolated_call.ChildFailed, match="ValueError: as asked") as caught:
+        isolated_call.call(f"{HERE}:fail", log_file=tmp_path / "log")
+    assert "in fail" in caught.value.traceback
+
+
+@pytest.mark.parametrize(("target", "words"), [("kill_itself", "by SIGKILL"), ("leave", "with exit code 3")])
+def test_a_death_without_an_answer_is_told(target: str, words: str):
+    with pytest.raises(isolated_call.ChildKilled, match=words) as caught:
+        isolated_call.call(f"{HERE}:{target}")
+    assert not caught.value.host_oom
+
+
+@pytest.fixture
+def small_machine() -> Iterator[Path]:
+    """The file that a process writes its id into to have 1 GiB of memory at most, with all that it starts."""
+    version_1 = Path("/sys/fs/cgroup/memory")
+    group = (version_1 if version_1.is_dir() else Path("/sys/fs/cgroup")) / f"paretune-test-{os.getpid()}"
+    try:
+        group.mkdir()
+        limit = next(group / name for name in ("memory.limit_in_bytes", "memory.max") if (group / name).exists())
+        limit.write_text(str(1 << 30))
+    except (OSError, StopIteration) as error:
+        pytest.skip(f"no control group of memory can be made here: {error}")
+    yield group / "cgroup.procs"
+    assert wait_until(lambda: not (group / "cgroup.procs").read_text(), 20)
+    group.rmdir()
+
+
+def test_the_kernel_s_out_of_memory_killer_is_told_from_other_deaths(small_machine: Path):
+    code = f"open({str(small_machine)!r}, 'w').write('0'); {LIGHT}; isolation.call('{HERE}:eat')"
+    folder = Path(__file__).parent
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
+    assert "ChildKilled: the process ended by SIGKILL (the host ran out of memory)" in done.stderr
+
+
+def test_a_context_in_the_server_is_noticed_in_the_child(monkeypatch: pytest.MonkeyPatch):
+    """In the child of a process that used CUDA, `torch.cuda.is_initialized()` says no: PyTorch calls it a bad fork."""
+    import torch
+
+    assert child_process.cuda_is_untouched()
+    monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: True)
+    assert not child_process.cuda_is_untouched()
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition, seconds: float = 60) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
+def test_no_child_outlives_its_parent(tmp_path: Path, sign: signal.Signals):
+    file = tmp_path / "pid"
+    code = f"{LIGHT}; isolation.call('{HERE}:sleep_long', {str(file)!r})"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parent,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=heed_interrupts,
+    )
+    assert wait_until(lambda: file.exists() and file.read_text())
+    child = int(file.read_text())
+    server = int(Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[1])
+    parent.send_signal(sign)
+    parent.wait(timeout=20)
+    assert wait_until(lambda: not alive(child) and not alive(server), 20)

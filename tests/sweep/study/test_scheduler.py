@@ -1,0 +1,203 @@
+"""Which job is next: with real Optuna storages, and a toy application whose jobs are a line of arithmetic."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import optuna
+import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
+from hydra.core.utils import JobReturn, JobStatus
+
+from sweep.study.objectives.base import Application, Replicate
+from sweep.study.scheduler import Proposals
+from sweep.study.search.space import Params, Space
+from sweep.study.trial_store import Entry, Seed, Trials
+
+
+class Toy(Application):
+    """Score x, memory y; out of memory from y = 4 on."""
+
+    directions = ("maximize", "minimize")
+    metric_names = None
+    worst = (0.0, float("inf"))
+    study_name = "toy"
+
+    def __init__(self, seeds: Sequence[Seed] = (0, 1)):
+        self._seeds = tuple(seeds)
+
+    def seeds(self) -> tuple[Seed, ...]:
+        return self._seeds
+
+    def check(self, space: Space, settings: Sequence[Params], searching: bool) -> None: ...
+
+    def open(self, trials: Trials, settings: Sequence[Params] | None) -> None: ...
+
+    def attributes(self, params: Params) -> dict[str, object]:
+        return {"setting": str(params)}
+
+    def overrides(self, replicate: Replicate) -> list[str]:
+        return []
+
+    def entry(self, replicate: Replicate, returned: JobReturn) -> Entry:
+        outcome = returned.return_value
+        oom = replicate.params.get("y", 1) >= 4 and outcome == "ok"
+        outcome = "oom" if oom else outcome
+        values = (None if oom else float(replicate.params["x"]), float(replicate.params.get("y", 1)))
+        return Entry(outcome=outcome, values=values, violated={"out_of_memory": float(oom)}, final=outcome != "failed")
+
+    def require_complete(self, max_failure_rate: float | None) -> None: ...
+
+    def close(self, trials: Trials, finished: bool) -> None: ...
+
+
+def space(*arguments: str) -> Space:
+    return Space.of({}, arguments, ConfigLoaderImpl(create_config_search_path(None)))
+
+
+def proposals(app: Toy, found: Space, storage: str | None = None, limit: int | None = None) -> tuple[Proposals, Trials]:
+    trials = Trials(
+        storage=storage,
+        name="toy",
+        directions=app.directions,
+        metric_names=None,
+        worst=app.worst,
+        space={key: dimension.distribution for key, dimension in found.dimensions.items()},
+        sampler=optuna.samplers.RandomSampler(seed=0),
+    )
+    settings = list(found.settings()) if limit is None else None
+    made = Proposals(trials, app, found, settings, limit or 0, None)
+    with trials.lock():
+        made.enqueue()
+    return made, trials
+
+
+def ended(outcome: str = "ok") -> JobReturn:
+    return JobReturn(status=JobStatus.COMPLETED, _return_value=outcome)
+
+
+def run_all(made: Proposals, outcomes: Mapping[tuple[int, Seed], str] | None = None) -> list[Replicate]:
+    found = []
+    while (replicate := made.next()) is not None:
+        found.append(replicate)
+        made.take(replicate, ended((outcomes or {}).get((replicate.trial, replicate.seed), "ok")))
+    return found
+
+
+def test_a_grid_runs_every_setting_under_every_seed_first_seeds_first():
+    made, trials = proposals(Toy(), space("x=1,2", "y=1,2"))
+    assert made.left() == 8
+    found = run_all(made)
+    assert [(r.params["x"], r.params["y"], r.seed) for r in found] == [
+        (x, y, seed) for seed in (0, 1) for x in (1, 2) for y in (1, 2)
+    ]
+    assert [trial.values for trial in trials.all()] == [[1, 1], [1, 2], [2, 1], [2, 2]]
+    assert [trial.params for trial in trials.best()] == [{"x": 2, "y": 1}]
+
+
+def test_out_of_memory_is_told_as_a_constraint_and_not_tried_under_another_seed():
+    made, trials = proposals(Toy(), space("x=choice(9)", "y=3,4"))
+    assert [(r.params["y"], r.seed) for r in run_all(made)] == [(3, 0), (4, 0), (3, 1)]
+    fine, oom = trials.all()
+    assert (fine.state.name, oom.state.name) == ("COMPLETE", "COMPLETE")
+    assert oom.values == [0.0, 4.0]  # the worst score, and the memory that it came to
+    assert trials.study.best_trials[0].number == fine.number
+
+
+def test_a_dead_coordinator_s_run_is_taken_over_and_a_living_one_s_is_not(tmp_path: Path):
+    storage = f"sqlite:///{tmp_path}/optuna.db"
+    made, trials = proposals(Toy(), space("x=1,2", "y=1"), storage)
+    trials.beat()
+    mine = made.next()
+    code = "import os; from sweep.core import process_identity; print(process_identity.identity())"
+    dead = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    theirs = made.next()
+    trials.write(theirs.trial, theirs.seed, Entry(by=dead))
+    taken = [(r.trial, r.seed) for r in run_all(made)]
+    assert taken == [(theirs.trial, 0), (mine.trial, 1), (theirs.trial, 1)]
+    made.take(mine, ended())
+    assert made.left() == 0
+
+
+def test_a_failed_run_is_tried_again_by_the_next_command_and_not_by_this_one(tmp_path: Path):
+    storage = f"sqlite:///{tmp_path}/optuna.db"
+    made, trials = proposals(Toy(), space("x=1,2", "y=1"), storage)
+    assert len(run_all(made, {(0, 1): "failed"})) == 4
+    assert trials.all()[0].values == [1, 1]  # the mean of what is known
+    second, trials = proposals(Toy(seeds=[0]), space("x=choice(5)", "y=1"), f"{storage}2")
+    assert len(run_all(second, {(0, 0): "failed"})) == 1
+    assert trials.all()[0].state.name == "FAIL"
+    third, _ = proposals(Toy(seeds=[0]), space("x=choice(5)", "y=1"), f"{storage}2")
+    assert len(run_all(third)) == 1
+    fourth, _ = proposals(Toy(seeds=[0]), space("x=choice(5)", "y=1"), f"{storage}2")
+    assert run_all(fourth) == []
+
+
+def test_a_search_counts_what_is_there_and_pays_for_nothing_twice(tmp_path: Path):
+    storage = f"sqlite:///{tmp_path}/optuna.db"
+    found = space("x=range(0,3)", "y=range(0,2)")  # six settings
+    first, _ = proposals(Toy(seeds=[0]), found, storage, limit=4)
+    assert len(run_all(first)) == 4
+    second, trials = proposals(Toy(seeds=[0]), found, storage, limit=20)
+    assert len(run_all(second)) == 2  # then there is nothing new
+    complete = [tuple(sorted(t.params.items())) for t in trials.all() if t.state.name == "COMPLETE"]
+    assert max(Counter(complete).values()) == 1
+    assert len(complete) == 6
+
+
+def test_a_study_whose_every_trial_fails_ends():
+    made, _ = proposals(Toy(seeds=[0]), space("x=interval(0,1)", "y=1,2"), limit=5)
+    failures = {(number, 0): "failed" for number in range(99)}
+    assert len(run_all(made, failures)) == 5
+
+
+def test_choices_that_grow_leave_the_old_trials_in_place(tmp_path: Path):
+    storage = f"sqlite:///{tmp_path}/optuna.db"
+    made, _ = proposals(Toy(seeds=[0]), space("x=1,2", "y=1"), storage)
+    run_all(made)
+    more, trials = proposals(Toy(seeds=[0]), space("x=1,2,3", "y=1"), storage)
+    assert [r.params["x"] for r in run_all(more)] == [3]
+    assert [trial.params["x"] for trial in trials.all()] == [1, 2, 3]
+
+
+def test_what_does_not_fit_the_study_in_the_storage_is_told(tmp_path: Path):
+    from sweep.core.errors import UserError
+
+    storage = f"sqlite:///{tmp_path}/optuna.db"
+    proposals(Toy(), space("x=interval(0,1)", "y=1,2"), storage, limit=1)[0].next()
+    with pytest.raises(UserError, match="another study"):
+        proposals(Toy(), space("x=tag(log,interval(0.1,1))", "y=1,2"), storage, limit=1)
+    single = Toy()
+    single.directions, single.worst = ("maximize",), (0.0,)
+    with pytest.raises(UserError, match="with the objectives maximize, minimize, not maximize"):
+        proposals(single, space("x=interval(0,1)", "y=1,2"), storage, limit=1)
+
+
+COORDINATOR = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from test_scheduler import Toy, ended, proposals, space
+made, trials = proposals(Toy(), space("x=range(0,4)", "y=range(0,3)"), {storage!r})
+while (replicate := made.next()) is not None:
+    time.sleep(0.01)
+    made.take(replicate, ended())
+    print(replicate.trial, replicate.seed, flush=True)
+"""
+
+
+def test_three_coordinators_share_a_study_and_repeat_nothing(tmp_path: Path):
+    storage = f"sqlite:///{tmp_path}/optuna.db"
+    code = COORDINATOR.format(tests=str(Path(__file__).parent), storage=storage)
+    running = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    lines = [process.communicate(timeout=120)[0].split("\n")[:-1] for process in running]
+    assert all(process.returncode == 0 for process in running)
+    done = [line for found in lines for line in found]
+    assert len(done) == len(set(done)) == 24
+    assert sum(bool(found) for found in lines) >= 2
+    study = optuna.load_study(study_name="toy", storage=storage)
+    assert Counter(trial.state.name for trial in study.trials) == {"COMPLETE": 12}

@@ -1,0 +1,254 @@
+"""The plan says what fits, what each byte is for, and what would make room, and launches nothing."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, compose
+from huggingface_hub import constants
+from llama3 import A100, LLAMA3_8B, architecture
+
+from analysis.charts import memory_plan
+from sweep import plan
+from sweep.cli import plan_table
+from sweep.config.schema import parse
+from sweep.core.errors import ConfigError
+from sweep.core.reporter import silent
+from sweep.memory import gpu_catalog, predictor, workload
+from sweep.memory.closed_form.estimate import predict_by_formula
+from sweep.memory.prediction import Machine, Prediction, Unpredictable
+from sweep.memory.remedies import remedies
+
+GIB = 2**30
+
+
+def predicted(**changed: Any) -> Prediction:
+    figures = {"allocated_bytes": 10 * GIB, "breakdown": {"activations": 10 * GIB}, "relative_band": 0.0, **changed}
+    return Prediction(tier="trace", peak_at="backward", **figures)
+
+
+def test_what_a_process_needs_is_what_its_allocator_holds_and_the_context():
+    assert gpu_catalog.needed_bytes(predicted(reserved_bytes=12 * GIB)) == 12 * GIB + gpu_catalog.CONTEXT_BYTES
+    assert (
+        gpu_catalog.needed_bytes(predicted(reserved_bytes=12 * GIB, eval_bytes=13 * GIB))
+        == 13 * GIB + gpu_catalog.CONTEXT_BYTES
+    )
+    assert gpu_catalog.needed_bytes(predicted()) == int(11.6 * GIB) + gpu_catalog.CONTEXT_BYTES
+
+
+@pytest.mark.parametrize(("reserved", "label"), [(12, "16"), (15, "24"), (70, "80"), (139, "141"), (140, None)])
+def test_the_smallest_card_that_has_room(reserved: int, label: str | None):
+    found = gpu_catalog.smallest(predicted(reserved_bytes=reserved * GIB), gpu_catalog.NAMED)
+    assert (found.label if found else None) == label
+
+
+def llama(folder: Path, variant: str, *overrides: str) -> Mapping[str, Any]:
+    return compose(
+        "model=pretrained", f"model.path={architecture(folder)}", f"variant={variant}", "train.micro_batch_size=4",
+        "train.gradient_accumulation_steps=2", "train.max_length=1024", "train.max_steps=10", *overrides,
+    )  # fmt: skip
+
+
+def test_remedies_save_what_they_say_and_end_where_it_fits(tmp_path: Path):
+    """Each step's saving is the difference of two predictions, made here anew."""
+
+    def ask(config: Mapping[str, Any]) -> Prediction | Unpredictable:
+        return predict_by_formula(config, A100)
+
+    config = llama(tmp_path, "lora_r16")
+    steps = remedies(config, 24 * GIB, ask)
+    assert [step.change for step in steps[:2]] == [
+        "train.activation_checkpointing=true",
+        "train.micro_batch_size=1 train.gradient_accumulation_steps=8",
+    ]
+    by_hand = llama(tmp_path, "lora_r16", "train.activation_checkpointing=true")
+    before, after = gpu_catalog.needed_bytes(ask(config)), gpu_catalog.needed_bytes(ask(by_hand))
+    assert steps[0].saved_bytes == before - after
+    assert before - sum(step.saved_bytes for step in steps) == steps[-1].needed_bytes <= 24 * GIB
+    assert all(step.saved_bytes > 0 for step in steps)
+
+
+def test_where_evaluation_needs_most_it_is_made_smaller_first(tmp_path: Path):
+    """Evaluation grows with the number of answers at a time, here by 0.5 GiB for each, and training needs 10 GiB."""
+
+    def ask(config: Mapping[str, Any]) -> Prediction:
+        return predicted(reserved_bytes=10 * GIB, eval_bytes=int(config["train"]["eval_batch_size"] * 0.5 * GIB))
+
+    config = llama(tmp_path, "lora_r16", "train.eval_batch_size=64")
+    assert gpu_catalog.deciding_phase(ask(config)) == "eval"
+    [step] = remedies(config, 24 * GIB, ask)
+    assert (step.change, step.saved_bytes) == ("train.eval_batch_size=16", 22 * GIB)  # from 32 to the 10 of training
+    assert "32.6 GiB to evaluate" in plan_table.text([("x", ask(config))], gpu_catalog.NAMED, A100, corners=False)[1]
+
+
+def test_full_fine_tuning_is_led_to_a_quantised_base(tmp_path: Path):
+    steps = remedies(llama(tmp_path, "fft"), 24 * GIB, lambda config: predict_by_formula(config, A100))
+    assert steps[-1].change == "variant=qlora_r16"
+    assert steps[-1].needed_bytes <= 24 * GIB
+
+
+def test_the_table_names_parts_cards_and_the_worst():
+    rows = [("small", predicted(reserved_bytes=12 * GIB)), ("large", predicted(allocated_bytes=100 * GIB,
+            breakdown={"frozen_weights": 100 * GIB}))]  # fmt: skip
+    failed = [("odd", Unpredictable(reason="nobody knows"))]
+    lines = plan_table.text([*rows, *failed], gpu_catalog.NAMED, A100, corners=False)
+    head, small, large, *rest = lines
+    assert head.split()[:4] == ["setting", "peak", "in", "weights"]
+    assert small.count("✓") == 6
+    assert small.endswith("16 GB (T4)")
+    assert large.count("✓") == 1
+    assert "100.0 GiB" in large
+    assert "worst: large, 100.0 GiB; all 2 together: 110.0 GiB" in rest
+    assert rest[-2:] == ["odd: no prediction", "  nobody knows"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("plan.crd=24", "did you mean card?"),
+        ("plan.device=tpu", "cuda or cpu"),
+        ("plan.card=big", "null or a number"),
+        ("plan.json=2", "true or false"),
+    ],
+)
+def test_options_that_mean_nothing_are_told(given: str, said: str):
+    with pytest.raises(ConfigError, match=said.replace("?", r"\?")):
+        plan._options([given])
+
+
+def test_options_are_read():
+    options = plan._options(["plan.card=24", "plan.out=/some/where", "plan.json=true", "plan.capability=9.0"])
+    assert (options["card"], options["out"], options["json"]) == (24, "/some/where", True)
+    assert plan._machine(options, []).capability == (9, 0)
+    assert plan._target(options, []).name == "RTX 4090"
+
+
+class Arguments:
+    """What Hydra's parser makes of a command line."""
+
+    config_dir = config_name = None
+
+    def __init__(self, *overrides: str):
+        self.overrides, self.multirun = list(overrides), True
+
+
+def test_the_settings_are_the_study_s_and_of_ranges_the_corners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    found, study, corners = plan.settings(
+        Arguments("study.name=ranks", "variant=lora_r8", "variant.r=4,16", "seed=0,1")
+    )
+    assert ([name for name, _ in found], study, corners) == (["lora_r8 r=4", "lora_r8 r=16"], "ranks", False)
+    found, _, corners = plan.settings(Arguments("variant=lora_r8", "variant.r=choice(4,8,16)",
+                                                "variant.learning_rate=interval(1e-4,1e-2)"))  # fmt: skip
+    assert corners
+    assert {(plain["variant"]["r"], plain["variant"]["learning_rate"]) for _, plain in found} == {
+        (r, rate) for r in (4, 8, 16) for rate in (1e-4, 1e-2)
+    }
+
+
+def test_files_hold_what_was_predicted(tmp_path: Path):
+    rows = [("small", predicted()), ("odd", Unpredictable(reason="nobody knows"))]
+    said = plan._write(tmp_path / "plan", "name", Machine(kind="cpu"), rows, {}, gpu_catalog.NAMED, as_json=True)
+    written = json.loads((tmp_path / "plan" / "plan.json").read_text())
+    assert [one["setting"] for one in written["settings"]] == ["small", "odd"]
+    assert sum(written["settings"][0]["breakdown"].values()) == written["settings"][0]["allocated_bytes"]
+    assert written["settings"][1]["reason"] == "nobody knows"
+    assert (tmp_path / "plan" / "memory.png").read_bytes().startswith(b"\x89PNG")
+    assert any("plan.json" in line for line in said)
+
+
+def test_bars_add_up_to_the_peak():
+    """Every category of a prediction is in some bar."""
+    breakdown = {name: 2.0**power for power, name in enumerate(sorted(_categories()))}
+    bars = memory_plan.data([{"setting": "a", "allocated_bytes": sum(breakdown.values()), "breakdown": breakdown}])
+    parts = [column for column in bars if column not in ("setting", "memory")]
+    assert bars[parts].sum(axis=1)[0] == bars["memory"][0] == sum(breakdown.values())
+
+
+def _categories() -> tuple[str, ...]:
+    from sweep.memory.prediction import CATEGORIES
+
+    return CATEGORIES
+
+
+def test_the_options_are_documented():
+    assert {"device", "capability", "card", "out", "json"} == set(plan._options([]))
+    assert (ROOT / "conf" / "plan.yaml").read_text().count("#") >= 5
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Answers as the Hub does about a model whose terms nobody here has accepted."""
+
+    def do_HEAD(self) -> None:
+        self.server.asked.append(self.path)
+        self.send_response(403)
+        self.send_header("X-Error-Code", "GatedRepo")
+        self.send_header("X-Error-Message", "Access to model is restricted")
+        self.end_headers()
+
+    def log_message(self, *args: object) -> None: ...
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadingHTTPServer]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        server.asked = []
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", constants.ENDPOINT + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def reasons(*overrides: str) -> list[str]:
+    plains = [compose("model=llama3_8b", "task=generation", "data@task.data=scan_around_right", one, *overrides)
+              for one in ("variant=lora_r8", "variant=lora_r16")]  # fmt: skip
+    answers, _ = predictor.predict_all(plains, A100, {}, silent)
+    return [answer.reason for answer in answers]
+
+
+def test_a_gated_model_is_asked_for_once_and_the_answer_says_what_to_do(hub: ThreadingHTTPServer):
+    found = reasons()
+    assert len(hub.asked) == 1
+    assert len(set(found)) == 1
+    assert "it is gated. Accept its terms on its page" in found[0]
+
+
+def test_a_hub_out_of_reach_is_told_in_seconds(hub: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch):
+    hub.shutdown()
+    hub.server_close()
+    began = time.monotonic()
+    found = reasons()
+    assert time.monotonic() - began < 10
+    assert "Check the name and the network" in found[0]
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE=1 forbids to ask: unset it" in reasons()[0]
+
+
+@pytest.mark.parametrize(
+    ("changed", "overrides", "said"),
+    [
+        ({}, ("train.liger=true",), "Liger's kernels run on a GPU only"),
+        ({"model_type": "bloom"}, (), "use model.attention=eager"),
+        ({"model_type": "gptj"}, ("model.attention=flash_attention_2",), "has FlashAttention but no sdpa kernel"),
+    ],
+)
+def test_what_cannot_run_is_told_in_words(changed: dict, overrides: tuple[str, ...], said: str, tmp_path: Path):
+    config = parse(llama(tmp_path, "lora_r8", *overrides))
+    (tmp_path / "config.json").write_text(json.dumps({**LLAMA3_8B, **changed}))
+    architecture = config.model.architecture()
+    answer = predictor.answer(config, workload.declared(config, length=64, padded=False), A100, architecture)
+    assert isinstance(answer, Unpredictable)
+    assert said in answer.reason

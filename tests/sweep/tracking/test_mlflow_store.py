@@ -1,0 +1,127 @@
+"""Record → MLflow → Record, on a real SQLite store, and what happens when several open one at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mlflow.exceptions import MlflowException
+
+from sweep.core.errors import UserError
+from sweep.core.record import Outcome, Record
+from sweep.tracking.mlflow_store import Store
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    folder = tmp_path_factory.mktemp("store")
+    return Store(f"sqlite:///{folder}/mlflow.db", "tests", str(folder / "artifacts"))
+
+
+TEXT = st.text(st.characters(categories=["L", "N", "P", "Zs"]), min_size=1, max_size=30).map(str.strip).filter(bool)
+RECORDS = st.builds(
+    Record,
+    variant=TEXT,
+    setting=TEXT,
+    seed=st.integers(0, 2**32 - 1),
+    outcome=st.sampled_from(Outcome),
+    reason=TEXT,
+    study=TEXT,
+    trial=st.integers(0, 10**6),
+    conditions=st.text("0123456789abcdef", min_size=12, max_size=12),
+    measurements=st.dictionaries(
+        st.sampled_from(["score", "max_memory_allocated", "eval/exact_match", "time/load_seconds"]),
+        st.floats(-1e15, 1e15, allow_nan=False),
+    ),
+    facts=st.dictionaries(st.sampled_from(["device", "memory_source", "version.torch"]), TEXT),
+)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(record=RECORDS)
+def test_a_record_comes_back_as_it_went(store: Store, tmp_path: Path, record: Record):
+    parent = store.create_study("a study", {"train.max_steps": "3"}, {})
+    row = store.open_run(record, parent.info.run_id, {"train.max_steps": "3"}, {"train": {"max_steps": 3}})
+    row.metrics(1, {"train/loss": 2.0})
+    artifact = tmp_path / "a.txt"
+    artifact.write_text("x")
+    row.close(record, [artifact])
+    [(run_id, back)] = store.records(parent.info.run_id)
+    assert run_id == row.run_id
+    assert back == record
+    kept = {file.path for file in store.client.list_artifacts(run_id)}
+    assert kept == {"a.txt", "config.yaml"}
+
+
+def test_a_row_says_killed_until_its_run_says_otherwise(store: Store):
+    parent = store.create_study("unfinished", {}, {})
+    record = Record(variant="v", setting="v", seed=0, outcome=Outcome.OK)
+    store.open_run(record, parent.info.run_id, {}, {})
+    [(run_id, back)] = store.records(parent.info.run_id)
+    assert back.outcome is Outcome.KILLED
+    store.adopt(parent.info.run_id, lambda name: False)
+    assert store.client.get_run(run_id).info.status == "KILLED"
+
+
+def test_a_store_that_is_away_for_a_while_ends_no_training(store: Store, monkeypatch: pytest.MonkeyPatch):
+    parent = store.create_study("interrupted", {}, {})
+    record = Record(variant="v", setting="v", seed=0, outcome=Outcome.OK)
+    row = store.open_run(record, parent.info.run_id, {}, {})
+    monkeypatch.setattr("sweep.tracking.mlflow_store.FLUSH_SECONDS", -1)
+
+    def away(*args: object, **kwargs: object) -> None:
+        raise MlflowException("503")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(store.client, "log_batch", away)
+        row.metrics(1, {"train/loss": 2.0})
+    row.metrics(2, {"train/loss": 1.0})
+    row.close(record, [])
+    kept = store.client.get_metric_history(row.run_id, "train/loss")
+    assert [(metric.step, metric.value) for metric in kept] == [(1, 2.0), (2, 1.0)]
+
+
+@pytest.mark.parametrize("name", ["it's", 'a "b"', "ünïcödé 모델"])
+def test_studies_are_found_by_awkward_names(store: Store, name: str):
+    store.create_study(name, {"k": "v"}, {})
+    assert store.study_conditions(store.find_study(name)) == {"k": "v"}
+    assert store.find_study(f"{name} not") is None
+
+
+def test_four_processes_open_a_fresh_store_at_once(tmp_path: Path):
+    """Without a lock, half of the tries left a database that never opens again."""
+    code = (
+        "import sys; from sweep.tracking.mlflow_store import Store; from sweep.core.record import *\n"
+        "store = Store(f'sqlite:///{sys.argv[1]}/mlflow.db', 'raced', sys.argv[1] + '/artifacts')\n"
+        "record = Record(variant='v', setting='v', seed=int(sys.argv[2]), outcome=Outcome.OK)\n"
+        "store.open_run(record, None, {}, {})\n"
+        "print(store.experiment_id)\n"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path), str(i)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(4)
+    ]
+    outputs = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, outputs
+    assert len({out for out, _ in outputs}) == 1
+    store = Store(f"sqlite:///{tmp_path}/mlflow.db", "raced", str(tmp_path / "artifacts"))
+    found = store.client.search_runs([store.experiment_id])
+    assert sorted(run.data.tags["seed"] for run in found) == ["0", "1", "2", "3"]
+
+
+def test_a_store_that_fails_is_told_without_its_password(tmp_path: Path):
+    broken = tmp_path / "mlflow.db"
+    broken.write_bytes(b"not a database, whatever its name says" * 100)
+    with pytest.raises(UserError, match=r"tracking store .* does not do its work"):
+        Store(f"sqlite:///{broken}", "x", str(tmp_path))
