@@ -1,6 +1,7 @@
 # make quickstart   the four-variant study on the embedded benchmark, and its answer
 # make test         the whole test suite
 # make lint         style and formatting
+# make docs         the documentation as a site, in site/; a broken link fails
 # make ui           the MLflow UI over the studies of this folder
 # Nothing of the machine is used but Python 3.11 or newer, make and git. Everything is installed into .venv, once.
 
@@ -9,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test test-fast lint ui clean
+.PHONY: quickstart test test-fast lint docs ui clean
 .DEFAULT_GOAL := quickstart
 
 $(STAMP): requirements.lock pyproject.toml
@@ -33,6 +34,9 @@ test-fast: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+docs: $(STAMP)
+	$(BIN)/mkdocs build --strict --quiet
 
 # Prints the link that opens at the latest study.
 PORT ?= 5000

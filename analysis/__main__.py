@@ -25,11 +25,12 @@ def application(composed: DictConfig) -> None:
 
 
 KNOWN = (
-    "study", "source", "compare", "threshold", "margin", "memory_metric", "direction", "group", "allow", "pdf", "out",
+    "study", "source", "compare", "threshold", "margin", "memory_metric", "direction", "cluster", "allow_different",
+    "pdf", "out",
 )  # fmt: skip
 
 
-def examine(composed: DictConfig, multirun: bool) -> Iterator[Fault]:
+def validate(composed: DictConfig, multirun: bool) -> Iterator[Fault]:
     """What is wrong with the options, before anything is read."""
     if multirun:
         yield Fault("-m", "", "has no meaning here: name two studies to compare=[a,b], or analyse one at a time")
@@ -79,13 +80,15 @@ def _rule_faults(composed: DictConfig) -> Iterator[Fault]:
         yield Fault("memory_metric", str(composed.memory_metric), "must name a measurement: max_memory_allocated")
     if composed.direction not in (None, "maximize", "minimize"):
         yield Fault("direction", str(composed.direction), "must be maximize or minimize")
-    if composed.group is not None and not isinstance(composed.group, str):
-        yield Fault("group", str(composed.group), "must name a column of the per-example results: group=text_pair")
-    elif composed.group is not None and composed.source is not None:
-        yield Fault("group", composed.group, "needs the per-example results of a study; a CSV of runs has none")
-    allow = composed.allow
+    if composed.cluster is not None and not isinstance(composed.cluster, str):
+        yield Fault(
+            "cluster", str(composed.cluster), "must name a column of the per-example results: cluster=text_pair"
+        )
+    elif composed.cluster is not None and composed.source is not None:
+        yield Fault("cluster", composed.cluster, "needs the per-example results of a study; a CSV of runs has none")
+    allow = composed.allow_different
     if not isinstance(allow, ListConfig) or not all(isinstance(key, str) for key in allow):
-        yield Fault("allow", str(allow), "must be a list of conditions: allow=[device]")
+        yield Fault("allow_different", str(allow), "must be a list of conditions: allow_different=[device]")
 
 
 def _is_distance(margin: object) -> bool:
@@ -93,7 +96,7 @@ def _is_distance(margin: object) -> bool:
 
 
 def main() -> None:
-    app.guarded(application, CONF, "analysis", examine)
+    app.run_command(application, CONF, "analysis", validate)
 
 
 if __name__ == "__main__":

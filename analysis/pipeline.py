@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.decision.aggregate import settings
 from analysis.decision.pick_stability import stability
-from analysis.decision.score_noise import gather
+from analysis.decision.score_noise import estimate_noise
 from analysis.decision.selection import decide
 from analysis.loading import comparability, csv_source, per_example
 from analysis.loading.study import Study
@@ -22,7 +22,7 @@ from sweep.core.errors import UserError, alternatives
 from sweep.core.record import is_memory
 
 if TYPE_CHECKING:
-    from analysis.loading.mlflow_store import Store
+    from analysis.loading.mlflow_store import StudyReader
 
 _STEPS = 4  # of what would settle it, on the terminal
 DIRECTIONS = ("maximize", "minimize")
@@ -38,10 +38,10 @@ def answer(options: Mapping[str, Any]) -> str:
     """
     if options["source"] is not None:
         return _of_file(options)
-    from analysis.loading.mlflow_store import Store
+    from analysis.loading.mlflow_store import StudyReader
     from analysis.reporting import mlflow_publish  # imports MLflow, which a CSV can do without
 
-    store = Store(str(options["tracking"]["uri"]), str(options["tracking"]["experiment"]))
+    store = StudyReader(str(options["tracking"]["uri"]), str(options["tracking"]["experiment"]))
     if options["compare"] is not None:
         return _two(store, options)
     if options["study"] is None:
@@ -65,15 +65,18 @@ def _of_file(options: Mapping[str, Any]) -> str:
     return summary(made, out)
 
 
-def _two(store: Store, options: Mapping[str, Any]) -> str:
+def _two(store: StudyReader, options: Mapping[str, Any]) -> str:
     from analysis.reporting import study_comparison
 
     first, second = (store.study(str(name)) for name in options["compare"])
-    allowed = [[key for key in options["allow"] if key in comparability.differing(s.runs)] for s in (first, second)]
-    if not all(key in allowed[0] + allowed[1] for key in options["allow"]):
-        allowed[0] = options["allow"]  # refused there, with what there is
-    made = study_comparison.Comparison(
-        of_study(first, {**options, "allow": allowed[0]}), of_study(second, {**options, "allow": allowed[1]})
+    allowed = [
+        [key for key in options["allow_different"] if key in comparability.differing(s.runs)] for s in (first, second)
+    ]
+    if not all(key in allowed[0] + allowed[1] for key in options["allow_different"]):
+        allowed[0] = options["allow_different"]  # refused there, with what there is
+    made = study_comparison.StudyComparison(
+        of_study(first, {**options, "allow_different": allowed[0]}),
+        of_study(second, {**options, "allow_different": allowed[1]}),
     )
     out = study_comparison.default_folder(options, first.name, second.name)
     study_comparison.write_comparison(made, out, suffixes(options))
@@ -87,9 +90,9 @@ def of_study(study: Study, options: Mapping[str, Any]) -> Report:
         float(options["threshold"]),
         options["margin"],
         str(options["memory_metric"]),
-        allow=tuple(options["allow"]),
+        allow_different=tuple(options["allow_different"]),
         direction=options["direction"],
-        group=options["group"],
+        cluster=options["cluster"],
         command=_command(options),
     )
 
@@ -100,17 +103,17 @@ def build(
     margin: float | None,
     memory_metric: str,
     *,
-    allow: Sequence[str] = (),
+    allow_different: Sequence[str] = (),
     direction: str | None = None,
-    group: str | None = None,
+    cluster: str | None = None,
     command: str = "",
 ) -> Report:
-    """The report's content. `group` is the per-example column that tells which examples belong together.
+    """The report's content. `cluster` is the per-example column that tells which examples belong together.
 
     Raises:
         UserError: where runs do not compare, nothing can be decided, or the direction of the score is not known.
     """
-    allowed = comparability.require_comparable(study.runs, allow)
+    allowed = comparability.require_comparable(study.runs, allow_different)
     runs = study.runs
     if study.parent_id is not None or memory_metric not in runs:
         _require_memory(runs, memory_metric)
@@ -123,10 +126,10 @@ def build(
         metric,
         _first(scored, f"corpus.{metric}"),
         study.find_examples,
-        group,
+        cluster,
     )
     table = settings(study.runs, memory_metric)
-    evidence = gather(scored, found, higher) if len(scored) else None
+    evidence = estimate_noise(scored, found, higher) if len(scored) else None
     decision = decide(table, threshold=threshold, margin=margin, higher_is_better=higher, evidence=evidence)
     assert evidence is not None  # else nothing could be decided
     steadiness = stability(scored, decision.settings, decision.pick, decision.rule, found)
@@ -184,11 +187,11 @@ def _command(options: Mapping[str, Any]) -> str:
         "margin": None,
         "memory_metric": "max_memory_allocated",
         "direction": None,
-        "group": None,
+        "cluster": None,
     }
     given += [f"{key}={options[key]}" for key, value in defaults.items() if options[key] != value]
-    if options["allow"]:
-        given.append(f"allow=[{','.join(options['allow'])}]")
+    if options["allow_different"]:
+        given.append(f"allow_different=[{','.join(options['allow_different'])}]")
     return redaction.text("python -m analysis " + " ".join(f"'{text}'" if " " in text else text for text in given))
 
 

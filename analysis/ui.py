@@ -75,10 +75,10 @@ def _interrupted(*_: object) -> None:
 
 def links(uri: str, experiment: str, base: str) -> list[str]:
     """What to open: the latest study's view and its answer."""
-    from analysis.loading.mlflow_store import Store
+    from analysis.loading.mlflow_store import StudyReader
     from analysis.reporting import mlflow_view
 
-    opened = Store(uri, experiment)
+    opened = StudyReader(uri, experiment)
     latest = opened.latest()
     if latest is None:
         return [f"Open {base}/#/experiments/{opened.experiment_id}/runs?workflowType=machine_learning  (no study yet)"]

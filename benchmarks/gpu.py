@@ -163,7 +163,8 @@ def study(folder: Path, model: Path, *overrides: str, name: str) -> list[dict[st
     rows = [{"prompt": "walk left " * 16, "response": "look " * (index % 7 + 1)} for index in range(BEYOND_ANY_CARD)]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     given = [
-        f"study.name={name}", "study.predict=false", "model=pretrained", f"model.path={model}", "task=generation",
+        f"study.name={name}", "study.predict_memory=false", "model=pretrained", f"model.path={model}",
+        "task=generation",
         "data@task.data=files", f"task.data.train={folder}/rows.jsonl", f"task.data.validation={folder}/rows.jsonl",
         "task.data.n_validation=8", "task.max_new_tokens=4", "train.max_steps=4", "train.max_length=1024",
         "train.gradient_accumulation_steps=1", "train.eval_batch_size=8", "variant=lora_r8",
@@ -205,7 +206,9 @@ def main() -> None:
         if dry or _gpus() > 1:
             parts = ("train.devices_per_run=2", "train.micro_batch_size=2")
             for parallel in ("ddp", "fsdp"):
-                figures[parallel] = study(folder, folder / "small", *parts, f"train.parallel={parallel}", name=parallel)
+                figures[parallel] = study(
+                    folder, folder / "small", *parts, f"train.parallelism={parallel}", name=parallel
+                )
     figures["seconds"] = time.perf_counter() - started
     print(json.dumps(figures, indent=1)) if dry else save("gpu", figures)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hydra
 
 from sweep.cli import app
-from sweep.cli.validation import examine
+from sweep.cli.validation import validate
 from sweep.core.paths import CONF
 from sweep.launch.hydra_task import task
 
@@ -13,7 +13,7 @@ application = hydra.main(version_base="1.3", config_path=str(CONF), config_name=
 
 
 def main() -> None:
-    app.guarded(application, CONF, "config", examine)
+    app.run_command(application, CONF, "config", validate)
 
 
 if __name__ == "__main__":

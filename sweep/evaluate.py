@@ -27,7 +27,7 @@ def application(composed: DictConfig) -> None:
         app.stop(error)
 
 
-def examine(composed: DictConfig, multirun: bool) -> Iterator[Fault]:
+def validate(composed: DictConfig, multirun: bool) -> Iterator[Fault]:
     """What is wrong with the options, before anything is read."""
     if multirun:
         yield Fault("-m", "", "has no meaning here: name the adapters in one list")
@@ -41,7 +41,7 @@ def examine(composed: DictConfig, multirun: bool) -> Iterator[Fault]:
 
 
 def main() -> None:
-    app.guarded(application, CONF, "evaluate", examine)
+    app.run_command(application, CONF, "evaluate", validate)
 
 
 if __name__ == "__main__":

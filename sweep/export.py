@@ -30,7 +30,7 @@ def application(composed: DictConfig) -> None:
         app.stop(error)
 
 
-def examine(composed: DictConfig, multirun: bool) -> Iterator[Fault]:
+def validate(composed: DictConfig, multirun: bool) -> Iterator[Fault]:
     """What is wrong with the options, before anything is read."""
     if multirun:
         yield Fault("-m", "", "has no meaning here: one run is exported at a time")
@@ -50,7 +50,7 @@ def examine(composed: DictConfig, multirun: bool) -> Iterator[Fault]:
 
 
 def main() -> None:
-    app.guarded(application, CONF, "export", examine)
+    app.run_command(application, CONF, "export", validate)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sweep.cli import app, plan_table, validation
-from sweep.cli.validation import examine
+from sweep.cli.validation import validate
 from sweep.config.schema import plain_config
 from sweep.core import redaction
 from sweep.core.errors import ConfigError, Fault, UserError, alternatives, first_line
@@ -28,7 +28,7 @@ from sweep.hydra_compat.composer import Composer
 from sweep.launch.hydra_task import task
 from sweep.memory import Machine, Prediction, Unpredictable, gpu_catalog, predict
 from sweep.memory.closed_form.estimate import predict_by_formula
-from sweep.memory.remedies import Step, remedies
+from sweep.memory.remedies import Mitigation, remedies
 
 if TYPE_CHECKING:
     from sweep.memory.gpu_catalog import Card
@@ -40,7 +40,7 @@ HELP = """python -m sweep.plan [-m] [--config-dir FOLDER] [overrides of python -
 The predicted peak memory of every setting, what each byte is for, and which cards have room. Nothing is launched.
 
   python -m sweep.plan -m experiment=llama3_qlora
-  python -m sweep.plan -m experiment=llama3_qlora plan.card=24 plan.json=true
+  python -m sweep.plan -m experiment=llama3_qlora plan.gpu_memory_gb=24 plan.json=true
 
 Options, with their defaults:
 """
@@ -55,7 +55,7 @@ def main() -> None:
     args.overrides = [text for text in args.overrides if not text.startswith(PREFIX)]
     try:
         options = _options(own)
-        validation.check(CONF, args, "config", examine)
+        validation.check(CONF, args, "config", validate)
         print(plan(args, options))
     except UserError as error:
         app.stop(error)
@@ -73,7 +73,7 @@ def plan(args: Any, options: Mapping[str, Any]) -> str:
     answers = predict([plain for _, plain in found], machine)
     predicted = [(name, answer) for (name, _), answer in zip(found, answers, strict=True)]
     target = _target(options, here) if on_cards else None
-    steps: dict[str, list[Step]] = {}
+    steps: dict[str, list[Mitigation]] = {}
     for (name, plain), answer in zip(found, answers, strict=True):
         if (
             target is not None
@@ -151,7 +151,7 @@ def _options(given: Sequence[str]) -> dict[str, Any]:
         faults.append(Fault("plan.device", str(defaults["device"]), "must be cuda or cpu"))
     faults += [
         Fault(f"plan.{key}", str(defaults[key]), "must be null or a number")
-        for key in ("card", "capability")
+        for key in ("gpu_memory_gb", "capability")
         if defaults[key] is not None and not isinstance(defaults[key], int | float)
     ]
     if not isinstance(defaults["json"], bool):
@@ -172,7 +172,7 @@ def _machine(options: Mapping[str, Any], here: Sequence[tuple[Card, Machine]]) -
 
 def _target(options: Mapping[str, Any], here: Sequence[tuple[Card, Machine]]) -> Card:
     """The card that room is to be made on."""
-    asked = options["card"]
+    asked = options["gpu_memory_gb"]
     if asked is None:
         return here[0][0] if here else gpu_catalog.NAMED[-1]
     named = next((card for card in gpu_catalog.NAMED if card.label == str(asked)), None)
@@ -184,7 +184,7 @@ def _write(
     study: str,
     machine: Machine,
     predicted: Sequence[tuple[str, Prediction | Unpredictable]],
-    steps: Mapping[str, Sequence[Step]],
+    steps: Mapping[str, Sequence[Mitigation]],
     on_cards: Sequence[Card],
     as_json: bool,
 ) -> list[str]:

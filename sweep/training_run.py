@@ -16,9 +16,9 @@ from transformers import set_seed
 
 from sweep.config.schema import parse
 from sweep.core.errors import UserError
-from sweep.core.job import EXAMPLES_FILE, TIMELINE_FILE, TRACEBACK_FILE, WEIGHTS_FOLDER, Job
+from sweep.core.job import EXAMPLES_FILE, TIMELINE_FILE, TRACEBACK_FILE, WEIGHTS_FOLDER, RunRequest
 from sweep.core.record import Outcome, Record
-from sweep.core.reporter import Report
+from sweep.core.reporter import Reporter
 from sweep.diagnostics import sanity_checks
 from sweep.meters import MemoryMeter, Meters, memory_meter, memory_timeline
 from sweep.meters.energy import EnergyMeter
@@ -33,7 +33,7 @@ from sweep.training.fit import Pruned, fit
 from sweep.training.options import Train
 
 
-def run(job: Job, report: Report) -> Record:
+def run(job: RunRequest, report: Reporter) -> Record:
     """One training run. It always yields a Record: what goes wrong is an outcome with a reason."""
     folder = Path(job.folder)
     meter = memory_meter(device_type(), Meters(**job.config.get("meters", {})), folder)
@@ -67,12 +67,12 @@ def run(job: Job, report: Report) -> Record:
 
 
 def _measure(
-    job: Job,
+    job: RunRequest,
     meter: MemoryMeter,
     energy: EnergyMeter,
     measured: dict[str, float],
     facts: dict[str, str],
-    report: Report,
+    report: Reporter,
 ) -> None:
     """Data ▸ load ▸ wrap ▸ train ▸ evaluate. A failure keeps what was measured before it."""
     config = parse(job.config)
@@ -89,7 +89,7 @@ def _measure(
         place = "cpu" if config.train.sharded and not config.variant.quantized else device
         base = config.model.load(task.auto_class(), quantization, place, task.model_arguments(tokenizer))
         model = config.variant.wrap(base, task.task_type, config.train.activation_checkpointing)
-        precision.settle_fp16(model, compute)
+        precision.cast_fp16_weights(model, compute)
         meter.watch(model)
     measured["total_params"], measured["trainable_params"] = count_parameters(model)
 
@@ -97,8 +97,8 @@ def _measure(
     measured["data/train_examples"] = len(data.train) - examples.dropped
     measured["data/dropped_examples"] = examples.dropped
     measured["data/truncated_examples"] = examples.truncated
-    measured["data/truncated_share"] = examples.truncated / len(data.train)
-    measured["data/leaked_share"] = data.leaked / len(data.validation)
+    measured["data/truncated_fraction"] = examples.truncated / len(data.train)
+    measured["data/contaminated_fraction"] = data.leaked / len(data.validation)
     train = config.train.with_steps(len(examples))
     task.verify(model, examples)
     beside = _beside(task, model, tokenizer, train, device)
@@ -109,10 +109,10 @@ def _measure(
             examples,
             task.collator(tokenizer),
             train,
-            learning_rate=config.variant.learning_rate * config.study.rate_factor,
+            learning_rate=config.variant.learning_rate * config.study.learning_rate_multiplier,
             seed=config.seed,
             optimizer=None if train.sharded else config.variant.optimizer(device),
-            shifted=task.shifted,
+            is_causal=task.is_causal,
             meter=meter,
             report=report,
             evaluate=lambda: _look(task, model, tokenizer, data.validation, train, device),
@@ -154,7 +154,7 @@ def _measure(
 
 def _beside(task: Task, model: torch.nn.Module, tokenizer: Any, train: Train, device: str) -> dict[str, float]:
     with precision.autocast(train.precision, device):
-        return task.beside(model, tokenizer, train.max_length)
+        return task.off_task_metrics(model, tokenizer, train.max_length)
 
 
 def _look(
@@ -175,7 +175,7 @@ def _look(
     return found.scores[task.score], standard_error(values)
 
 
-def prepare(config: Mapping[str, Any], report: Report) -> dict[str, str]:
+def prepare(config: Mapping[str, Any], report: Reporter) -> dict[str, str]:
     """Make sure that data and base model are there and fit each other, and tell what the conditions need to know of
     them and of the machine.
 
@@ -184,8 +184,10 @@ def prepare(config: Mapping[str, Any], report: Report) -> dict[str, str]:
     """
     parsed = parse(config)
     device = device_type()
-    if parsed.train.liger and (device != "cuda" or find_spec("liger_kernel") is None):
-        raise UserError("train.liger needs a CUDA GPU and the package liger-kernel (pip install liger-kernel)")
+    if parsed.train.use_liger_kernel and (device != "cuda" or find_spec("liger_kernel") is None):
+        raise UserError(
+            "train.use_liger_kernel needs a CUDA GPU and the package liger-kernel (pip install liger-kernel)"
+        )
     if parsed.train.precision == "fp16" and device != "cuda":
         raise UserError(
             "train.precision = fp16 needs a GPU: on the CPU, accelerate would train in fp32 without a word; use bf16, "

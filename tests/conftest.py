@@ -82,7 +82,7 @@ def toy(tiny_checkpoint: Path) -> list[str]:
         "task.data.n_train=64",
         "task.data.n_validation=20",
         "task.max_new_tokens=4",
-        "study.predict=false",
+        "study.predict_memory=false",
     ]
 
 

@@ -16,7 +16,7 @@ from pyarrow import parquet
 
 from sweep.core.job import EXAMPLES_FILE
 from sweep.core.record import Outcome, Record
-from sweep.tracking.mlflow_store import Store
+from sweep.tracking.mlflow_store import MlflowStore
 
 CONDITIONS = {"train.max_steps": "60", "device": "a CPU", "version.torch": "2.13.0"}
 
@@ -35,11 +35,11 @@ class Written:
 
     folder: Path
     experiment: str = "paretune"
-    store: Store = field(init=False)
+    store: MlflowStore = field(init=False)
 
     def __post_init__(self) -> None:
         Path(self.folder, "mlflow.db").write_bytes(_empty())
-        self.store = Store(self.uri, self.experiment, str(self.folder / "artifacts"))
+        self.store = MlflowStore(self.uri, self.experiment, str(self.folder / "artifacts"))
 
     @property
     def uri(self) -> str:
@@ -80,7 +80,7 @@ def record(
         outcome=outcome,
         reason=reason,
         study="s",
-        conditions=str(abs(hash(json.dumps(dict(conditions))))),
+        conditions_hash=str(abs(hash(json.dumps(dict(conditions))))),
         measurements={key: value for key, value in known.items() if value is not None},
         facts={
             "metric": "exact_match",
@@ -88,7 +88,7 @@ def record(
             "memory_source": "cuda_allocator",
             "device": "a CPU",
             "commit": "0123456789ab",
-            "conditions.values": json.dumps(dict(conditions)),
+            "conditions": json.dumps(dict(conditions)),
         },
     )
 

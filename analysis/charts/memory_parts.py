@@ -37,7 +37,7 @@ _COLOURS = {
     "other": style.FAINT,
 }
 _NAME = re.compile(r"memory/(?:[a-z_]+/)?(?:train_|peak_|part_)*([a-z_]+)_bytes")
-_OUT_OF_MEMORY = "memory/oom_alive_"  # what was alive when a run failed
+_OUT_OF_MEMORY = "memory/oom_live_"  # what was alive when a run failed
 _MARK = " (out of memory)"
 MOST = 12  # bars
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-FACTOR = "rate_factor"  # of the variant's own learning rate, as runs are tagged with it
+FACTOR = "learning_rate_multiplier"  # of the variant's own learning rate, as runs are tagged with it
 
 
 def data(runs: pd.DataFrame, higher_is_better: bool) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""What the data support: for each setting `meets`, `fails` or `cannot_tell`, against whichever setting is the best.
+"""What the data support: for each setting `meets`, `fails` or `inconclusive`, against whichever setting is the best.
 
 **The claim.** A setting k meets the threshold t when its true score (over seeds and over examples like the validation
 ones) is at least t times that of *every* setting j, the true best among them, whichever that is. Each pair (k, j) has a
@@ -29,7 +29,7 @@ are divided by ASIDE (Ellis, Pecanka & Goeman 2020); and one setting, the best, 
 truth, and `benchmarks/decision/shapes.py` on shapes chosen to be hard. More than 5% of the verdicts can be false where
 the best setting's scores spread ten times as much over seeds as those of all others and there are two seeds only: two
 seeds that happen to agree look like no noise, and nothing in the data tells. The same holds for examples that depend on
-one another in a way that is not named (`group=`). Without per-example results the luck of the validation examples is
+one another in a way that is not named (`cluster=`). Without per-example results the luck of the validation examples is
 not seen: the level is halved then, but where seeds hardly differ the verdicts are about these examples, and about all
 such examples a fifth of them can be false. And where no setting but one meets the bar, or none fails it, so that only
 an error can be called so, some calls are errors: rare ones, at most 5% of such studies have any.
@@ -45,10 +45,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from analysis.decision.score_noise import Evidence
+from analysis.decision.score_noise import ScoreNoise
 from analysis.decision.threshold import Rule
 
-MEETS, FAILS, CANNOT_TELL = "meets", "fails", "cannot_tell"
+MEETS, FAILS, INCONCLUSIVE = "meets", "fails", "inconclusive"
 LEVEL = 0.05
 ASIDE = 0.95
 # Of the best score: the standard deviation over seeds that is assumed where nothing is known of it. Published reruns of
@@ -86,7 +86,7 @@ class Verdicts(NamedTuple):
     contrasts: Contrasts
 
 
-def verdicts(evidence: Evidence, rule: Rule, level: float = LEVEL) -> Verdicts:
+def verdicts(evidence: ScoreNoise, rule: Rule, level: float = LEVEL) -> Verdicts:
     """The verdict on every setting of the evidence."""
     count = len(evidence.scores)
     made = contrasts(evidence, rule)
@@ -106,11 +106,11 @@ def verdicts(evidence: Evidence, rule: Rule, level: float = LEVEL) -> Verdicts:
     p_fails = _simes(above, count)
     meets, level_meets = _rejected(p_meets, level, known=1)
     fails, level_fails = _rejected(p_fails, level)
-    verdict = np.where(meets, MEETS, np.where(fails, FAILS, CANNOT_TELL))
+    verdict = np.where(meets, MEETS, np.where(fails, FAILS, INCONCLUSIVE))
     return Verdicts(verdict, p_meets, p_fails, quotient.argmin(axis=1), level_meets, level_fails / (count - 1), made)
 
 
-def contrasts(evidence: Evidence, rule: Rule) -> Contrasts:
+def contrasts(evidence: ScoreNoise, rule: Rule) -> Contrasts:
     """Estimate and variance of every contrast."""
     gain = evidence.scores if rule.higher_is_better else -evidence.scores
     weight, rivals = rule.weight, evidence.rivals
@@ -131,7 +131,7 @@ def contrasts(evidence: Evidence, rule: Rule) -> Contrasts:
     return Contrasts(value, example_part, seed_part, seen, freedom)
 
 
-def seed_variances(evidence: Evidence, rule: Rule) -> tuple[np.ndarray, np.ndarray, float]:
+def seed_variances(evidence: ScoreNoise, rule: Rule) -> tuple[np.ndarray, np.ndarray, float]:
     """Variance of one run over seeds, per setting: without the noise of single answers, and as it is seen; and the
     degrees of freedom behind it (infinite where assumed)."""
     scores, seeds, own = evidence.scores, evidence.seeds, evidence.seed_sd**2

@@ -1,4 +1,4 @@
-"""What would settle a `cannot_tell`: how many more seeds or examples, if the difference is the one seen so far."""
+"""What would settle an `inconclusive`: how many more seeds or examples, if the difference is the one seen so far."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
-from analysis.decision.noninferiority import CANNOT_TELL, Verdicts
-from analysis.decision.score_noise import Evidence
+from analysis.decision.noninferiority import INCONCLUSIVE, Verdicts
+from analysis.decision.score_noise import ScoreNoise
 
 CHANCE = 0.8  # of a verdict, with what is asked for
 MOST_SEEDS = 30
@@ -17,7 +17,7 @@ MOST_EXAMPLES = 1_000_000
 FIRST_SEEDS = 3
 
 
-class Settlement(NamedTuple):
+class SampleSize(NamedTuple):
     """`seeds` per setting in all, and `examples` in all, that would settle it; None where they need not change.
 
     `hopeless` where no number within reason would: the setting is too close to the bar. `first_look` where there is one
@@ -31,7 +31,7 @@ class Settlement(NamedTuple):
     first_look: bool = False
 
 
-def settle(evidence: Evidence, found: Verdicts) -> list[Settlement | None]:
+def required_sample_size(evidence: ScoreNoise, found: Verdicts) -> list[SampleSize | None]:
     """One per setting, None where there is a verdict.
 
     From the present estimate of the difference to the bar and of its noise: the least number for which the test would
@@ -39,16 +39,16 @@ def settle(evidence: Evidence, found: Verdicts) -> list[Settlement | None]:
     neither is enough alone, both.
     """
     return [
-        _settlement(evidence, found, k) if verdict == CANNOT_TELL else None for k, verdict in enumerate(found.verdict)
+        _settlement(evidence, found, k) if verdict == INCONCLUSIVE else None for k, verdict in enumerate(found.verdict)
     ]
 
 
-def _settlement(evidence: Evidence, found: Verdicts, k: int) -> Settlement:
+def _settlement(evidence: ScoreNoise, found: Verdicts, k: int) -> SampleSize:
     column = int(found.rival[k])
     j = int(evidence.rivals[column])
     rival = evidence.settings[j]
     if not (evidence.seeds > 1).any():
-        return Settlement(rival, seeds=FIRST_SEEDS, first_look=True)
+        return SampleSize(rival, seeds=FIRST_SEEDS, first_look=True)
     made = found.contrasts
     difference = abs(float(made.value[k, column]))
     level = found.level_meets if made.value[k, column] > 0 else found.level_fails
@@ -65,7 +65,7 @@ def _settlement(evidence: Evidence, found: Verdicts, k: int) -> Settlement:
 
     for seeds in range(now + 1, MOST_SEEDS + 1):
         if seed_part / seeds + example_part <= room(seeds):
-            return Settlement(rival, seeds=seeds)
+            return SampleSize(rival, seeds=seeds)
     n = evidence.n_examples
     if n is not None and difference > 0:
         for seeds in (now, *(s for s in (FIRST_SEEDS, 5, 10, MOST_SEEDS) if s > now)):
@@ -73,8 +73,8 @@ def _settlement(evidence: Evidence, found: Verdicts, k: int) -> Settlement:
             if left > 0:
                 examples = _round_up(n * example_part / left)
                 if examples <= MOST_EXAMPLES:
-                    return Settlement(rival, seeds=seeds if seeds > now else None, examples=max(examples, n + 1))
-    return Settlement(rival, hopeless=True)
+                    return SampleSize(rival, seeds=seeds if seeds > now else None, examples=max(examples, n + 1))
+    return SampleSize(rival, hopeless=True)
 
 
 def _round_up(count: float) -> int:

@@ -15,7 +15,7 @@ _PART = 0.25
 _BLOCK = 100  # resamples at a time: a block of weights, not all of them, is in memory
 
 
-class Evidence(NamedTuple):
+class ScoreNoise(NamedTuple):
     """Per setting with at least one score: its mean over seeds, how many, and their standard deviation (NaN for one).
 
     `rivals` are the indices of the settings that may be the best: the MOST_RIVALS best by score. `own_variance` is the
@@ -40,10 +40,10 @@ class Evidence(NamedTuple):
     in_groups: bool = False
 
 
-def gather(
+def estimate_noise(
     runs: pd.DataFrame, examples: Examples | Absent, higher_is_better: bool = True, rng_seed: int = 0
-) -> Evidence:
-    """Evidence of scored runs (`run_id`, `setting`, `score`, and where scores are shares of so many examples,
+) -> ScoreNoise:
+    """The noise of scored runs (`run_id`, `setting`, `score`, and where scores are shares of so many examples,
     `n_examples`), settings in order of first appearance."""
     run_of, names = pd.factorize(runs["setting"])
     settings = [str(name) for name in names]
@@ -67,8 +67,8 @@ def from_examples(
     settings: list[str],
     higher_is_better: bool = True,
     groups: np.ndarray | None = None,
-) -> Evidence:
-    """Evidence from scores that are means over examples: `values` is runs × examples, `run_of` each run's setting,
+) -> ScoreNoise:
+    """The noise from scores that are means over examples: `values` is runs × examples, `run_of` each run's setting,
     `groups` the number of each example's group where examples are not independent."""
     unit = _unit(values)
     if groups is not None:
@@ -86,7 +86,7 @@ def from_examples(
     with np.errstate(divide="ignore", invalid="ignore"):
         answers = np.where(seeds > 1, squares / ((seeds - 1) * max(1, n - 1)), np.nan) / n
     own, covariance = _covariance(per_example.T, rivals)
-    return Evidence(
+    return ScoreNoise(
         settings=settings,
         scores=scores,
         seeds=seeds,
@@ -147,14 +147,14 @@ def _of_means(
     n_examples: pd.Series | None,
     why_not: str,
     higher_is_better: bool,
-) -> Evidence:
+) -> ScoreNoise:
     """Without per-example results. A score in [0, 1] that is a mean over n examples has a variance of at most
     p·(1-p)/n, reached by right and wrong answers; that settings answer the same examples is then not used."""
     count = len(settings)
     means = _mean(scores, run_of, count)
     seeds = np.bincount(run_of, minlength=count)
     rivals = _rivals(means, higher_is_better)
-    made = Evidence(settings, means, seeds, spread(scores, run_of, count), rivals, why_not=why_not)
+    made = ScoreNoise(settings, means, seeds, spread(scores, run_of, count), rivals, why_not=why_not)
     if n_examples is None or n_examples.isna().any() or scores.min() < 0 or scores.max() > 1:
         return made
     n = n_examples.to_numpy(float)
@@ -165,7 +165,7 @@ def _of_means(
 
 def _by_resampling(
     drawn: np.ndarray, n: int, scores: np.ndarray, run_of: np.ndarray, settings: list[str], higher_is_better: bool
-) -> Evidence:
+) -> ScoreNoise:
     """Paired bootstrap of a corpus metric: the covariance of the settings' scores over resampled validation sets
     (`drawn`: resamples × runs)."""
     count = len(settings)
@@ -175,7 +175,7 @@ def _by_resampling(
     per_setting = np.zeros((count, len(drawn)))
     np.add.at(per_setting, run_of, drawn.T)
     own, covariance = _covariance((per_setting / seeds[:, None]).T, rivals)
-    return Evidence(
+    return ScoreNoise(
         settings, means, seeds, spread(scores, run_of, count), rivals, own, covariance, n_examples=n, unit=0.0
     )
 

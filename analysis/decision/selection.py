@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis.decision.noninferiority import CANNOT_TELL, verdicts
-from analysis.decision.sample_size import settle
-from analysis.decision.score_noise import Evidence
+from analysis.decision.noninferiority import INCONCLUSIVE, verdicts
+from analysis.decision.sample_size import required_sample_size
+from analysis.decision.score_noise import ScoreNoise
 from analysis.decision.threshold import Rule
 from sweep.core.errors import UserError
 
@@ -34,7 +34,7 @@ def decide(
     threshold: float = 0.99,
     margin: float | None = None,
     higher_is_better: bool = True,
-    evidence: Evidence | None = None,
+    evidence: ScoreNoise | None = None,
 ) -> Decision:
     """The point-estimate rule on means over seeds; with `evidence`, a verdict per setting
     (`analysis.decision.noninferiority`).
@@ -86,13 +86,13 @@ def _ties_with_smallest(eligible: pd.DataFrame) -> pd.Series:
     return ties
 
 
-def _with_verdicts(settings: pd.DataFrame, evidence: Evidence | None, rule: Rule) -> pd.DataFrame:
+def _with_verdicts(settings: pd.DataFrame, evidence: ScoreNoise | None, rule: Rule) -> pd.DataFrame:
     if evidence is None:
         return settings
     found = verdicts(evidence, rule)
     place = {name: i for i, name in enumerate(evidence.settings)}
     at = [place.get(str(name)) for name in settings["setting"]]
-    settlements = settle(evidence, found)
+    settlements = required_sample_size(evidence, found)
     return settings.assign(
         verdict=pd.Series([None if i is None else str(found.verdict[i]) for i in at], settings.index, dtype=object),
         p_meets=[np.nan if i is None else float(found.p_meets[i]) for i in at],
@@ -101,9 +101,9 @@ def _with_verdicts(settings: pd.DataFrame, evidence: Evidence | None, rule: Rule
     )
 
 
-def cannot_tell(settings: pd.DataFrame) -> pd.DataFrame:
+def inconclusive(settings: pd.DataFrame) -> pd.DataFrame:
     """The settings without a verdict, smallest memory first."""
-    return settings[settings["verdict"] == CANNOT_TELL].sort_values(["memory", "setting"])
+    return settings[settings["verdict"] == INCONCLUSIVE].sort_values(["memory", "setting"])
 
 
 def _no_share(settings: pd.DataFrame, best: float, threshold: float) -> str:

@@ -136,7 +136,8 @@ def _study(path: Path, runs: pd.DataFrame, direction: str | None) -> Study:
         runs=runs.assign(
             running=False,
             direction=direction or "maximize",
-            **{"conditions.values": [json.dumps({"conditions": text}) for text in runs["conditions"]]},
+            conditions_hash=runs["conditions"],
+            conditions=[json.dumps({"conditions": text}) for text in runs["conditions"]],
         ),
         notes=tuple(notes),
     )

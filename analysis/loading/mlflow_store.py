@@ -50,7 +50,7 @@ class StudyState(NamedTuple):
     pick: str
 
 
-class Store:
+class StudyReader:
     """One experiment of a tracking store. Only the answer is ever written to it."""
 
     def __init__(self, uri: str, experiment: str):
@@ -109,7 +109,7 @@ class Store:
         return Study(
             name=name,
             parent_id=parent.info.run_id,
-            conditions=json.loads(parent.data.tags.get("conditions.values", "{}")),
+            conditions=json.loads(parent.data.tags.get("conditions", "{}")),
             command=parent.data.tags.get("command", ""),
             runs=_table(children),
             running=parent.info.status == "RUNNING",
@@ -158,7 +158,7 @@ class Store:
             begun=datetime.fromtimestamp(parent.info.start_time / 1000),
             outcomes={str(key): int(count) for key, count in counts.items()},
             more=bool(part.token),
-            pick=tags.get("pick", ""),
+            pick=tags.get("selected", ""),
         )
 
     def _examples(self, run_id: str) -> Path | None:
@@ -216,7 +216,7 @@ def _row(run: Run) -> dict[str, object]:
     """Tags as text, metrics as numbers, the seed as an integer."""
     tags = run.data.tags
     running = run.info.status == "RUNNING"
-    row: dict[str, object] = {"run_id": run.info.run_id, "conditions.values": "{}"}
+    row: dict[str, object] = {"run_id": run.info.run_id, "conditions": "{}"}
     row.update((key, value) for key, value in tags.items() if not key.startswith("mlflow.") or key == COLOUR)
     row["outcome"] = _outcome(run)
     row["reason"] = "not ended yet" if running else tags.get("reason", "")

@@ -67,15 +67,15 @@ def read(
     metric: str,
     rule_tag: str | None,
     find: Callable[[str], Path | None],
-    group: str | None = None,
+    cluster: str | None = None,
 ) -> Examples | Absent:
     """The per-example results of the runs in `scores` (run id → its score); `find` gives a run's file, or None.
 
     They are of use only where every run has them, over the same examples, and where they make up the score: its mean is
-    the score, or a corpus rule gives it. `group` is the column whose equal values mark examples that belong together.
+    the score, or a corpus rule gives it. `cluster` is the column whose equal values mark examples that belong together.
 
     Raises:
-        UserError: where `group` is no column of them.
+        UserError: where `cluster` is no column of them.
     """
     rule = corpus_metrics.rule_of(rule_tag)
     if rule_tag and rule is None:
@@ -104,20 +104,21 @@ def read(
         made = Examples(run_ids, stacked.shape[1], values=stacked[:, :, 0])
     else:
         made = Examples(run_ids, stacked.shape[1], statistics=stacked, names=names, rule=rule)
-    if group is not None:
-        made = made._replace(groups=_groups(find(run_ids[0]), group))
+    if cluster is not None:
+        made = made._replace(groups=_groups(find(run_ids[0]), cluster))
     return _checked(made, scores, metric)
 
 
-def _groups(path: Path | None, group: str) -> np.ndarray:
+def _groups(path: Path | None, cluster: str) -> np.ndarray:
     """In order of the index, as the values are."""
     assert path is not None  # it was read
     table = parquet.read_table(path)
-    if group not in table.column_names:
+    if cluster not in table.column_names:
         raise UserError(
-            f"group = {group}: the per-example results have no such column; {alternatives(group, table.column_names)}"
+            f"cluster = {cluster}: the per-example results have no such column; "
+            f"{alternatives(cluster, table.column_names)}"
         )
-    values = pd.Series(table[group].to_pylist())
+    values = pd.Series(table[cluster].to_pylist())
     if "index" in table.column_names:
         values = values.iloc[np.argsort(table["index"].to_numpy(), kind="stable")]
     return pd.factorize(values.astype(str))[0]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 
 # What every row of `Study.runs` has. Numbers may be missing (NaN); any other column is a measurement or a tag.
-COLUMNS = ("run_id", "setting", "variant", "seed", "outcome", "reason", "score", "running", "conditions")
+COLUMNS = ("run_id", "setting", "variant", "seed", "outcome", "reason", "score", "running", "conditions_hash")
 
 
 class Point(NamedTuple):

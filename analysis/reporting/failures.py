@@ -51,12 +51,12 @@ def advice(found: list[Failure]) -> dict[str, str]:
 
 
 def doubts(runs: pd.DataFrame) -> list[str]:
-    """What the runs' own figures give reason to doubt, as the runs say it (their fact `doubts`): one line for each
+    """What the runs' own figures give reason to doubt, as the runs say it (their fact `warnings`): one line for each
     setting and kind of doubt, in the words of the first run that has it."""
-    if "doubts" not in runs:
+    if "warnings" not in runs:
         return []
     told: dict[tuple[str, str], list[str]] = {}
-    for setting, seed, said in zip(runs["setting"], runs["seed"], runs["doubts"], strict=True):
+    for setting, seed, said in zip(runs["setting"], runs["seed"], runs["warnings"], strict=True):
         for line in str(said).splitlines() if isinstance(said, str) else []:
             kind = line.partition(":")[0].partition(",")[0]
             told.setdefault((str(setting), kind), []).append(f"(seed {seed}) {line}")

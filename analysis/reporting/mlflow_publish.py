@@ -8,7 +8,7 @@ from pathlib import Path
 
 from analysis import formatting
 from analysis.charts import labels, style
-from analysis.loading.mlflow_store import COLOUR, Store, StudyState
+from analysis.loading.mlflow_store import COLOUR, StudyReader, StudyState
 from analysis.reporting import mlflow_view
 from analysis.reporting.report import Report
 from sweep.core.errors import UserError, first_line
@@ -16,7 +16,7 @@ from sweep.core.errors import UserError, first_line
 log = logging.getLogger(__name__)
 
 
-def present(store: Store, made: Report, files: Sequence[Path]) -> None:
+def present(store: StudyReader, made: Report, files: Sequence[Path]) -> None:
     """Description, tags and artifacts of the study's run; verdict and colour of its children; the saved view.
 
     The report's files are there already, so what cannot be written is told, not raised.
@@ -59,15 +59,15 @@ def _cell(text: str) -> str:
 def _tags(made: Report) -> dict[str, str]:
     pick = made.words.pick
     found = {
-        "pick": made.decision.pick,
-        "pick.verdict": str(pick.verdict),
-        "pick.score": f"{pick.score:.6g}",
-        f"pick.{made.memory_metric}": f"{pick.memory:.0f}",
+        "selected": made.decision.pick,
+        "selected.verdict": str(pick.verdict),
+        "selected.score": f"{pick.score:.6g}",
+        f"selected.{made.memory_metric}": f"{pick.memory:.0f}",
         "best": made.decision.best,
         "threshold": made.bar_words,
     }
     if made.stability is not None:
-        found["pick.stability"] = f"{made.stability.share:.3f}"
+        found["selected.stability"] = f"{made.stability.share:.3f}"
     return found
 
 

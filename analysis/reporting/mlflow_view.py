@@ -49,7 +49,7 @@ def _state(parent_id: str, metric: str, memory_metric: str) -> dict[str, Any]:
     costs = [(memory_metric, f"{metric} against peak memory"), ("train_seconds", f"{metric} against training time"),
              ("tokens_per_second", f"{metric} against tokens per second")]  # fmt: skip
     columns = [f"metrics.`{key}`" for key in ("score", memory_metric, "train_seconds", "tokens_per_second")]
-    columns += [f"tags.`{key}`" for key in ("outcome", "verdict", "picked")]
+    columns += [f"tags.`{key}`" for key in ("outcome", "verdict", "selected")]
     return {
         "searchFilter": f"tags.`mlflow.parentRunId` = '{parent_id}'",
         "orderByKey": "tags.`mlflow.runName`",  # in any other order than by time, runs are not folded below the study

@@ -10,11 +10,11 @@ import pandas as pd
 from analysis import formatting
 from analysis.decision.noninferiority import ASSUMED_SD, FAILS, MEETS
 from analysis.decision.pick_stability import Stability
-from analysis.decision.sample_size import CHANCE, MOST_EXAMPLES, MOST_SEEDS, Settlement
-from analysis.decision.score_noise import Evidence
-from analysis.decision.selection import Decision, cannot_tell
+from analysis.decision.sample_size import CHANCE, MOST_EXAMPLES, MOST_SEEDS, SampleSize
+from analysis.decision.score_noise import ScoreNoise
+from analysis.decision.selection import Decision, inconclusive
 
-VERDICT_WORDS = {MEETS: "meets", FAILS: "fails", "cannot_tell": "cannot tell"}
+VERDICT_WORDS = {MEETS: "meets", FAILS: "fails", "inconclusive": "cannot tell"}
 _FEW = 6  # names in a sentence
 
 
@@ -26,13 +26,13 @@ class Row(NamedTuple):
     next_step: str
 
 
-class Words:
+class Narrative:
     """Sentences about one decision."""
 
     def __init__(
         self,
         decision: Decision,
-        evidence: Evidence,
+        evidence: ScoreNoise,
         stability: Stability | None,
         metric: str,
         seeds: Sequence[int],
@@ -172,11 +172,11 @@ class Words:
 
     def open_questions(self) -> list[Row]:
         """What could not be told, smallest memory first, and what would settle it; last what nothing would."""
-        rows = [row for _, row in cannot_tell(self._settings).iterrows()]
+        rows = [row for _, row in inconclusive(self._settings).iterrows()]
         return [self._question(row) for row in sorted(rows, key=lambda row: row.settlement.hopeless)]
 
     def _question(self, row: pd.Series) -> Row:
-        settlement: Settlement = row.settlement
+        settlement: SampleSize = row.settlement
         distance = row.score - self._decision.bar
         if not self._decision.rule.higher_is_better:
             distance = -distance
@@ -188,7 +188,7 @@ class Words:
         seen = f"{score} is {abs(distance):.4f} {side} the bar, which may be chance.{rival}"
         return Row(str(row.setting), seen, self._next_step(settlement))
 
-    def _next_step(self, settlement: Settlement) -> str:
+    def _next_step(self, settlement: SampleSize) -> str:
         if settlement.first_look:
             return (
                 f"Run {settlement.seeds} seeds each ({self._flag(settlement.seeds)}): with one, luck and merit look "

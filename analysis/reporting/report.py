@@ -14,11 +14,11 @@ from analysis import formatting
 from analysis.decision import learning_rates
 from analysis.decision.pareto import hypervolume
 from analysis.decision.pick_stability import Stability
-from analysis.decision.score_noise import Evidence
+from analysis.decision.score_noise import ScoreNoise
 from analysis.decision.selection import Decision
 from analysis.loading.study import Study
 from analysis.reporting import failures
-from analysis.reporting.narrative import VERDICT_WORDS, Words
+from analysis.reporting.narrative import VERDICT_WORDS, Narrative
 
 MEMORY_WORDS = {
     "cuda_allocator": "peak memory allocated on the GPU while training",
@@ -33,7 +33,7 @@ class Report:
 
     study: Study
     decision: Decision
-    evidence: Evidence
+    evidence: ScoreNoise
     stability: Stability | None
     metric: str
     memory_metric: str
@@ -54,9 +54,9 @@ class Report:
         return self.decision.rule.higher_is_better
 
     @cached_property
-    def words(self) -> Words:
+    def words(self) -> Narrative:
         seeds = sorted(set(self.study.scored()["seed"].tolist()))
-        return Words(self.decision, self.evidence, self.stability, self.metric, seeds)
+        return Narrative(self.decision, self.evidence, self.stability, self.metric, seeds)
 
     @cached_property
     def answer(self) -> str:

@@ -24,7 +24,7 @@ NAME = "comparison"
 
 
 @dataclass(frozen=True)
-class Comparison:
+class StudyComparison:
     """Two reports, the first one as the reference."""
 
     first: Report
@@ -122,12 +122,12 @@ class Comparison:
         }
 
 
-def write_comparison(made: Comparison, out: Path, suffixes: list[str]) -> list[Path]:
+def write_comparison(made: StudyComparison, out: Path, suffixes: list[str]) -> list[Path]:
     """The comparison's files into `out`."""
     return writer.replace_all(out, str(made.as_json()["study"]), lambda folder: _into(made, folder, suffixes))
 
 
-def _into(made: Comparison, folder: Path, suffixes: list[str]) -> None:
+def _into(made: StudyComparison, folder: Path, suffixes: list[str]) -> None:
     svg = ""
     if made.same_scale and made.same_memory:
         variants = [str(v) for report in made.reports for v in report.settings["variant"]]
@@ -146,7 +146,7 @@ def _into(made: Comparison, folder: Path, suffixes: list[str]) -> None:
     )
 
 
-def summary(made: Comparison, out: Path) -> str:
+def summary(made: StudyComparison, out: Path) -> str:
     """For the terminal."""
     head = {
         "setting": "setting",

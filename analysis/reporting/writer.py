@@ -88,7 +88,7 @@ def _files_of(out: Path) -> list[str]:
 
 def _write_into(report: Report, folder: Path, suffixes: list[str]) -> None:
     drawn = figures.draw_all(report, folder, suffixes)
-    report.runs.drop(columns=["conditions.values"], errors="ignore").to_csv(folder / "runs.csv", index=False)
+    report.runs.drop(columns=["conditions"], errors="ignore").to_csv(folder / "runs.csv", index=False)
     _flat(report).to_csv(folder / "settings.csv", index=False)
     svgs = {name: Markup(inline((folder / f"{name}.svg").read_text())) for name in drawn.names}
     templates = environment()

@@ -24,7 +24,7 @@ import numpy as np
 from scipy import stats
 
 from analysis.decision.noninferiority import FAILS, MEETS, verdicts
-from analysis.decision.score_noise import Evidence, from_examples
+from analysis.decision.score_noise import ScoreNoise, from_examples
 from analysis.decision.threshold import Rule
 from benchmarks.results import save
 
@@ -82,14 +82,14 @@ def _binary(
     return (mean[:, None, None] + a * hard + b * own + latent[:, None, None] * seed + answer > 0).astype(float)
 
 
-def evidence_of(study: Simulated, with_examples: bool) -> Evidence:
+def evidence_of(study: Simulated, with_examples: bool) -> ScoreNoise:
     settings, seeds, examples = study.scores.shape
     flat = study.scores.reshape(settings * seeds, examples)
     made = from_examples(flat, np.repeat(np.arange(settings), seeds), [str(i) for i in range(settings)])
     return made if with_examples else without_examples(made)
 
 
-def without_examples(evidence: Evidence) -> Evidence:
+def without_examples(evidence: ScoreNoise) -> ScoreNoise:
     """What is left of it where nothing is known of single examples."""
     return evidence._replace(own_variance=None, covariance=None, n_examples=None, answer_variance=None)
 

@@ -25,7 +25,7 @@ from zlib import crc32
 import numpy as np
 
 from analysis.decision.noninferiority import FAILS, MEETS, verdicts
-from analysis.decision.score_noise import Evidence, from_examples
+from analysis.decision.score_noise import ScoreNoise, from_examples
 from analysis.decision.threshold import Rule
 from benchmarks.decision.calibration import without_examples
 from benchmarks.results import save
@@ -188,7 +188,7 @@ def _continuous(rng: Rng, shape: Shape, count: int) -> tuple[list[np.ndarray], n
     return made, shape.truth
 
 
-def study(rng: Rng, shape: Callable[[Rng], Shape]) -> tuple[Evidence, np.ndarray]:
+def study(rng: Rng, shape: Callable[[Rng], Shape]) -> tuple[ScoreNoise, np.ndarray]:
     values, run_of, truth = drawn(rng, shape(rng))
     return from_examples(values, run_of, [str(i) for i in range(len(truth))]), truth
 
@@ -220,7 +220,7 @@ def _told(found: Mapping[str, int]) -> str:
     return "; ".join(parts)
 
 
-def counts(studies: list[tuple[Evidence, np.ndarray]], rule: Rule) -> dict[str, int]:
+def counts(studies: list[tuple[ScoreNoise, np.ndarray]], rule: Rule) -> dict[str, int]:
     """Of all settings, how many meet (fail) the bar, how many are called so, and how many of these falsely."""
     found = dict.fromkeys(("meeting", "called_meets", "falsely_meets", "failing", "called_fails", "falsely_fails"), 0)
     for evidence, truth in studies:

@@ -116,7 +116,7 @@ def measure(config: Any, facts: Any, device: str = "cpu") -> dict[str, float]:
         quantization = config.variant.quantization(compute, task.task_type)
         base = config.model.load(task.auto_class(), quantization, device, task.model_arguments(facts.tokenizer))
         model = config.variant.wrap(base, task.task_type, config.train.activation_checkpointing)
-        precision.settle_fp16(model, config.train.precision)
+        precision.cast_fp16_weights(model, config.train.precision)
         meter.watch(model)
     rows = list(facts.rows) * config.train.max_steps
     with meter.phase("train"):
@@ -128,7 +128,7 @@ def measure(config: Any, facts: Any, device: str = "cpu") -> dict[str, float]:
             learning_rate=1e-4,
             seed=0,
             optimizer=config.variant.optimizer(device),
-            shifted=task.shifted,
+            is_causal=task.is_causal,
             meter=meter,
         )
     return meter.readings

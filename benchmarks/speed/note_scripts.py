@@ -177,7 +177,7 @@ class Timed:
     def ours(self, trained: Any, steps: int, seed: int) -> tuple[float, int]:
         clock = FromFirstBatch(self.task.collator(self.tokenizer))
         train = settings(steps)
-        fitted = fit(trained, self.encoded, clock, train, learning_rate=RATE, seed=seed, shifted=self.task.shifted)
+        fitted = fit(trained, self.encoded, clock, train, learning_rate=RATE, seed=seed, is_causal=self.task.is_causal)
         return clock.seconds, fitted.tokens
 
     def bare(self, trained: Any, steps: int, seed: int) -> tuple[float, int]:

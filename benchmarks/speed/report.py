@@ -28,7 +28,7 @@ from typing import Any
 
 from benchmarks.results import save
 from sweep.core.record import Outcome, Record
-from sweep.tracking.mlflow_store import Store
+from sweep.tracking.mlflow_store import MlflowStore
 
 SEEDS = 5
 REPEATS = 3
@@ -72,7 +72,7 @@ def _read(uri: str) -> dict[str, float]:
 
     from analysis.loading import mlflow_store
 
-    store = mlflow_store.Store(uri, "paretune")
+    store = mlflow_store.StudyReader(uri, "paretune")
     study = store.study("measured")
     mlflow.set_tracking_uri(uri)
     query = f"tags.`{mlflow_store.PARENT}` = '{study.parent_id}'"
@@ -95,7 +95,7 @@ def _report(uri: str) -> dict[str, float]:
     from analysis.loading import mlflow_store
     from analysis.reporting import writer
 
-    study = mlflow_store.Store(uri, "paretune").study("measured")
+    study = mlflow_store.StudyReader(uri, "paretune").study("measured")
     with tempfile.TemporaryDirectory() as folder:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         started, used = time.perf_counter(), time.process_time()
@@ -116,7 +116,7 @@ def _decide(_: str) -> dict[str, float]:
     import pandas as pd
 
     from analysis.decision.aggregate import settings
-    from analysis.decision.score_noise import gather
+    from analysis.decision.score_noise import estimate_noise
     from analysis.decision.selection import decide
     from analysis.loading.per_example import Examples
 
@@ -126,7 +126,11 @@ def _decide(_: str) -> dict[str, float]:
         run_id=runs.index.astype(str), variant="v", outcome="ok", reason="", score=values.mean(axis=1), memory=1.0
     )
     examples = Examples.of(dict(zip(runs["run_id"], values, strict=True)))
-    return {"processor_seconds": _processor(lambda: decide(settings(runs, "memory"), evidence=gather(runs, examples)))}
+    return {
+        "processor_seconds": _processor(
+            lambda: decide(settings(runs, "memory"), evidence=estimate_noise(runs, examples))
+        )
+    }
 
 
 PARTS: dict[str, Callable[[str], dict[str, float]]] = {"read": _read, "report": _report, "decide": _decide}
@@ -157,15 +161,15 @@ def _processor(work: Callable[[], object]) -> float:
 
 def _seed_store(uri: str, folder: Path) -> str:
     """A store with one study of one run, as a study writes it; the id of the run."""
-    store = Store(uri, "paretune", str(folder / "artifacts"))
+    store = MlflowStore(uri, "paretune", str(folder / "artifacts"))
     conditions = {f"train.option_{i}": "a value of a usual length" for i in range(35)}
     parent = store.create_study("source", conditions, {"command": "python -m sweep -m"})
     measured = {"score": 0.8, "max_memory_allocated": 1e9, "train_seconds": 10.0, "tokens_per_second": 1e3}
     measured |= {f"memory/train_part{i}_bytes": 1e6 for i in range(12)}
     facts = {"metric": "exact_match", "direction": "maximize", "memory_source": "cuda_allocator",
-             "conditions.values": json.dumps(conditions), **{f"version.lib{i}": "1.2.3" for i in range(8)}}  # fmt: skip
-    record = Record(variant="v", setting="s", seed=0, outcome=Outcome.OK, study="source", conditions="c", facts=facts,
-                    measurements=measured)  # fmt: skip
+             "conditions": json.dumps(conditions), **{f"version.lib{i}": "1.2.3" for i in range(8)}}  # fmt: skip
+    record = Record(variant="v", setting="s", seed=0, outcome=Outcome.OK, study="source", conditions_hash="c",
+                    facts=facts, measurements=measured)  # fmt: skip
     row = store.open_run(record, parent.info.run_id, {f"param{i}": "value" for i in range(20)}, {})
     row.close(record, [])
     return row.run_id

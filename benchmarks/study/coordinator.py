@@ -98,13 +98,13 @@ def asking(trials: int) -> dict[str, Any]:
     import optuna
     from test_proposals import Toy, ended, space
 
-    from sweep.study.scheduler import Proposals
-    from sweep.study.trial_store import Trials
+    from sweep.study.scheduler import Scheduler
+    from sweep.study.trial_store import TrialStore
 
     found = space("x=interval(0,1)", "y=interval(0,3)", "z=choice(a,b,c)")
     app = Toy(seeds=[0])
     with tempfile.TemporaryDirectory() as folder:
-        trials_of = Trials(
+        trials_of = TrialStore(
             storage=f"sqlite:///{folder}/optuna.db",
             name="toy",
             directions=app.directions,
@@ -113,13 +113,13 @@ def asking(trials: int) -> dict[str, Any]:
             space={key: dimension.distribution for key, dimension in found.dimensions.items()},
             sampler=optuna.samplers.TPESampler(seed=0),
         )
-        proposals = Proposals(trials_of, app, found, None, trials, None)
+        scheduler = Scheduler(trials_of, app, found, None, trials, None)
         seconds, resident = [], []
         for _ in range(trials):
             begin = time.perf_counter()
-            replicate = proposals.next()
+            replicate = scheduler.next_run()
             seconds.append(time.perf_counter() - begin)
-            proposals.take(replicate, ended())
+            scheduler.record_result(replicate, ended())
             resident.append(_resident_bytes())
     last = sorted(seconds[-50:])
     return {

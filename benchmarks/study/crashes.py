@@ -43,7 +43,7 @@ def tiny_model(folder: Path) -> None:
 def command(model: Path) -> list[str]:
     sweep = [f"variant={','.join(VARIANTS)}", f"seed={','.join(map(str, SEEDS))}", "hydra.sweeper.n_jobs=2"]
     small = ["train.max_steps=60", "train.micro_batch_size=4", "task.data.n_train=64", "task.data.n_validation=20",
-             "task.max_new_tokens=4", "study.predict=false"]  # fmt: skip
+             "task.max_new_tokens=4", "study.predict_memory=false"]  # fmt: skip
     study = ["-m", "study.name=crashes", "model=pretrained", f"model.path={model}"]
     return [sys.executable, "-m", "sweep", *study, *sweep, *small]
 

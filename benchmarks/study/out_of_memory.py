@@ -17,7 +17,7 @@ from typing import Any
 import optuna
 
 from benchmarks.results import save
-from sweep.study.trial_store import Entry, Trials
+from sweep.study.trial_store import Entry, TrialStore
 
 TRIALS = 60
 CAPACITY = 24 * 2**30
@@ -45,7 +45,7 @@ def score(params: dict[str, Any]) -> float:
 def study(seed: int, told_as_failure: bool) -> tuple[int, float]:
     """(runs out of memory, best feasible score)."""
     with tempfile.TemporaryDirectory() as folder:
-        trials = Trials(
+        trials = TrialStore(
             storage=f"sqlite:///{Path(folder)}/optuna.db", name="oom", directions=["maximize", "minimize"],
             metric_names=None, worst=[0.0, math.inf], space=SPACE, sampler=optuna.samplers.TPESampler(seed=seed),
         )  # fmt: skip

@@ -29,7 +29,7 @@ class ParetuneSweeperConf:
     max_failure_rate: float | None = None
     pruner: Any = None
     params: dict[str, Any] | None = None
-    when: dict[str, Any] | None = None
+    conditional_on: dict[str, Any] | None = None
     custom_search_space: str | None = None
 
 
@@ -50,7 +50,7 @@ class OptunaSweeperConf:
     max_failure_rate: float = 0.0
     search_space: dict[str, Any] | None = None
     params: dict[str, Any] | None = None
-    when: dict[str, Any] | None = None
+    conditional_on: dict[str, Any] | None = None
     custom_search_space: str | None = None
 
 

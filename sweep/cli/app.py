@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sweep.cli.validation import Examine, check
+from sweep.cli.validation import Validate, check
 from sweep.core import redaction
 from sweep.core.errors import ConfigError, Fault, UserError
 from sweep.hydra_compat import composer
@@ -18,7 +18,7 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 INTERRUPTED = 130  # the shell's code for Ctrl-C
 
 
-def guarded(application: Callable[[], Any], conf: Path, config_name: str, examine: Examine) -> None:
+def run_command(application: Callable[[], Any], conf: Path, config_name: str, validate: Validate) -> None:
     """Check the config that the command line asks for, then let Hydra run the application.
 
     Help, `--info` and completion are Hydra's own and are not checked; `--cfg` shows the config first, since its faults
@@ -33,10 +33,10 @@ def guarded(application: Callable[[], Any], conf: Path, config_name: str, examin
         if args.multirun and (args.cfg or args.info):
             raise ConfigError([Fault("--multirun", "", "cannot go with --cfg or --info, which look at one config")])
         if not (unchecked or args.cfg):
-            check(folder, args, config_name, examine)
+            check(folder, args, config_name, validate)
         application()
         if args.cfg and not unchecked:
-            check(folder, args, config_name, examine)
+            check(folder, args, config_name, validate)
     except UserError as error:
         stop(error)
     except KeyboardInterrupt:

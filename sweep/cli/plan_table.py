@@ -11,7 +11,7 @@ from sweep.memory import Machine, Prediction, Unpredictable, gpu_catalog
 
 if TYPE_CHECKING:
     from sweep.memory.gpu_catalog import Card
-    from sweep.memory.remedies import Step
+    from sweep.memory.remedies import Mitigation
 
 # Columns of the breakdown, of the categories of `prediction.CATEGORIES`.
 PARTS = {
@@ -94,7 +94,7 @@ def _notes(rows: Sequence[tuple[str, Prediction]], machine: Machine, fits: bool)
     return [part for line in lines for part in textwrap.wrap(line, _WIDTH, subsequent_indent="  ")]
 
 
-def remedy_lines(steps: Mapping[str, Sequence[Step]], target: Card) -> list[str]:
+def remedy_lines(steps: Mapping[str, Sequence[Mitigation]], target: Card) -> list[str]:
     """For each setting that does not fit `target`, the changes that make room, one after another."""
     lines = []
     for name, changes in steps.items():

@@ -16,10 +16,10 @@ from sweep.core.errors import ConfigError, Fault, first_line
 from sweep.core.setting import select
 from sweep.hydra_compat.composer import NOT_COMPOSED, Composer, _composition_fault, _text
 
-Examine = Callable[[DictConfig, bool], Iterable[Fault]]  # a composed config, and whether for a multirun → its faults
+Validate = Callable[[DictConfig, bool], Iterable[Fault]]  # a composed config, and whether for a multirun → its faults
 
 
-def check(conf: Path, args: Any, config_name: str, examine: Examine) -> None:
+def check(conf: Path, args: Any, config_name: str, validate: Validate) -> None:
     """Compose and check what would run.
 
     Raises:
@@ -39,7 +39,7 @@ def check(conf: Path, args: Any, config_name: str, examine: Examine) -> None:
                 faults.append(_composition_fault(error, cell, None))
                 continue
             try:
-                faults.extend(examine(composed, multirun))
+                faults.extend(validate(composed, multirun))
             except NOT_COMPOSED as error:  # a key that is asked for was deleted
                 faults.append(Fault(str(getattr(error, "full_key", None) or "config"), "", first_line(error)))
     if faults:
@@ -103,7 +103,7 @@ def _values(override: Override) -> list[str]:
     return [f"{key}={bound}" for bound in (interval.start, interval.end)]
 
 
-def examine(composed: DictConfig, multirun: bool) -> Iterator[Fault]:
+def validate(composed: DictConfig, multirun: bool) -> Iterator[Fault]:
     """Faults of values, folders and stores of one composed config."""
     try:
         plain = plain_config(composed)

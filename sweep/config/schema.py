@@ -29,21 +29,20 @@ from sweep.variants import Variant
 class Study:
     """Which study a run belongs to, and the study's own rules. `trial` and `swept` are filled in by the sweeper.
 
-    `rate_factor` multiplies the variant's own learning rate: sweep it, and each variant gets the same number of rates
-    around its own.
-    """
+    `learning_rate_multiplier` multiplies the variant's own learning rate: sweep it, and each variant gets the same
+    number of rates around its own."""
 
     name: str | None = None
     trial: int | None = None
     swept: list[str] | None = None
     memory_metric: str = "max_memory_allocated"
     memory_budget_gib: Annotated[float, Gt(0)] | None = None
-    threshold: Annotated[float, Gt(0), Le(1)] = 0.99
+    score_threshold: Annotated[float, Gt(0), Le(1)] = 0.99
     replicates: Literal["all", "adaptive"] = "all"
     max_attempts: Annotated[int, Ge(1)] = 3
-    rate_factor: Annotated[float, Gt(0)] = 1.0
-    predict: bool = True
-    force: bool = False
+    learning_rate_multiplier: Annotated[float, Gt(0)] = 1.0
+    predict_memory: bool = True
+    launch_despite_prediction: bool = False
 
     @property
     def memory_budget_bytes(self) -> float | None:
@@ -95,7 +94,9 @@ class RunConfig:
         fault = self.variant.sharding_fault
         if self.train.sharded and fault is not None:
             yield Fault(
-                "train.parallel", "fsdp", f"is not for variant {self.variant.name}: {fault}, or train.parallel=ddp"
+                "train.parallelism",
+                "fsdp",
+                f"is not for variant {self.variant.name}: {fault}, or train.parallelism=ddp",
             )
         packing = getattr(self.task, "packing", False)
         if packing and self.model.attention == "flash_attention_2" and self.train.micro_batch_size > 1:

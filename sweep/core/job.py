@@ -13,11 +13,11 @@ TRACEBACK_FILE = "traceback.txt"
 LOG_FILE = "run.log"
 TIMELINE_FILE = "memory_timeline.csv"
 SNAPSHOT_FILE = "oom_snapshot.pickle"
-WEIGHTS_FOLDER = "trained"  # what was trained: an adapter, or the parameters themselves
+WEIGHTS_FOLDER = "checkpoint"  # what was trained: an adapter, or the parameters themselves
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class RunRequest:
     """The composed config, the run's identity so far, and a folder for its files."""
 
     config: Mapping[str, Any]

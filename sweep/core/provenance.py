@@ -59,14 +59,14 @@ def command() -> str:
 
 
 def conditions(
-    config: Mapping[str, Any], facts: Mapping[str, str], swept: Iterable[str], places: Iterable[str]
+    config: Mapping[str, Any], facts: Mapping[str, str], swept: Iterable[str], location_keys: Iterable[str]
 ) -> dict[str, str]:
     """All that is held fixed over a study, flat: key → value as text.
 
     `facts` are what only the machine knows (device, resolved precision, digest of the base model). Left out: what the
-    study varies (`swept`), and keys that say where something is rather than what (`places`).
+    study varies (`swept`), and keys that say where something is rather than what (`location_keys`).
     """
-    left_out = {*swept, *places}
+    left_out = {*swept, *location_keys}
     fixed = {key: value for key, value in config.items() if key not in NOT_CONDITIONS}
     flat = {key: value for key, value in flatten(fixed).items() if key not in left_out}
     named_versions = {f"version.{name}": version for name, version in versions().items() if name != "python"}

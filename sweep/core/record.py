@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-LAUNCHED = "launched"  # the fact "no": memory was predicted not to suffice, and nothing was run
+LAUNCHED = "launched"  # the fact "false": memory was predicted not to suffice, and nothing was run
 
 
 class Outcome(StrEnum):
@@ -41,7 +41,7 @@ class Record:
     reason: str = ""
     study: str | None = None
     trial: int | None = None
-    conditions: str | None = None
+    conditions_hash: str | None = None
     measurements: Mapping[str, float] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
 
@@ -62,7 +62,7 @@ class Record:
             "variant": self.variant,
             "setting": self.setting,
             "seed": self.seed,
-            "conditions": self.conditions,
+            "conditions_hash": self.conditions_hash,
             "outcome": str(self.outcome),
             "reason": self.reason,
             "measurements": dict(self.measurements),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 
-class Report(Protocol):
+class Reporter(Protocol):
     """The way out of a run's process. A run knows no tracking server."""
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
@@ -14,7 +14,7 @@ class Report(Protocol):
     def progress(self, label: str, done: int, total: int) -> None:
         """How far the present phase is."""
 
-    def reason_to_stop(self, step: int, score: float, error: float, memory_bytes: float | None) -> str | None:
+    def should_prune(self, step: int, score: float, error: float, memory_bytes: float | None) -> str | None:
         """Tell the validation score at a step, its standard error, and the peak of training so far. Returns why the run
         should stop here, if it should."""
 
@@ -26,8 +26,8 @@ class _Silent:
     def progress(self, label: str, done: int, total: int) -> None:
         return
 
-    def reason_to_stop(self, step: int, score: float, error: float, memory_bytes: float | None) -> str | None:
+    def should_prune(self, step: int, score: float, error: float, memory_bytes: float | None) -> str | None:
         return None
 
 
-silent: Report = _Silent()
+silent: Reporter = _Silent()

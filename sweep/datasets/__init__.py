@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypedDict
 
 from sweep.core.errors import alternatives
-from sweep.core.reporter import Report
+from sweep.core.reporter import Reporter
 
 
 class Message(TypedDict):
@@ -85,7 +85,7 @@ class Dataset(ABC):
         """What is wrong with these values together, as (key, message)."""
         yield from ()
 
-    def prepare(self, report: Report) -> Mapping[str, str]:
+    def prepare(self, report: Reporter) -> Mapping[str, str]:
         """Make sure the data is there, and tell what exactly it is: facts that belong to the conditions."""
         return {}
 

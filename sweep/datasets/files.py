@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sweep.core.reporter import Report
+from sweep.core.reporter import Reporter
 from sweep.datasets.file_parsing import Layout, file_faults, read
 from sweep.datasets.tabular import Tables, Tabular
 
@@ -56,7 +56,7 @@ class Files(Tabular):
     def tables(self) -> Tables:
         return Tables(*(self._table(split) for split in self.splits))  # type: ignore[arg-type]
 
-    def prepare(self, report: Report) -> Mapping[str, str]:
+    def prepare(self, report: Reporter) -> Mapping[str, str]:
         """A digest of the files' content."""
         return {"data_revision": f"sha256:{digest(p for split in self.splits for p in self._paths(split))}"}
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_types import MinLen
 
 from sweep.core.errors import UserError, first_line
-from sweep.core.reporter import Report
+from sweep.core.reporter import Reporter
 from sweep.datasets.file_parsing import Layout, endings, file_faults, format_of, label_name
 from sweep.datasets.files import FileTable, digest
 from sweep.datasets.tabular import Tables, Tabular
@@ -82,7 +82,7 @@ class Hub(Tabular):
     def tables(self) -> Tables:
         return Tables(*(self._table(getattr(self, key)) for key in ("train", "validation", "test")))  # type: ignore[arg-type]
 
-    def prepare(self, report: Report) -> Mapping[str, str]:
+    def prepare(self, report: Reporter) -> Mapping[str, str]:
         """Download what is missing. A Hub data set's commit, or a digest of the folder's files."""
         splits = [split for split in (self.train, self.validation, self.test) if split]
         local = [file for split in splits for file in self._local(split)]

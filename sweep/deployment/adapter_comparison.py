@@ -14,8 +14,8 @@ from pyarrow import parquet
 from sweep.core.errors import UserError, first_line
 from sweep.core.formatting import gib
 from sweep.core.reporter import silent
-from sweep.deployment.comparison_options import Comparison
-from sweep.deployment.evaluation_setup import Ground
+from sweep.deployment.comparison_options import AdapterComparison
+from sweep.deployment.evaluation_setup import EvaluationSetup
 from sweep.deployment.stored_run import MANIFEST
 from sweep.runtime import precision
 from sweep.tasks import Evaluation
@@ -33,7 +33,7 @@ class Scored(NamedTuple):
     swap_seconds: float | None
 
 
-def compare(comparison: Comparison) -> list[Scored]:
+def compare(comparison: AdapterComparison) -> list[Scored]:
     """Scores of each adapter on the validation examples, of the base alone, and of the combination that is asked for.
 
     Raises:
@@ -43,7 +43,7 @@ def compare(comparison: Comparison) -> list[Scored]:
     quantization = comparison.variant.quantization(precision.dtype_of(compute), comparison.task.task_type)
     _require_their_base(comparison.adapters, comparison.model.prepare(silent).get("model_revision", ""))
     task, model = comparison.task, comparison.model
-    ground = Ground.at(task, model, quantization, compute, comparison.max_length, comparison.batch_size)
+    ground = EvaluationSetup.at(task, model, quantization, compute, comparison.max_length, comparison.batch_size)
     base = comparison.variant.prepare(ground.base(), False)
     shown = shown_names(comparison.adapters)
     # PEFT finds an adapter's weights by its name's place in theirs: one called "0" would take layer 0's away.
@@ -68,7 +68,7 @@ def compare(comparison: Comparison) -> list[Scored]:
         held.set_adapter(name)
         swap = time.perf_counter() - started
         keep(show, ground.score(held), sum(file.stat().st_size for file in Path(folder).glob("adapter_*")), swap)
-    if comparison.combine is not None:
+    if comparison.weights is not None:
         _combine(held, names, comparison)
         keep(COMBINED, ground.score(held), None, None)
         if out is not None:
@@ -118,19 +118,19 @@ def _load(base: object, folders: dict[str, str]) -> PeftModel:
     return held.eval()
 
 
-def _combine(held: PeftModel, names: list[str], comparison: Comparison) -> None:
+def _combine(held: PeftModel, names: list[str], comparison: AdapterComparison) -> None:
     """The weighted sum of what LoRA adapters add: W + Σ wᵢ·ΔWᵢ exactly for "cat" (ranks add up) and for "svd" of full
     rank; "linear" weights the factors A and B instead, by PEFT's rule, and needs equal ranks."""
     configs = [held.peft_config[name] for name in names]
     if any(not hasattr(config, "lora_alpha") or config.use_dora or config.modules_to_save for config in configs):
         raise UserError(
-            "combine: only LoRA adapters without a magnitude (DoRA) and without a head of their own can be added up"
+            "weights: only LoRA adapters without a magnitude (DoRA) and without a head of their own can be added up"
         )
-    extra = {"density": 0.5} if comparison.combination.startswith(("ties", "dare", "magnitude")) else {}
+    extra = {"density": 0.5} if comparison.combination_type.startswith(("ties", "dare", "magnitude")) else {}
     try:
-        held.add_weighted_adapter(names, comparison.combine, "combined", comparison.combination, **extra)
+        held.add_weighted_adapter(names, comparison.weights, "combined", comparison.combination_type, **extra)
     except (ValueError, NotImplementedError) as error:
-        raise UserError(f"combine: {first_line(error)}; combination=cat takes different ranks") from error
+        raise UserError(f"weights: {first_line(error)}; combination_type=cat takes different ranks") from error
     held.set_adapter("combined")
 
 

@@ -24,25 +24,25 @@ _MODEL = ("revision", "dtype", "attention", "trust_remote_code")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """What to compare. `variant` says how the base is held; `combine` are weights of a combination, one per adapter."""
+class AdapterComparison:
+    """What to compare. `variant` says how the base is held; `weights` are weights of a combination, one per adapter."""
 
     model: Model
     task: Task
     variant: Variant
     adapters: list[str]
-    combine: list[float] | None = None
-    combination: Literal["linear", "svd", "cat", "ties", "ties_svd", "dare_linear", "dare_ties", "magnitude_prune"] = (
-        "linear"
-    )
+    weights: list[float] | None = None
+    combination_type: Literal[
+        "linear", "svd", "cat", "ties", "ties_svd", "dare_linear", "dare_ties", "magnitude_prune"
+    ] = "linear"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     max_length: Annotated[int, Ge(2)]
     batch_size: Annotated[int, Ge(1)]
     out: str | None = None
 
     def faults(self) -> Iterator[tuple[str, str]]:
-        if self.combine is not None and len(self.combine) != len(self.adapters):
-            yield "combine", f"must have one weight for each of the {len(self.adapters)} adapters"
+        if self.weights is not None and len(self.weights) != len(self.adapters):
+            yield "weights", f"must have one weight for each of the {len(self.adapters)} adapters"
         for folder in self.adapters:
             if (Path(folder) / "config.json").is_file():
                 yield "adapters", f"{folder} is a whole model: to score it, base={folder} 'adapters=[]'"
@@ -53,8 +53,8 @@ class Comparison:
                 yield fault.key, fault.message
 
 
-def parse(plain: Mapping[str, Any]) -> Comparison:
-    """The composed config → Comparison, its base the one that is given, or that the adapters name.
+def parse(plain: Mapping[str, Any]) -> AdapterComparison:
+    """The composed config → AdapterComparison, its base the one that is given, or that the adapters name.
 
     Raises:
         ConfigError: with every fault.
@@ -63,7 +63,7 @@ def parse(plain: Mapping[str, Any]) -> Comparison:
     model = {"_target_": "sweep.models.pretrained.Pretrained", "path": base, **{key: plain[key] for key in _MODEL}}
     rest = {key: value for key, value in plain.items() if key not in ("base", *_MODEL)}
     try:
-        return parse_as(Comparison, {**rest, "model": model})
+        return parse_as(AdapterComparison, {**rest, "model": model})
     except ConfigError as error:
         keys = {"model.path": "base", **{f"model.{key}": key for key in _MODEL}}
         raise ConfigError([fault._replace(key=keys.get(fault.key, fault.key)) for fault in error.faults]) from error

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ground:
+class EvaluationSetup:
     """`arguments` are what the task tells `from_pretrained`; `compute` is the precision of matrix products."""
 
     task: Task
@@ -36,7 +36,7 @@ class Ground:
     test: Sequence[Example] = ()
 
     @classmethod
-    def of(cls, config: RunConfig) -> Ground:
+    def of(cls, config: RunConfig) -> EvaluationSetup:
         """As a run of this config has it."""
         compute = precision.resolve(config.train.precision, device_type())
         quantization = config.variant.quantization(precision.dtype_of(compute), config.task.task_type)
@@ -47,7 +47,7 @@ class Ground:
     @classmethod
     def at(
         cls, task: Task, model: Model, quantization: Any | None, compute: str, max_length: int, batch_size: int
-    ) -> Ground:
+    ) -> EvaluationSetup:
         data = task.data.load()
         bound = task.bind(data)
         tokenizer = model.load_tokenizer()
@@ -80,7 +80,7 @@ class Ground:
 
     def _evaluate(self, model: torch.nn.Module, examples: Sequence[Example]) -> Evaluation:
         model.eval()
-        precision.settle_fp16(model, self.compute)
+        precision.cast_fp16_weights(model, self.compute)
         with precision.autocast(self.compute, self.device):
             return self.task.evaluate(
                 model,

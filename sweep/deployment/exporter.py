@@ -17,16 +17,16 @@ from sweep.core.errors import UserError
 from sweep.core.formatting import gib
 from sweep.core.reporter import silent
 from sweep.deployment import model_card
-from sweep.deployment.evaluation_setup import Ground
+from sweep.deployment.evaluation_setup import EvaluationSetup
 from sweep.deployment.score_check import difference
-from sweep.deployment.stored_run import MANIFEST, Kept, find, open_store
+from sweep.deployment.stored_run import MANIFEST, StoredRun, find, open_store
 from sweep.models.pretrained import Pretrained
 from sweep.tracking.options import Tracking
 
 _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # as safetensors and as PyTorch call them
 
 
-def export(options: Mapping[str, Any], tracking: Tracking) -> model_card.Made:
+def export(options: Mapping[str, Any], tracking: Tracking) -> model_card.ExportedModel:
     """Write the run's adapter or model to a folder, scored again.
 
     Raises:
@@ -74,7 +74,7 @@ def export(options: Mapping[str, Any], tracking: Tracking) -> model_card.Made:
     return made
 
 
-def _require_same_base(kept: Kept) -> None:
+def _require_same_base(kept: StoredRun) -> None:
     found = kept.config.model.prepare(silent).get("model_revision")
     if kept.base_revision is not None and found != kept.base_revision:
         raise UserError(
@@ -83,17 +83,17 @@ def _require_same_base(kept: Kept) -> None:
         )
 
 
-def default_folder(kept: Kept) -> Path:
+def default_folder(kept: StoredRun) -> Path:
     """Without "=", which Hydra takes for another option's where several adapters are named."""
     name = re.sub(r"[^\w.-]+", "-", f"{kept.record.setting}-seed{kept.record.seed}")
     return Path("exports", *(kept.record.study or "runs").split("/"), name)
 
 
-def _write(kept: Kept, building: Path, out: Path, options: Mapping[str, Any]) -> model_card.Made:
+def _write(kept: StoredRun, building: Path, out: Path, options: Mapping[str, Any]) -> model_card.ExportedModel:
     """Write into `building`, load again what was written, and score that."""
-    variant, source, ground = kept.config.variant, kept.config.model, Ground.of(kept.config)
-    separate = variant.separate and not options["merge"]
-    if separate:
+    variant, source, ground = kept.config.variant, kept.config.model, EvaluationSetup.of(kept.config)
+    is_adapter = variant.is_adapter and not options["merge"]
+    if is_adapter:
         shutil.copytree(kept.weights, building, dirs_exist_ok=True)
         _name_base(building / "adapter_config.json", source.location()[0])
         model, dtype, note = variant.restore(ground.base(), building), "", ""
@@ -110,15 +110,15 @@ def _write(kept: Kept, building: Path, out: Path, options: Mapping[str, Any]) ->
     evaluation = ground.score(model)
     _require_same_examples(kept.rows, evaluation.rows)
     after = (evaluation.scores[task.score], evaluation.rows)
-    return model_card.Made(
+    return model_card.ExportedModel(
         kept=kept,
         folder=out,
-        separate=separate,
+        is_adapter=is_adapter,
         dtype=dtype or _weights_dtype(building),
         note=note,
         difference=difference(task.score, task.metrics[task.score], before, after),
         exported_bytes=sum(file.stat().st_size for file in building.iterdir()),
-        loading={**ground.arguments, **({"quantization_config": ground.quantization} if separate else {})},
+        loading={**ground.arguments, **({"quantization_config": ground.quantization} if is_adapter else {})},
         test=ground.test_scores(model),
     )
 
@@ -136,7 +136,7 @@ def _require_same_examples(before: Sequence[Mapping[str, Any]], after: Sequence[
         )
 
 
-def _write_whole(kept: Kept, ground: Ground, building: Path, asked: str) -> tuple[str, str]:
+def _write_whole(kept: StoredRun, ground: EvaluationSetup, building: Path, asked: str) -> tuple[str, str]:
     """A plain model with what was trained inside. Returns its precision, and how it was merged.
 
     Merging into 4-bit or 8-bit weights would round what was learned to their grid, so a quantised variant is merged
@@ -160,7 +160,7 @@ def _write_whole(kept: Kept, ground: Ground, building: Path, asked: str) -> tupl
     if variant.quantized:
         held = f"a {name} reload of the base, not into the quantised weights that it was trained on"
         return name, f"The adapter was merged into {held}; they are not the same to the bit, so it was scored again."
-    return name, f"The adapter was merged into the base in {name}." if variant.separate else ""
+    return name, f"The adapter was merged into the base in {name}." if variant.is_adapter else ""
 
 
 def _weights_dtype(folder: Path) -> str:
@@ -174,7 +174,7 @@ def _weights_dtype(folder: Path) -> str:
     return ", ".join(_DTYPES.get(name, name) for name in sorted(found))
 
 
-def _manifest(made: model_card.Made) -> dict[str, Any]:
+def _manifest(made: model_card.ExportedModel) -> dict[str, Any]:
     kept = made.kept
     return {
         "run_id": kept.run_id,
@@ -183,16 +183,16 @@ def _manifest(made: model_card.Made) -> dict[str, Any]:
         "seed": kept.record.seed,
         "base": kept.config.model.location()[0],
         "base_revision": kept.base_revision,
-        "adapter": made.separate,
+        "adapter": made.is_adapter,
         "dtype": made.dtype,
         **made.difference._asdict(),
     }
 
 
-def summary(made: model_card.Made) -> str:
+def summary(made: model_card.ExportedModel) -> str:
     """What a person reads after an export."""
     record = made.kept.record
-    kind = "adapter" if made.separate else "model"
+    kind = "adapter" if made.is_adapter else "model"
     lines = [
         f"{record.name} ({made.kept.why}) → {made.folder}: {kind}, {gib(made.exported_bytes)}, {made.dtype}",
         f"{record.facts.get('metric', 'score')}: {made.difference}",

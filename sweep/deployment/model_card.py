@@ -8,17 +8,17 @@ from typing import Any, NamedTuple
 
 from sweep.core import formatting, provenance, redaction
 from sweep.deployment.score_check import Difference
-from sweep.deployment.stored_run import Kept
+from sweep.deployment.stored_run import StoredRun
 
 
-class Made(NamedTuple):
-    """What was exported: `separate` is an adapter, to be loaded onto its base; else a whole model. `dtype` is what its
-    weights are held in; `note` says how it was merged, where it was; `loading` is what an adapter's base is loaded
+class ExportedModel(NamedTuple):
+    """What was exported: `is_adapter` is an adapter, to be loaded onto its base; else a whole model. `dtype` is what
+    its weights are held in; `note` says how it was merged, where it was; `loading` is what an adapter's base is loaded
     with; `test` are its scores on the test split, where there is one."""
 
-    kept: Kept
+    kept: StoredRun
     folder: Path
-    separate: bool
+    is_adapter: bool
     dtype: str
     note: str
     difference: Difference
@@ -28,7 +28,7 @@ class Made(NamedTuple):
     registered: str | None = None
 
 
-def text(made: Made) -> str:
+def text(made: ExportedModel) -> str:
     """Markdown, with the metadata that the Hub reads in front."""
     kept, record = made.kept, made.kept.record
     base, _ = kept.config.model.location()
@@ -54,7 +54,7 @@ def text(made: Made) -> str:
     head = [
         "---",
         f"base_model: {redaction.text(base)}",
-        "library_name: " + ("peft" if made.separate else "transformers"),
+        "library_name: " + ("peft" if made.is_adapter else "transformers"),
     ]
     lines = [*head, "tags: [paretune]", "---", "", f"# {record.setting}, seed {record.seed}", ""]
     if made.note:
@@ -63,11 +63,11 @@ def text(made: Made) -> str:
     return "\n".join([*lines, "```python", *_loading(made, base), "```", ""])
 
 
-def _loading(made: Made, base: str) -> list[str]:
+def _loading(made: ExportedModel, base: str) -> list[str]:
     """What gives the model that was scored, by plain transformers and PEFT."""
     auto = made.kept.config.task.auto_class().__name__
     tokenizer = f'tokenizer = AutoTokenizer.from_pretrained("{made.folder}")'
-    if not made.separate:
+    if not made.is_adapter:
         head = f"from transformers import {auto}, AutoTokenizer"
         return [head, "", f'model = {auto}.from_pretrained("{made.folder}")', tokenizer]
     arguments = {key: repr(value) for key, value in made.loading.items() if value is not None and key != "num_labels"}

@@ -14,13 +14,13 @@ from transformers import AutoTokenizer
 
 from sweep.core import provenance, redaction
 from sweep.core.errors import UserError, first_line
-from sweep.deployment.model_card import Made
-from sweep.tracking.mlflow_store import Store
+from sweep.deployment.model_card import ExportedModel
+from sweep.tracking.mlflow_store import MlflowStore
 
 _PIPELINES = {"CAUSAL_LM": "text-generation", "SEQ_CLS": "text-classification"}
 
 
-def register(store: Store, made: Made, name: str) -> str:
+def register(store: MlflowStore, made: ExportedModel, name: str) -> str:
     """Register the export under `name`, and return the URI of its version ("models:/name/3").
 
     A whole model is stored in MLflow's own form, for `mlflow.transformers.load_model(uri)`. An adapter is stored as it
@@ -31,8 +31,8 @@ def register(store: Store, made: Made, name: str) -> str:
     """
     try:
         with tempfile.TemporaryDirectory(prefix="paretune-register-") as scratch:
-            folder = made.folder if made.separate else _as_mlflow_model(made, Path(scratch, "model"))
-            place = "export/adapter" if made.separate else "export/model"
+            folder = made.folder if made.is_adapter else _as_mlflow_model(made, Path(scratch, "model"))
+            place = "export/adapter" if made.is_adapter else "export/model"
             store.client.log_artifacts(made.kept.run_id, str(folder), place)
         try:
             store.client.create_registered_model(name)
@@ -54,7 +54,7 @@ def register(store: Store, made: Made, name: str) -> str:
     return f"models:/{name}/{version.version}"
 
 
-def _as_mlflow_model(made: Made, folder: Path) -> Path:
+def _as_mlflow_model(made: ExportedModel, folder: Path) -> Path:
     """Loaded first, since MLflow (3.17) cannot read a folder of transformers 5 by itself."""
     task = made.kept.config.task
     if task.task_type not in _PIPELINES:

@@ -15,7 +15,7 @@ from sweep.core.errors import ConfigError, UserError, alternatives, first_line
 from sweep.core.job import EXAMPLES_FILE, WEIGHTS_FOLDER
 from sweep.core.preflight import sqlite_path
 from sweep.core.record import Outcome, Record
-from sweep.tracking.mlflow_store import Store
+from sweep.tracking.mlflow_store import MlflowStore
 from sweep.tracking.options import Tracking
 from sweep.tracking.record_tags import to_record
 
@@ -23,7 +23,7 @@ MANIFEST = "export.json"  # in an exported folder: which run it is of, and on wh
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kept:
+class StoredRun:
     """`weights` is a folder; `rows` are the run's validation results, one per example. `why` says how it was chosen."""
 
     run_id: str
@@ -39,7 +39,7 @@ class Kept:
         return _revision(self.record)
 
 
-def open_store(tracking: Tracking) -> Store:
+def open_store(tracking: Tracking) -> MlflowStore:
     """Raises UserError where there is no such store: none is created here."""
     file = sqlite_path(tracking.uri)
     if file is not None and not file.exists():
@@ -47,10 +47,10 @@ def open_store(tracking: Tracking) -> Store:
             f"there is no tracking store {file}. Run a study first (python -m sweep -m), go to the folder it was run "
             "in, or name the store: tracking.uri=sqlite:////folder/mlflow.db"
         )
-    return Store(tracking.uri, tracking.experiment, tracking.artifacts)
+    return MlflowStore(tracking.uri, tracking.experiment, tracking.artifacts)
 
 
-def find(store: Store, study: str | None, run: str | None, scratch: Path, base: str | None = None) -> Kept:
+def find(store: MlflowStore, study: str | None, run: str | None, scratch: Path, base: str | None = None) -> StoredRun:
     """The run that is asked for, its files fetched into `scratch`.
 
     `run` is an id, or within `study` a run's name, a setting, or a variant of one setting. With `study` alone it is the
@@ -69,15 +69,15 @@ def find(store: Store, study: str | None, run: str | None, scratch: Path, base: 
         run_id, record, why = _in_study(store, study, run)
     if record.outcome is not Outcome.OK:
         raise UserError(f"run {record.name} ended as {record.outcome} ({first_line(record.reason)}): nothing to export")
-    if "weights/kept_bytes" not in record.measurements:
+    if "weights/saved_bytes" not in record.measurements:
         size = record.measurements.get("weights/trained_bytes")
-        needed = f"tracking.keep_weights_bytes={size:.0f}" if size else "tracking.keep_weights_bytes"
+        needed = f"tracking.max_saved_weights_bytes={size:.0f}" if size else "tracking.max_saved_weights_bytes"
         raise UserError(
             f"what run {record.name} trained was not kept with it, for its size. Delete the run in MLflow and give the "
             f"study's command again with {needed} or more: it repeats that run alone"
         )
     fetched = {name: store.fetch(run_id, name, scratch) for name in ("config.yaml", WEIGHTS_FOLDER, EXAMPLES_FILE)}
-    return Kept(
+    return StoredRun(
         run_id=run_id,
         record=record,
         config=_config(OmegaConf.to_container(OmegaConf.load(fetched["config.yaml"])), record, base),
@@ -110,10 +110,10 @@ def _config(plain: Any, record: Record, base: str | None) -> RunConfig:
 
 
 def _revision(record: Record) -> str | None:
-    return json.loads(record.facts.get("conditions.values", "{}")).get("model_revision")
+    return json.loads(record.facts.get("conditions", "{}")).get("model_revision")
 
 
-def _by_id(store: Store, run_id: str) -> tuple[str, Record]:
+def _by_id(store: MlflowStore, run_id: str) -> tuple[str, Record]:
     try:
         found = store.run(run_id)
     except UserError as error:
@@ -123,14 +123,14 @@ def _by_id(store: Store, run_id: str) -> tuple[str, Record]:
     return found.info.run_id, to_record(found)
 
 
-def _in_study(store: Store, study: str, run: str | None) -> tuple[str, Record, str]:
+def _in_study(store: MlflowStore, study: str, run: str | None) -> tuple[str, Record, str]:
     parent = store.find_study(study)
     if parent is None:
         raise UserError(f"there is no study {study} in this store; check its name, and tracking.uri")
     records = store.records(parent.info.run_id)
     wanted = run
     if wanted is None:
-        wanted = parent.data.tags.get("pick")
+        wanted = parent.data.tags.get("selected")
         if wanted not in {record.setting for _, record in records}:
             raise UserError(
                 f"study {study} has no pick yet: python -m analysis study={study} makes it, or name a run, setting or "

@@ -15,12 +15,12 @@ from sweep.processes import isolated_call
 
 
 def remarked(record: Record, config: RunConfig, plain: Mapping[str, Any], precision: str) -> Record:
-    """The record with the facts `advice` (a numbered line each) and `doubts` (a line each), where there are any.
+    """The record with the facts `suggestions` (a numbered line each) and `warnings` (a line each), where there are any.
 
     `plain` is the config as containers; `precision` is what training computed in, as "auto" was resolved. After out of
     memory, the predictor is asked what each step would save: some seconds, in a process of its own.
     """
-    steps: list[mitigations.Step] = []
+    steps: list[mitigations.Mitigation] = []
     if record.outcome is Outcome.OOM:
         machine = machine_of(record)
         steps = mitigations.with_savings(
@@ -30,10 +30,10 @@ def remarked(record: Record, config: RunConfig, plain: Mapping[str, Any], precis
         )
     elif record.outcome is Outcome.DIVERGED:
         steps = mitigations.after_divergence(config, precision)
-    rate = config.variant.learning_rate * config.study.rate_factor
+    rate = config.variant.learning_rate * config.study.learning_rate_multiplier
     found = {
-        "advice": mitigations.text(steps),
-        "doubts": "\n".join(doubts(record.measurements, config.task.higher_is_better, rate)),
+        "suggestions": mitigations.text(steps),
+        "warnings": "\n".join(doubts(record.measurements, config.task.higher_is_better, rate)),
     }
     return replace(record, facts={**record.facts, **{key: value for key, value in found.items() if value}})
 
@@ -60,6 +60,6 @@ def _train_bytes(configs: Sequence[Mapping[str, Any]], machine: Machine) -> list
 
 def lines(record: Record) -> list[str]:
     """For a terminal, below the line of the run."""
-    said = [f"  doubt: {line}" for line in record.facts.get("doubts", "").splitlines()]
-    steps = record.facts.get("advice", "").splitlines()
+    said = [f"  warning: {line}" for line in record.facts.get("warnings", "").splitlines()]
+    steps = record.facts.get("suggestions", "").splitlines()
     return [*said, *(["  Try, each by itself:"] if steps else []), *(f"    {step}" for step in steps)]

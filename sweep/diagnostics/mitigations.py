@@ -23,7 +23,7 @@ BETA2 = 0.999
 SHORTEST = 32  # tokens: below, shortening takes more from the task than from the memory
 
 
-class Step(NamedTuple):
+class Mitigation(NamedTuple):
     """One thing to try: what to add to the command, why, and the same as changes of the composed config."""
 
     overrides: str
@@ -38,7 +38,7 @@ class Step(NamedTuple):
         return f"{self.overrides}: {self.why} (predicted to {effect})"
 
 
-def after_divergence(config: RunConfig, precision: str) -> list[Step]:
+def after_divergence(config: RunConfig, precision: str) -> list[Mitigation]:
     """Rate now → rate to try, then clipping, precision, warm-up, weight decay, and the optimizer's memory.
 
     `precision` is what training computed in, as "auto" was resolved.
@@ -46,10 +46,10 @@ def after_divergence(config: RunConfig, precision: str) -> list[Step]:
     return list(_after_divergence(config, precision))
 
 
-def _after_divergence(config: RunConfig, precision: str) -> Iterator[Step]:
-    train, rate = config.train, config.variant.learning_rate * config.study.rate_factor
-    lower = one_digit(min(rate / 3, HIGHEST_RATE if config.variant.separate else HIGHEST_OF_WEIGHTS))
-    factor = {"study.rate_factor": 1.0} if config.study.rate_factor != 1 else {}
+def _after_divergence(config: RunConfig, precision: str) -> Iterator[Mitigation]:
+    train, rate = config.train, config.variant.learning_rate * config.study.learning_rate_multiplier
+    lower = one_digit(min(rate / 3, HIGHEST_RATE if config.variant.is_adapter else HIGHEST_OF_WEIGHTS))
+    factor = {"study.learning_rate_multiplier": 1.0} if config.study.learning_rate_multiplier != 1 else {}
     yield _step({"variant.learning_rate": lower, **factor}, f"a lower rate; it was {rate:g}")
     if not 0 < train.max_grad_norm <= CLIP:
         now = f"it was {train.max_grad_norm:g}" if train.max_grad_norm else "it was off"
@@ -69,12 +69,12 @@ def _after_divergence(config: RunConfig, precision: str) -> Iterator[Step]:
         yield _step({"train.adam_beta2": BETA2}, f"the default; it was {train.adam_beta2:g}")
 
 
-def after_oom(config: RunConfig, precision: str, device_type: str) -> list[Step]:
+def after_oom(config: RunConfig, precision: str, device_type: str) -> list[Mitigation]:
     """What is not done yet, each by itself. The batch that the optimizer sees stays the same throughout."""
     return list(_after_oom(config, precision, device_type))
 
 
-def _after_oom(config: RunConfig, precision: str, device_type: str) -> Iterator[Step]:
+def _after_oom(config: RunConfig, precision: str, device_type: str) -> Iterator[Mitigation]:
     train, variant = config.train, config.variant
     if not variant.quantized:
         r, alpha = (variant.r, variant.alpha) if isinstance(variant, LoRA) else (16, 32.0)
@@ -83,7 +83,7 @@ def _after_oom(config: RunConfig, precision: str, device_type: str) -> Iterator[
         preset = f"variant=qlora_r{r}" if r in (8, 16) else f"variant=qlora_r16 variant.r={r} variant.alpha={alpha:g}"
         lora = isinstance(variant, LoRA)
         what = "hold the frozen base in 4 bits" + ("" if lora else ", and train LoRA on it instead")
-        yield Step(preset, what, {"variant": target})
+        yield Mitigation(preset, what, {"variant": target})
     if not train.activation_checkpointing and not config.variant.extra_positions:
         changes = {"train.activation_checkpointing": True}
         yield _step(changes, "keep a few activations and compute the others twice: about a third slower")
@@ -99,17 +99,17 @@ def _after_oom(config: RunConfig, precision: str, device_type: str) -> Iterator[
     if precision == "fp32" and device_type == "cuda":
         yield _step({"train.precision": "bf16"}, "half the bytes of every activation")
     if train.devices_per_run > 1 and not train.sharded and variant.sharding_fault is None:
-        yield _step({"train.parallel": "fsdp"}, "each device holds a part of the model, and not all of it")
+        yield _step({"train.parallelism": "fsdp"}, "each device holds a part of the model, and not all of it")
     paged = train.optimizer.startswith("paged") or variant.optimizer(device_type) is not None
     if device_type == "cuda" and not paged and not train.sharded:
         yield _step({"train.optimizer": "paged_adamw_8bit"}, "an optimizer with small state that may leave the GPU")
 
 
 def with_savings(
-    steps: Sequence[Step],
+    steps: Sequence[Mitigation],
     plain: Mapping[str, Any],
     predict: Callable[[Sequence[Mapping[str, Any]]], Sequence[float | None]],
-) -> list[Step]:
+) -> list[Mitigation]:
     """The steps with what each alone would save, by `predict`: composed configs → peak bytes of training, None for what
     cannot be predicted, which stays without a figure."""
     now, *then = predict([plain, *(changed(plain, step.changes) for step in steps)])
@@ -128,7 +128,7 @@ def changed(plain: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     return result
 
 
-def text(steps: Sequence[Step]) -> str:
+def text(steps: Sequence[Mitigation]) -> str:
     """One line for each, numbered."""
     return "\n".join(f"{number}. {step}" for number, step in enumerate(steps, 1))
 
@@ -138,9 +138,9 @@ def one_digit(value: float) -> float:
     return float(f"{value:.0e}")
 
 
-def _step(changes: Mapping[str, Any], why: str) -> Step:
+def _step(changes: Mapping[str, Any], why: str) -> Mitigation:
     overrides = " ".join(f"{key}={_value(value)}" for key, value in changes.items())
-    return Step(overrides, why, changes)
+    return Mitigation(overrides, why, changes)
 
 
 def _value(value: Any) -> str:

@@ -22,15 +22,15 @@ def chance(metric: Metric, rows: Sequence[Mapping[str, Any]]) -> dict[str, float
     """What answering the same to everything would score, the most frequent reference: of four classes of one size, an
     accuracy of 0.25; of texts that are all different, about 0.
 
-    Returns `eval/chance_score`, and `eval/distinct_predictions`; nothing for a metric that is not about predictions.
-    """
+    Returns `eval/majority_baseline`, and `eval/distinct_predictions`; nothing for a metric that is not about
+    predictions."""
     if not metric.needs_predictions or not rows or any("prediction" not in row for row in rows):
         return {}
     references = [str(row["reference"]) for row in rows]
     ordered = sorted(Counter(references).items(), key=lambda item: (-item[1], item[0]))
     guess = metric.score([ordered[0][0]] * len(rows), references)
     distinct = len({str(row["prediction"]) for row in rows})
-    found = {"eval/chance_score": guess, "eval/distinct_predictions": float(distinct)}
+    found = {"eval/majority_baseline": guess, "eval/distinct_predictions": float(distinct)}
     return {key: value for key, value in found.items() if math.isfinite(value)}
 
 
@@ -46,7 +46,7 @@ def moved(losses: Sequence[float]) -> dict[str, float]:
         sum((loss - mean) ** 2 for loss in part) / (quarter - 1) for part, mean in zip(parts, means, strict=True)
     ]
     error = math.sqrt(sum(variances) / quarter)
-    return {"train/first_loss": means[0], "train/last_loss": means[1], "train/loss_change_error": error}
+    return {"train/first_loss": means[0], "train/last_loss": means[1], "train/loss_change_stderr": error}
 
 
 def _other(rate: float) -> str:
@@ -58,12 +58,12 @@ def _other(rate: float) -> str:
 def doubts(measured: Mapping[str, float], higher_is_better: bool, rate: float) -> Iterator[str]:
     """In words, the gravest first. `rate` is the learning rate that the run had."""
     first, last = measured.get("train/first_loss"), measured.get("train/last_loss")
-    if first is not None and last is not None and last > first - ERRORS * measured["train/loss_change_error"]:
+    if first is not None and last is not None and last > first - ERRORS * measured["train/loss_change_stderr"]:
         yield (
             f"the loss did not move: {first:.3g} in the first quarter of the steps, {last:.3g} in the last. The "
             f"learning rate was {rate:g}: try {_other(rate)}; else see what trains (variant.target_modules)"
         )
-    score, guess = measured.get("score"), measured.get("eval/chance_score")
+    score, guess = measured.get("score"), measured.get("eval/majority_baseline")
     count = measured.get("eval/examples", 0)
     if score is not None and guess is not None:
         share = min(max(guess, 0.0), 1.0)
@@ -75,13 +75,13 @@ def doubts(measured: Mapping[str, float], higher_is_better: bool, rate: float) -
             )
     if measured.get("eval/distinct_predictions") == 1 and count > 1:
         yield f"the answer is the same for all {count:.0f} validation examples"
-    leaked = measured.get("data/leaked_share", 0.0)
+    leaked = measured.get("data/contaminated_fraction", 0.0)
     if leaked > LEAKED:
         yield (
             f"{leaked:.0%} of the validation examples are among the training's too, word for word: the score tells in "
             "part what was learnt by heart"
         )
-    cut = measured.get("data/truncated_share", 0.0)
+    cut = measured.get("data/truncated_fraction", 0.0)
     if cut > TRUNCATED:
         yield f"{cut:.0%} of the training examples were cut to train.max_length: raise it, or shorten the texts"
     for phase, unit in (("train", "step"), ("eval", "batch")):

@@ -27,7 +27,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.basecontainer import BaseContainer
 
-from sweep.core.reporter import Report
+from sweep.core.reporter import Reporter
 from sweep.hydra_compat.speedups import quicken
 
 PACKED = "PARETUNE_APPLICATION"  # the file that the server finds its application in
@@ -66,7 +66,7 @@ def _unpack(file: str) -> _Unpacked:
     return _Unpacked(application, resolvers)
 
 
-def run(file: str, composed: bytes, with_configs: bool, report: Report) -> bytes:
+def run(file: str, composed: bytes, with_configs: bool, report: Reporter) -> bytes:
     """Run one job as Hydra's own launchers do: its folder, its logging, its environment, its callbacks. `composed` is
     its config, pickled.
 

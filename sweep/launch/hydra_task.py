@@ -23,13 +23,13 @@ from sweep.processes import isolated_call
 
 if TYPE_CHECKING:
     from sweep.launch.device_leases import Lease
-    from sweep.launch.memory_forecast import Foresight
-    from sweep.launch.run_supervisor import Referee
+    from sweep.launch.memory_forecast import MemoryForecaster
+    from sweep.launch.run_supervisor import ShouldPrune
 
 log = logging.getLogger(__name__)
 
 
-class Ready(NamedTuple):
+class PreparedRun(NamedTuple):
     """A run that may start: its config, parsed and plain, and its folder."""
 
     config: RunConfig
@@ -44,7 +44,7 @@ class TrainingTask:
     thread at a time; `run` waits for the run's process.
     """
 
-    referee: Referee | None = None  # asked at each evaluation; set by the study
+    should_prune: ShouldPrune | None = None  # asked at each evaluation; set by the study
 
     def __call__(self, composed: DictConfig) -> Record:
         """Run the config on the first device. Outside a study, report it and exit: 0 where the run gave a result."""
@@ -62,14 +62,14 @@ class TrainingTask:
             raise SystemExit(0 if record.outcome is Outcome.OK else 1)
         return record
 
-    def _run_alone(self, ready: Ready) -> Record:
+    def _run_alone(self, ready: PreparedRun) -> Record:
         log.info("%s · seed %s: its log is %s", ready.config.variant.name, ready.config.seed, ready.folder / LOG_FILE)
         with console.Progress(1):
             record = self.run(ready, None)
         log.info("\n".join([console.line(record), *annotate.lines(record)]))
         return record
 
-    def prepare(self, composed: DictConfig) -> Ready:
+    def prepare(self, composed: DictConfig) -> PreparedRun:
         plain = plain_config(composed)
         hydra = HydraConfig.get()
         if plain["study"]["swept"] is None:
@@ -77,9 +77,9 @@ class TrainingTask:
         config = parse(plain)
         folder = Path(hydra.runtime.output_dir)
         _save_composed(folder / ".hydra", plain, hydra)
-        return Ready(config, plain, folder)
+        return PreparedRun(config, plain, folder)
 
-    def run(self, ready: Ready, lease: Lease | None) -> Record:
+    def run(self, ready: PreparedRun, lease: Lease | None) -> Record:
         """Run it in a process of its own. In a study the sweeper has made the parent run; alone there is none.
 
         Raises:
@@ -94,20 +94,20 @@ class TrainingTask:
             if parent is None:
                 raise UserError(f"study {config.study.name} has no parent run in {redaction.text(config.tracking.uri)}")
             parent_id = parent.info.run_id
-        foresight = self.foresight() if foresees(config) else None
-        return supervise(config, ready.plain, ready.folder, parent_id, lease, self.referee, foresight)
+        forecaster = self.forecaster() if predicts_memory(config) else None
+        return supervise(config, ready.plain, ready.folder, parent_id, lease, self.should_prune, forecaster)
 
     @functools.cache  # noqa: B019  there is one, as long as the process
-    def foresight(self) -> Foresight:
+    def forecaster(self) -> MemoryForecaster:
         """What is known beforehand of memory, shared by the runs of this process."""
-        from sweep.launch.memory_forecast import Foresight
+        from sweep.launch.memory_forecast import MemoryForecaster
 
-        return Foresight()
+        return MemoryForecaster()
 
 
-def foresees(config: RunConfig) -> bool:
+def predicts_memory(config: RunConfig) -> bool:
     """Whether memory is predicted: in a study, unless told otherwise."""
-    return config.study.predict and config.study.trial is not None
+    return config.study.predict_memory and config.study.trial is not None
 
 
 task = TrainingTask()

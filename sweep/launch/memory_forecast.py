@@ -24,7 +24,7 @@ _ENOUGH = 3
 _ELSEWHERE = ("seed", "study", "tracking", "meters")  # parts of a config that no byte hangs on
 
 
-class Foresight:
+class MemoryForecaster:
     """Predictions by config, each made once, and corrected by what this process has measured since. Runs that differ by
     their seed alone share one, unless the seed decides which part of the data they meet.
 
@@ -39,7 +39,7 @@ class Foresight:
         self._lock = threading.Lock()
         self.machine = machine_here()
 
-    def of_all(self, configs: Sequence[Mapping[str, Any]]) -> list[Prediction | None]:
+    def predict_all(self, configs: Sequence[Mapping[str, Any]]) -> list[Prediction | None]:
         """One prediction per resolved config, None where there can be none; new ones are made in one go."""
         with self._lock:
             new = {}
@@ -64,11 +64,11 @@ class Foresight:
             return None
         return own or other
 
-    def of(self, config: Mapping[str, Any]) -> Prediction | None:
-        [found] = self.of_all([config])
+    def predict(self, config: Mapping[str, Any]) -> Prediction | None:
+        [found] = self.predict_all([config])
         return found
 
-    def learn(self, record: Record) -> None:
+    def update_correction(self, record: Record) -> None:
         """How far off a prediction was."""
         predicted = record.measurements.get("memory/predicted_bytes")
         measured = record.measurements.get("max_memory_allocated")
@@ -87,10 +87,11 @@ class Foresight:
         """What predictions are multiplied by."""
         return statistics.median(self._ratios) if len(self._ratios) >= _ENOUGH else 1.0
 
-    def reason_not_to_launch(self, prediction: Prediction | None, study: Study) -> str | None:
+    def skip_reason(self, prediction: Prediction | None, study: Study) -> str | None:
         """Why a run would be out of memory for certain: more than the device has, or than the study's budget, by more
-        than the prediction's declared error. None where it may fit, or `study.force` says to try."""
-        if prediction is None or study.force:
+        than the prediction's declared error. None where it may fit, or `study.launch_despite_prediction` says to
+        try."""
+        if prediction is None or study.launch_despite_prediction:
             return None
         needed = prediction.allocated_bytes * self.correction
         least = needed * (1 - prediction.relative_band)
@@ -99,7 +100,7 @@ class Foresight:
             if limit is not None and least > limit:
                 return (
                     f"predicted: training needs {formatting.gib(needed)} ± {prediction.relative_band:.1%}, and {words} "
-                    f"{formatting.gib(limit)}. Not launched; study.force=true tries all the same"
+                    f"{formatting.gib(limit)}. Not launched; study.launch_despite_prediction=true tries all the same"
                 )
         return None
 

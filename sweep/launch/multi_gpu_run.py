@@ -20,9 +20,9 @@ from typing import Any
 import torch
 
 from sweep import training_run
-from sweep.core.job import Job
+from sweep.core.job import RunRequest
 from sweep.core.record import Outcome, Record, is_memory
-from sweep.core.reporter import Report, silent
+from sweep.core.reporter import Reporter, silent
 from sweep.processes import child_process, isolated_call
 
 GRACE_SECONDS = 10.0  # for the others to notice that one has failed, before they are ended
@@ -31,7 +31,7 @@ SUM = "memory/sum_over_ranks_"
 _CAUSES = (Outcome.OOM, Outcome.DIVERGED, Outcome.PRUNED, Outcome.FAILED, Outcome.KILLED)
 
 
-def run(job: Job, report: Report) -> Record:
+def run(job: RunRequest, report: Reporter) -> Record:
     """Train on `train.devices_per_run` devices. As `sweep.training_run.run`, it always yields a Record."""
     count = int(job.config["train"]["devices_per_run"])
     devices = _devices(count)
@@ -85,7 +85,7 @@ def joined(by_rank: Mapping[int, Record]) -> Record:
 
 
 class _Events:
-    """The main rank's `Report`."""
+    """The main rank's `Reporter`."""
 
     def __init__(self, pipe: connection.Connection):
         self._pipe = pipe
@@ -98,7 +98,7 @@ class _Events:
         return send
 
 
-def _rank(pipe: connection.Connection, job: Job, rank: int, env: Mapping[str, str]) -> None:
+def _rank(pipe: connection.Connection, job: RunRequest, rank: int, env: Mapping[str, str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.update(env)
     child_process.die_with_parent_soon()
@@ -114,7 +114,7 @@ def _rank(pipe: connection.Connection, job: Job, rank: int, env: Mapping[str, st
         torch.distributed.destroy_process_group()
 
 
-def _listen(processes: Sequence[Any], pipes: Sequence[connection.Connection], report: Report) -> dict[int, Record]:
+def _listen(processes: Sequence[Any], pipes: Sequence[connection.Connection], report: Reporter) -> dict[int, Record]:
     """Pass the main rank's events on until every rank has told its Record, or is gone. In the order of their ends."""
     records: dict[int, Record] = {}
     waiting = dict(enumerate(pipes))
@@ -144,7 +144,7 @@ def _listen(processes: Sequence[Any], pipes: Sequence[connection.Connection], re
     return records
 
 
-def _died(job: Job, process: Any, host_oom: bool) -> Record:
+def _died(job: RunRequest, process: Any, host_oom: bool) -> Record:
     code = process.exitcode or 0
     death = isolated_call.ChildKilled(code, host_oom=host_oom and code == -signal.SIGKILL)
     return job.record.ended(Outcome.OOM if death.host_oom else Outcome.KILLED, f"of a rank: {death}")

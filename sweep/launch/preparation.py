@@ -63,7 +63,7 @@ def _prepare(config: Mapping[str, Any], log_file: Path) -> dict[str, str]:
 
 def conditions_of(config: RunConfig, plain: Mapping[str, Any], swept: list[str]) -> dict[str, str]:
     """The conditions of a run on this machine."""
-    return provenance.conditions(plain, prepare(plain), swept, (f"model.{key}" for key in config.model.places))
+    return provenance.conditions(plain, prepare(plain), swept, (f"model.{key}" for key in config.model.location_keys))
 
 
 def first_devices(count: int) -> Lease:

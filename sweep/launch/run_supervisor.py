@@ -20,30 +20,30 @@ from sweep.core.job import (
     TIMELINE_FILE,
     TRACEBACK_FILE,
     WEIGHTS_FOLDER,
-    Job,
+    RunRequest,
 )
 from sweep.core.record import LAUNCHED, Outcome, Record
 from sweep.core.setting import setting_digest, setting_name
 from sweep.diagnostics import annotate
 from sweep.launch import device_leases
 from sweep.launch.device_leases import Lease
-from sweep.launch.memory_forecast import Foresight
+from sweep.launch.memory_forecast import MemoryForecaster
 from sweep.launch.preparation import _for_child, conditions_of, first_devices, prepare
 from sweep.memory.prediction_metrics import with_error, with_prediction
 from sweep.processes import isolated_call
-from sweep.tracking.mlflow_store import RunLog, Store
+from sweep.tracking.mlflow_store import MlflowStore, RunLog
 from sweep.tracking.options import Tracking
 
 log = logging.getLogger(__name__)
 # run, step, score, its standard error, peak bytes so far → why to stop
-Referee = Callable[[Record, int, float, float, float | None], str | None]
+ShouldPrune = Callable[[Record, int, float, float, float | None], str | None]
 _PARAMS = ("variant", "train", "seed", "task.data", "task.score", "task.max_new_tokens")
 
 
 @cache
-def store(tracking: Tracking) -> Store:
+def store(tracking: Tracking) -> MlflowStore:
     """The tracking store, opened once per process."""
-    return Store(tracking.uri, tracking.experiment, tracking.artifacts)
+    return MlflowStore(tracking.uri, tracking.experiment, tracking.artifacts)
 
 
 def supervise(
@@ -52,12 +52,12 @@ def supervise(
     folder: Path,
     parent_id: str | None,
     lease: Lease | None = None,
-    referee: Referee | None = None,
-    foresight: Foresight | None = None,
+    should_prune: ShouldPrune | None = None,
+    forecaster: MemoryForecaster | None = None,
 ) -> Record:
     """Run `config` in a process of its own on the leased devices, and log it. `plain` is the same config as containers.
-    `referee` is asked at each evaluation whether the run should stop. What `foresight` tells is logged with the run,
-    and how far off it was; where it says that the run cannot fit, the run is out of memory without being launched.
+    `should_prune` is asked at each evaluation whether the run should stop. What `forecaster` tells is logged with the
+    run, and how far off it was; where it says that the run cannot fit, the run is out of memory without being launched.
 
     Returns the Record however the run ended. A Ctrl-C ends the child, closes the row as `killed`, and goes on up.
     """
@@ -73,17 +73,17 @@ def supervise(
         outcome=Outcome.KILLED,
         study=config.study.name if config.study.trial is not None else None,
         trial=config.study.trial,
-        conditions=provenance.fingerprint(conditions),
+        conditions_hash=provenance.fingerprint(conditions),
         facts={
             "setting_digest": setting_digest(plain, swept),
             "metric": config.task.score,
             "direction": "maximize" if config.task.higher_is_better else "minimize",
             "device": facts["device"],
-            "conditions.values": json.dumps(conditions),
+            "conditions": json.dumps(conditions),
             "commit": provenance.commit() or "unknown",
             "command": provenance.command(),
             "coordinator": process_identity.identity(),
-            "rate_factor": str(config.study.rate_factor),
+            "learning_rate_multiplier": str(config.study.learning_rate_multiplier),
             **{f"version.{name}": version for name, version in provenance.versions().items()},
         },
     )
@@ -95,35 +95,35 @@ def supervise(
     others = device_leases.bytes_in_use(lease.devices)
     if others:
         log.warning("%s: others already hold %s on %s", record.name, formatting.gib(others), lease)
-        record = replace(record, measurements={"memory/others_at_start_bytes": others})
-    prediction = foresight.of(plain) if foresight is not None else None
+        record = replace(record, measurements={"memory/preexisting_bytes": others})
+    prediction = forecaster.predict(plain) if forecaster is not None else None
     record = with_prediction(record, prediction)
-    hopeless = foresight.reason_not_to_launch(prediction, config.study) if foresight is not None else None
+    hopeless = forecaster.skip_reason(prediction, config.study) if forecaster is not None else None
     if hopeless is not None:
-        record = replace(record, facts={**record.facts, LAUNCHED: "no"})
+        record = replace(record, facts={**record.facts, LAUNCHED: "false"})
         record = annotate.remarked(record.ended(Outcome.OOM, hopeless), config, plain, facts["precision"])
         _close(row, record, folder)
         return record
     try:
-        record = _run(Job(config=pinned, record=record, folder=str(folder)), row, lease, referee)
+        record = _run(RunRequest(config=pinned, record=record, folder=str(folder)), row, lease, should_prune)
     except KeyboardInterrupt:
         _close(row, record.ended(Outcome.KILLED, "interrupted by Ctrl-C"), folder)
         raise
     record = with_error(annotate.remarked(record, config, plain, facts["precision"]))
-    if foresight is not None:
-        foresight.learn(record)
+    if forecaster is not None:
+        forecaster.update_correction(record)
     _close(row, record, folder)
     return record
 
 
-def _run(job: Job, row: RunLog, lease: Lease, referee: Referee | None) -> Record:
+def _run(job: RunRequest, row: RunLog, lease: Lease, should_prune: ShouldPrune | None) -> Record:
     def on_event(event: isolated_call.Event) -> str | None:
         if event.name == "metrics":
             row.metrics(*event.arguments)
-        elif event.name == "reason_to_stop":
+        elif event.name == "should_prune":
             step, score, *_ = event.arguments
             row.metrics(step, {"eval/score": score})
-            return referee(job.record, *event.arguments) if referee is not None else None
+            return should_prune(job.record, *event.arguments) if should_prune is not None else None
         else:
             label, done, total = event.arguments
             console.show(f"{job.record.name}: {label} {done}/{total}")
@@ -141,7 +141,7 @@ def _run(job: Job, row: RunLog, lease: Lease, referee: Referee | None) -> Record
     except isolated_call.Stopped:
         return job.record.ended(Outcome.KILLED, "interrupted by Ctrl-C")
     except isolated_call.ChildKilled as error:
-        died = replace(job.record, facts={**job.record.facts, "died": "itself"})
+        died = replace(job.record, facts={**job.record.facts, "exit_kind": "crashed"})
         return died.ended(Outcome.OOM if error.host_oom else Outcome.KILLED, str(error))
 
 

@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 
 from sweep.config.schema import parse
 from sweep.core.errors import UserError, first_line
-from sweep.core.reporter import Report
+from sweep.core.reporter import Reporter
 from sweep.memory import workload
 from sweep.memory.closed_form import estimate
 from sweep.memory.prediction import OF_SEED, Machine, Prediction, Unpredictable
@@ -39,7 +39,7 @@ def predict_all(
     configs: Sequence[Mapping[str, Any]],
     machine: Machine,
     known: dict[str, Prediction | Unpredictable],
-    report: Report,
+    report: Reporter,
 ) -> tuple[list[Prediction | Unpredictable], dict[str, Prediction | Unpredictable]]:
     """One answer per config, and all that is known then. Configs that differ in nothing that memory depends on share
     one execution."""
@@ -143,11 +143,11 @@ def _in_words(error: Exception) -> str:
 def _out_of_reach(config: RunConfig, found: Facts, architecture: PretrainedConfig) -> str | None:
     """Why there is no answer for this run at all."""
     if config.train.sharded:
-        return "a model in parts over several devices (train.parallel=fsdp) is not modelled yet"
-    if config.train.liger:
+        return "a model in parts over several devices (train.parallelism=fsdp) is not modelled yet"
+    if config.train.use_liger_kernel:
         return (
-            "train.liger=true: Liger's kernels run on a GPU only, and what they hold is not known here. Without them "
-            "(train.liger=false) a run needs more: what fits then fits with them too"
+            "train.use_liger_kernel=true: Liger's kernels run on a GPU only, and what they hold is not known here. "
+            "Without them (train.use_liger_kernel=false) a run needs more: what fits then fits with them too"
         )
     positions = positions_in(architecture.to_dict())
     if positions is not None and found.length > positions:
@@ -180,7 +180,7 @@ def trace_tier(config: RunConfig, found: Facts, machine: Machine, architecture: 
         assumptions["device"] = "CPU: live tensor bytes"
     if isinstance(config.variant, LoRA8bit):
         assumptions["outliers"] = "none: which columns of an input bitsandbytes keeps in 16 bits depends on values"
-    if config.train.compile:
+    if config.train.torch_compile:
         assumptions["compile"] = "not modelled: what the compiler fuses needs less"
     if config.train.devices_per_run > 1:
         assumptions["devices"] = "each is predicted like a single one; DDP keeps the gradients between steps as well"

@@ -14,7 +14,7 @@ Predict = Callable[[Config], Prediction | Unpredictable]
 
 
 @dataclass(frozen=True)
-class Step:
+class Mitigation:
     """`change` as overrides, `what` it means in words. It is taken after those before it; `saved_bytes` may be negative
     where a change costs memory, and such a step is left out again."""
 
@@ -24,13 +24,13 @@ class Step:
     needed_bytes: int
 
 
-def remedies(config: Config, capacity_bytes: int, predict: Predict) -> list[Step]:
+def remedies(config: Config, capacity_bytes: int, predict: Predict) -> list[Mitigation]:
     """Changes that save something, one after another until it fits; all of them where it never does.
 
     In the order of what they cost: time of evaluation, time of training, then the optimizer's precision, then the
     variant, and the length of sequences last, since it changes what is learned from.
     """
-    steps: list[Step] = []
+    steps: list[Mitigation] = []
     before = predict(config)
     if not isinstance(before, Prediction):
         return steps
@@ -43,7 +43,7 @@ def remedies(config: Config, capacity_bytes: int, predict: Predict) -> list[Step
         if saved <= 0:
             continue
         config, held = changed(config), needed_bytes(after)
-        steps.append(Step(change, what, saved, held))
+        steps.append(Mitigation(change, what, saved, held))
         if held <= capacity_bytes:
             break
     return steps

@@ -79,7 +79,7 @@ def declared(config: RunConfig, *, length: int, padded: bool) -> Facts:
 def _plain(task: Task) -> Task:
     """The task without what a stand-in for the tokenizer cannot do: chat templates add some tokens, and packing fills
     rows up to the longest length, which is assumed anyway."""
-    changed = {key: False for key in ("chat", "packing") if getattr(task, key, False)}
+    changed = {key: False for key in ("apply_chat_template", "packing") if getattr(task, key, False)}
     return dataclasses.replace(task, **changed) if changed else task
 
 

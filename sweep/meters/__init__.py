@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweep.meters.memory_timeline import Moment, growth_bytes_per_step, least_growth_bytes, ranges
+from sweep.meters.memory_timeline import StepMemory, growth_bytes_per_step, least_growth_bytes, ranges
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +46,7 @@ class MemoryMeter(ABC):
     def __init__(self) -> None:
         self.readings: dict[str, float] = {}
         self.facts: dict[str, str] = {"memory_source": self.source}
-        self.timeline: list[Moment] = []
+        self.timeline: list[StepMemory] = []
         self._model: torch.nn.Module | None = None
         self._optimizer: torch.optim.Optimizer | None = None
 
@@ -100,7 +100,7 @@ class MemoryMeter(ABC):
         """Wait for the device, before a clock is read."""
 
     def out_of_memory(self) -> Mapping[str, float]:
-        """What was alive when memory ran out, by category in bytes: `memory/oom_alive_<category>_bytes`. Asked while
+        """What was alive when memory ran out, by category in bytes: `memory/oom_live_<category>_bytes`. Asked while
         the error is being handled."""
         return _alive(self._model, self._optimizer, self._live_bytes())
 
@@ -128,7 +128,7 @@ class MemoryMeter(ABC):
 def _alive(model: torch.nn.Module | None, optimizer: torch.optim.Optimizer | None, live_bytes: int) -> dict[str, float]:
     from sweep.meters.live_memory import by_category
 
-    return {f"memory/oom_alive_{name}_bytes": size for name, size in by_category(model, optimizer, live_bytes).items()}
+    return {f"memory/oom_live_{name}_bytes": size for name, size in by_category(model, optimizer, live_bytes).items()}
 
 
 def memory_meter(device_type: str, options: Meters | None = None, folder: Path | None = None) -> MemoryMeter:

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sweep.meters import MemoryMeter
 from sweep.meters.host_rss import peak_rss_bytes, reset_peak_rss
 from sweep.meters.live_memory import quantization_state
-from sweep.meters.memory_timeline import Moment
+from sweep.meters.memory_timeline import StepMemory
 from sweep.runtime.sharding import local
 
 # The address of a tensor's C++ storage, in one call.
@@ -205,7 +205,7 @@ class LiveTensorMemory(MemoryMeter):
             with self.window():
                 yield
         finally:
-            self.timeline.append(Moment(number, begin, self._storages.live_bytes, self._storages.peak_bytes))
+            self.timeline.append(StepMemory(number, begin, self._storages.live_bytes, self._storages.peak_bytes))
 
     def _take_peak(self) -> None:
         self._peak = max(self._peak, self._storages.peak_bytes)

@@ -11,7 +11,7 @@ import torch
 
 from sweep.core.job import SNAPSHOT_FILE
 from sweep.meters import MemoryMeter, _alive
-from sweep.meters.memory_timeline import Moment
+from sweep.meters.memory_timeline import StepMemory
 from sweep.runtime import nvml
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class CudaMemory(MemoryMeter):
         finally:
             stats = torch.cuda.memory_stats()
             self.timeline.append(
-                Moment(
+                StepMemory(
                     number,
                     begin,
                     stats["allocated_bytes.all.current"],

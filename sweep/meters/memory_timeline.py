@@ -12,7 +12,7 @@ from typing import NamedTuple
 _SETTLED_AFTER = 1
 
 
-class Moment(NamedTuple):
+class StepMemory(NamedTuple):
     """One optimizer step, numbered from 1. `reserved_bytes` is None where there is no caching allocator."""
 
     step: int
@@ -22,15 +22,15 @@ class Moment(NamedTuple):
     reserved_bytes: int | None = None
 
 
-def write(timeline: Sequence[Moment], file: Path) -> None:
+def write(timeline: Sequence[StepMemory], file: Path) -> None:
     """As CSV, one row per step that the meter saw; an empty field is what was not measured."""
     with file.open("w", newline="") as stream:
         rows = csv.writer(stream)
-        rows.writerow(Moment._fields)
+        rows.writerow(StepMemory._fields)
         rows.writerows(timeline)
 
 
-def growth_bytes_per_step(timeline: Sequence[Moment]) -> float | None:
+def growth_bytes_per_step(timeline: Sequence[StepMemory]) -> float | None:
     """By how many bytes a step leaves more behind than it found, at the least, once training has settled.
 
     A step that keeps nothing leaves none behind, so that a leak is seen from one step to the next, long before memory

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Self
 
 
-class Answers(NamedTuple):
+class ModelOutputs(NamedTuple):
     """What a model made of a set of examples, in order. What no metric asked for is None.
 
     `nll` is the negative log-likelihood of each reference given its prompt, in nats, summed over its `tokens` tokens.
@@ -47,7 +47,7 @@ class Metric(ABC):
         values = self.per_example(predictions, references)
         return sum(values) / len(values)
 
-    def measure(self, answers: Answers) -> Measure:
+    def measure(self, answers: ModelOutputs) -> Measure:
         """Score and per-example columns."""
         values = self.per_example(answers.predictions or [], answers.references)
         return Measure(sum(values) / len(values), {"": values})
@@ -80,7 +80,7 @@ class CorpusMetric(Metric):
         """The name of the formula from sums to the value."""
 
     @abstractmethod
-    def statistics(self, answers: Answers) -> dict[str, list[float]]:
+    def statistics(self, answers: ModelOutputs) -> dict[str, list[float]]:
         """Columns of one number per example."""
 
     @abstractmethod
@@ -89,14 +89,14 @@ class CorpusMetric(Metric):
 
     def per_example(self, predictions: Sequence[str], references: Sequence[str]) -> list[float]:
         """The rule over each example by itself. Their mean is not the score."""
-        columns = self.statistics(Answers(references, predictions))
+        columns = self.statistics(ModelOutputs(references, predictions))
         rows = zip(*columns.values(), strict=True)
         return [self.from_sums(dict(zip(columns, row, strict=True))) for row in rows]
 
     def score(self, predictions: Sequence[str], references: Sequence[str]) -> float:
-        return self.measure(Answers(references, predictions)).score
+        return self.measure(ModelOutputs(references, predictions)).score
 
-    def measure(self, answers: Answers) -> Measure:
+    def measure(self, answers: ModelOutputs) -> Measure:
         statistics = self.statistics(answers)
         sums = {name: sum(values) for name, values in statistics.items()}
         return Measure(self.from_sums(sums), {f"/{name}": values for name, values in statistics.items()})

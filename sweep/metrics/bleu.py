@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sweep.metrics import Answers, CorpusMetric
+from sweep.metrics import CorpusMetric, ModelOutputs
 
 _ORDERS = (1, 2, 3, 4)
 NAMES = ("hyp_len", "ref_len", *(f"correct_{n}" for n in _ORDERS), *(f"total_{n}" for n in _ORDERS))
@@ -24,7 +24,7 @@ class Bleu(CorpusMetric):
     def rule(self) -> str:
         return "sacrebleu.bleu"
 
-    def statistics(self, answers: Answers) -> dict[str, list[float]]:
+    def statistics(self, answers: ModelOutputs) -> dict[str, list[float]]:
         rows = self._sacrebleu()._extract_corpus_statistics(answers.predictions, [answers.references])
         return {name: [float(row[i]) for row in rows] for i, name in enumerate(NAMES)}
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from annotated_types import Ge
 
-from sweep.metrics import Answers, CorpusMetric
+from sweep.metrics import CorpusMetric, ModelOutputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class ChrF(CorpusMetric):
         orders = range(1, self.char_order + self.word_order + 1)
         return [f"{what}_{order}" for order in orders for what in ("hyp", "ref", "match")]
 
-    def statistics(self, answers: Answers) -> dict[str, list[float]]:
+    def statistics(self, answers: ModelOutputs) -> dict[str, list[float]]:
         rows = self._sacrebleu()._extract_corpus_statistics(answers.predictions, [answers.references])
         return {name: [float(row[i]) for row in rows] for i, name in enumerate(self._names())}
 

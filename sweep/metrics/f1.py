@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 from sweep.core.errors import alternatives
-from sweep.metrics import Answers, CorpusMetric
+from sweep.metrics import CorpusMetric, ModelOutputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class F1(CorpusMetric):
     def rule(self) -> str:
         return "f1" if self.average == "binary" else f"{self.average}_f1"
 
-    def statistics(self, answers: Answers) -> dict[str, list[float]]:
+    def statistics(self, answers: ModelOutputs) -> dict[str, list[float]]:
         """True positives, false positives and false negatives: of each label, `tp_0` is the first's, or of the one."""
         predictions, references = answers.predictions or [], answers.references
         labels = in_order({*predictions, *references})

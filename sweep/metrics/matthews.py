@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sweep.metrics import Answers, CorpusMetric
+from sweep.metrics import CorpusMetric, ModelOutputs
 from sweep.metrics.f1 import in_order
 
 
@@ -22,7 +22,7 @@ class Matthews(CorpusMetric):
     def rule(self) -> str:
         return "matthews"
 
-    def statistics(self, answers: Answers) -> dict[str, list[float]]:
+    def statistics(self, answers: ModelOutputs) -> dict[str, list[float]]:
         predictions, references = answers.predictions or [], answers.references
         pairs = list(zip(predictions, references, strict=True))
         columns = {"correct": [float(got == wanted) for got, wanted in pairs]}

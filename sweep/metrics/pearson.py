@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sweep.metrics import Answers, CorpusMetric
+from sweep.metrics import CorpusMetric, ModelOutputs
 
 ROUNDING = 1e-12  # what a spread of 0 may come out as, beside the squares that it is a difference of
 
@@ -29,7 +29,7 @@ class Pearson(CorpusMetric):
         centre = sum(numbers) / max(len(numbers), 1)
         return [number - centre for number in numbers]
 
-    def statistics(self, answers: Answers) -> dict[str, list[float]]:
+    def statistics(self, answers: ModelOutputs) -> dict[str, list[float]]:
         x, y = self.values(answers.predictions or []), self.values(answers.references)
         return {
             "n": [1.0] * len(y),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sweep.metrics import Answers, CorpusMetric
+from sweep.metrics import CorpusMetric, ModelOutputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Perplexity(CorpusMetric):
     def rule(self) -> str:
         return "perplexity"
 
-    def statistics(self, answers: Answers) -> dict[str, list[float]]:
+    def statistics(self, answers: ModelOutputs) -> dict[str, list[float]]:
         if answers.nll is None or answers.tokens is None:
             raise ValueError("perplexity needs the likelihood of the references")
         return {"nll": list(answers.nll), "tokens": [float(count) for count in answers.tokens]}

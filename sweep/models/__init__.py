@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from annotated_types import Gt
 
 from sweep.core.errors import UserError, first_line
-from sweep.core.reporter import Report
+from sweep.core.reporter import Reporter
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -25,19 +25,18 @@ class Model(ABC):
     """A base model that `from_pretrained` can load.
 
     `dtype` is the precision that weights are held in: "auto" is the checkpoint's own. What matrices are multiplied in
-    is `train.precision`. `rates` are learning rates that suit this base, by kind of variant ("adapter" is LoRA's):
-    presets of variants take them instead of their own.
-    """
+    is `train.precision`. `learning_rates` are learning rates that suit this base, by kind of variant ("adapter" is
+    LoRA's): presets of variants take them instead of their own."""
 
-    places: ClassVar[tuple[str, ...]] = ()  # keys that say where something is kept: no conditions
+    location_keys: ClassVar[tuple[str, ...]] = ()  # keys that say where something is kept: no conditions
 
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     trust_remote_code: bool = False
-    rates: dict[RateKind, Annotated[float, Gt(0)]] | None = None
+    learning_rates: dict[RateKind, Annotated[float, Gt(0)]] | None = None
 
     @abstractmethod
-    def prepare(self, report: Report) -> Mapping[str, str]:
+    def prepare(self, report: Reporter) -> Mapping[str, str]:
         """Make sure the model is there (build or download it), and tell what exactly it is.
 
         Called in a process of its own before any run. Returns facts that belong to the conditions: a digest, a commit.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep.core.errors import UserError, first_line
-from sweep.core.reporter import Report
+from sweep.core.reporter import Reporter
 from sweep.models import Model
 from sweep.models.checkpoint_files import config_faults, folder_faults, positions
 
@@ -57,7 +57,7 @@ class Pretrained(Model):
             _require_answer(path, revision)
         return super().architecture()
 
-    def prepare(self, report: Report) -> Mapping[str, str]:
+    def prepare(self, report: Reporter) -> Mapping[str, str]:
         """Download what is missing, and tell the commit (Hub) or a digest of config and weights (folder)."""
         path, revision = self.location()
         if os.path.isdir(path):

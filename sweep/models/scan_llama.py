@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from annotated_types import Ge, Gt
 
 from sweep.core.preflight import output_fault
-from sweep.core.reporter import Report
+from sweep.core.reporter import Reporter
 from sweep.models import Model
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class ScanLlama(Model):
     """Its folder in `cache` is named after the settings that it was built with, and holds a manifest of digests, so
     that a changed setting builds another model and a damaged file is noticed."""
 
-    places: ClassVar[tuple[str, ...]] = ("cache",)
+    location_keys: ClassVar[tuple[str, ...]] = ("cache",)
 
     cache: str
     hidden_size: Annotated[int, Ge(64)]
@@ -60,7 +60,9 @@ class ScanLlama(Model):
     @property
     def folder(self) -> Path:
         recipe = {
-            key: value for key, value in asdict(self).items() if key not in ("cache", "attention", "dtype", "rates")
+            key: value
+            for key, value in asdict(self).items()
+            if key not in ("cache", "attention", "dtype", "learning_rates")
         }
         digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
         return Path(self.cache).expanduser() / f"scan_llama-{digest}"
@@ -90,7 +92,7 @@ class ScanLlama(Model):
         """The saved one; what it was made from, before the model is built."""
         return super().load_tokenizer() if self.folder.is_dir() else build_tokenizer()
 
-    def prepare(self, report: Report) -> Mapping[str, str]:
+    def prepare(self, report: Reporter) -> Mapping[str, str]:
         """Build the model where the cache lacks it or holds a damaged one. Processes that ask at once wait for one."""
         from filelock import FileLock
 
@@ -105,7 +107,7 @@ class ScanLlama(Model):
             manifest = json.loads((self.folder / MANIFEST).read_text())
         return {"model_revision": f"sha256:{manifest['model.safetensors'][:16]}"}
 
-    def _build(self, report: Report) -> None:
+    def _build(self, report: Reporter) -> None:
         """Into a temporary folder first: a build that dies half-way leaves nothing that looks like a model."""
         scratch = Path(tempfile.mkdtemp(prefix=f"{self.folder.name}.building-", dir=self.folder.parent))
         try:
@@ -116,7 +118,7 @@ class ScanLlama(Model):
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
-    def _pretrain(self, folder: Path, report: Report) -> None:
+    def _pretrain(self, folder: Path, report: Reporter) -> None:
         import torch
         from transformers import LlamaForCausalLM, set_seed
 

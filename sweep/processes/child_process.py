@@ -21,13 +21,13 @@ from typing import Any, NamedTuple
 
 from sweep.core.errors import UserError
 
-QUESTIONS = frozenset({"reason_to_stop"})  # events that the child awaits an answer to
+QUESTIONS = frozenset({"should_prune"})  # events that the child awaits an answer to
 SERVER = "PARETUNE_SERVER"  # in the fork server's environment: the script that was started, or nothing
 _SIGNAL_AT_PARENTS_DEATH = 1  # prctl's PR_SET_PDEATHSIG
 
 
 class Event(NamedTuple):
-    """A message from the child: the name of a `Report` method, and its arguments."""
+    """A message from the child: the name of a `Reporter` method, and its arguments."""
 
     name: str
     arguments: tuple[Any, ...]
@@ -43,7 +43,7 @@ class Call(NamedTuple):
 
 
 class _Sender:
-    """The child's `Report`: every call becomes an event in the parent."""
+    """The child's `Reporter`: every call becomes an event in the parent."""
 
     def __init__(self, sender: connection.Connection):
         self._sender = sender
@@ -54,8 +54,8 @@ class _Sender:
     def progress(self, label: str, done: int, total: int) -> None:
         self._sender.send(Event("progress", (label, done, total)))
 
-    def reason_to_stop(self, step: int, score: float, error: float, memory_bytes: float | None) -> str | None:
-        self._sender.send(Event("reason_to_stop", (step, score, error, memory_bytes)))
+    def should_prune(self, step: int, score: float, error: float, memory_bytes: float | None) -> str | None:
+        self._sender.send(Event("should_prune", (step, score, error, memory_bytes)))
         return self._sender.recv()
 
 

@@ -39,7 +39,7 @@ def autocast(precision: str, device_type: str) -> AbstractContextManager[None]:
     return nullcontext() if resolved == "fp32" else torch.autocast(device_type, dtype=dtype_of(resolved))
 
 
-def settle_fp16(model: torch.nn.Module, compute: str) -> None:
+def cast_fp16_weights(model: torch.nn.Module, compute: str) -> None:
     """Hold the weights of an fp16 checkpoint in what they can train in: those that train in fp32, as loss scaling
     needs; the frozen ones in what is computed in, which they would be cast to each time, or not multiply with."""
     import torch

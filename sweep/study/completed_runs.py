@@ -9,24 +9,25 @@ from sweep.core.errors import UserError
 from sweep.core.record import LAUNCHED, Record
 
 
-class Ledger:
-    """By setting and seed, the runs whose result stands, and how often the others died of themselves. `stands` is asked
-    of those that were out of memory without being launched.
+class CompletedRuns:
+    """By setting and seed, the runs whose result is valid, and how often the others died of themselves. `is_valid` is
+    asked of those that were out of memory without being launched.
 
     Raises:
-        UserError: where a setting's name stood for something else when it was run. `digests` say what each stands for.
+        UserError: where a setting's name stood for something else when it was run. `digests` say what each stands
+        for.
     """
 
     def __init__(
         self,
         records: Iterable[Record] = (),
         digests: Mapping[str, str] | None = None,
-        stands: Callable[[Record], bool] = lambda record: True,
+        is_valid: Callable[[Record], bool] = lambda record: True,
     ):
         self._done: dict[str, dict[int, Record]] = {}
         self._attempts: Counter[tuple[str, int]] = Counter()
         for record in records:
-            if record.facts.get(LAUNCHED) == "no" and not stands(record):
+            if record.facts.get(LAUNCHED) == "false" and not is_valid(record):
                 continue
             if record.outcome.final:
                 digest = record.facts.get("setting_digest")
@@ -36,7 +37,7 @@ class Ledger:
                         "keeps one meaning per name. Choose another study.name, or another variant.name"
                     )
                 self._done.setdefault(record.setting, {})[record.seed] = record
-            elif record.facts.get("died") == "itself":
+            elif record.facts.get("exit_kind") == "crashed":
                 self._attempts[record.setting, record.seed] += 1
 
     def done(self, setting: str) -> Mapping[int, Record]:
@@ -47,5 +48,5 @@ class Ledger:
         return self._attempts[setting, seed]
 
     def all(self) -> list[Record]:
-        """The runs whose result stands."""
+        """The runs whose result is valid."""
         return [record for found in self._done.values() for record in found.values()]

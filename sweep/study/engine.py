@@ -25,14 +25,14 @@ from sweep.processes import isolated_call
 from sweep.study.batch_launcher import Batches
 from sweep.study.conditions import Setting
 from sweep.study.coordinator import Heartbeat
-from sweep.study.objectives.base import Application
-from sweep.study.objectives.function import Functions
-from sweep.study.objectives.training import TrainingRuns
-from sweep.study.pruning.service import Referee
-from sweep.study.scheduler import Proposals
+from sweep.study.objectives.base import Objective
+from sweep.study.objectives.function import FunctionObjective
+from sweep.study.objectives.training import TrainingObjective
+from sweep.study.pruning.service import PruningService
+from sweep.study.scheduler import Scheduler
 from sweep.study.search import samplers
 from sweep.study.search.space import Params, Space
-from sweep.study.trial_store import STORAGE_FAILS, Trials
+from sweep.study.trial_store import STORAGE_FAILS, TrialStore
 
 log = logging.getLogger(__name__)
 SMALL = 256  # settings: a finite space up to this size is exhausted, where no number of trials is asked for
@@ -64,23 +64,23 @@ class Engine:
             Exception: of an application that is not ours, where more of its jobs failed than `max_failure_rate` allows.
         """
         options = self._options
-        app = self._application()
+        objective = self._application()
         space = self._space(arguments)
         extend = self._extension()
         settings = self._all_settings(space, extend is not None)
         searching = settings is None
-        app.check(space, list(space.corners()) if searching else settings, searching)
-        sampler = self._sampler(settings, app, space)
+        objective.check(space, list(space.corners()) if searching else settings, searching)
+        sampler = self._sampler(settings, objective, space)
         HydraConfig.instance().set_config(self._config)
         folder = Path(str(self._config.hydra.sweep.dir)).absolute()
         folder.mkdir(parents=True, exist_ok=True)
         self._save_command(folder, arguments)
-        trials = Trials(
+        trials = TrialStore(
             storage=options.get("storage"),
-            name=app.study_name,
-            directions=app.directions,
-            metric_names=app.metric_names,
-            worst=app.worst,
+            name=objective.study_name,
+            directions=objective.directions,
+            metric_names=objective.metric_names,
+            worst=objective.worst,
             space={key: dimension.distribution for key, dimension in space.dimensions.items()},
             sampler=sampler,
         )
@@ -88,25 +88,25 @@ class Engine:
         if options.get("pruner") and not self._ours:
             raise UserError("hydra.sweeper.pruner needs runs of `python -m sweep`: a function only returns at its end")
         if options.get("pruner"):
-            self._task_function.referee = Referee(options["pruner"], trials, app).reason_to_stop
-        proposals = Proposals(trials, app, space, settings, limit, extend)
+            self._task_function.should_prune = PruningService(options["pruner"], trials, objective).should_prune
+        scheduler = Scheduler(trials, objective, space, settings, limit, extend)
         # A scheduler's SIGTERM ends a study as Ctrl-C does: children ended, rows closed.
-        with isolated_call.handling(signal.SIGTERM, signal.default_int_handler), Heartbeat(trials.beat):
+        with isolated_call.handling(signal.SIGTERM, signal.default_int_handler), Heartbeat(trials.heartbeat):
             try:
                 with trials.lock():
-                    app.open(trials, settings)
-                    proposals.enqueue()
-                returns = self._run(app, proposals, folder)
+                    objective.open(trials, settings)
+                    scheduler.enqueue()
+                returns = self._run(objective, scheduler, folder)
             except STORAGE_FAILS as error:  # there is nobody to tell it to
                 told = redaction.text(f"hydra.sweeper.storage = {options.get('storage')} fails: {first_line(error)}")
                 raise UserError(f"{told}\nOnce it answers, the same command goes on.") from error
             except BaseException:
-                self._leave(app, trials, finished=False)
+                self._leave(objective, trials, finished=False)
                 raise
-            self._leave(app, trials, finished=True)
+            self._leave(objective, trials, finished=True)
         self._save_results(trials, folder)
-        app.require_complete(options.get("max_failure_rate"))
-        app.conclude(arguments)
+        objective.require_complete(options.get("max_failure_rate"))
+        objective.conclude(arguments)
         return returns
 
     def settings(self, arguments: Sequence[str]) -> tuple[list[Setting], bool]:
@@ -116,27 +116,27 @@ class Engine:
         Raises:
             ConfigError: with the faults of all of them.
         """
-        app = TrainingRuns(self._compositions, self._options.get("direction"), None)
+        objective = TrainingObjective(self._compositions, self._options.get("direction"), None)
         space = self._space(arguments)
         settings = self._all_settings(space, self._extension() is not None)
         shown = list(space.corners()) if settings is None else settings
-        app.check(space, shown, settings is None)
-        return list({id(one): one for one in map(app.setting_of, shown)}.values()), settings is None
+        objective.check(space, shown, settings is None)
+        return list({id(one): one for one in map(objective.setting_of, shown)}.values()), settings is None
 
-    def _application(self) -> Application:
+    def _application(self) -> Objective:
         direction, name = self._options.get("direction"), self._options.get("study_name")
         if not self._ours:
-            return Functions(self._compositions, direction, name)
+            return FunctionObjective(self._compositions, direction, name)
         isolated_call.warm_up()
-        return TrainingRuns(self._compositions, direction, name)
+        return TrainingObjective(self._compositions, direction, name)
 
     # What is searched
 
     def _space(self, arguments: Sequence[str]) -> Space:
         loader = self._context.config_loader
         params = self._options.get("params") or self._options.get("search_space") or {}
-        when = self._options.get("when") or {}
-        space = Space.of(params, arguments, loader, seed_is_replicate=self._ours, when=when)
+        conditional_on = self._options.get("conditional_on") or {}
+        space = Space.of(params, arguments, loader, seed_is_replicate=self._ours, conditional_on=conditional_on)
         groups = [key for key in space.dimensions if loader.get_group_options(key)]
         return space.conditioned(self._has(space), groups)
 
@@ -179,35 +179,35 @@ class Engine:
             return list(space.settings())
         return None
 
-    def _sampler(self, settings: list[Params] | None, app: Application, space: Space) -> Any:
+    def _sampler(self, settings: list[Params] | None, objective: Objective, space: Space) -> Any:
         node = self._options.get("sampler")
         if settings is not None or samplers.kind_of(node) is not None:
             return None  # Optuna's default is TPE
         distributions = {key: dimension.distribution for key, dimension in space.dimensions.items()}
         if distributions:
-            samplers.rehearse(node, app.directions, distributions)
+            samplers.check_sampler(node, objective.directions, distributions)
         return samplers.build(node)
 
     # What launches
 
-    def _run(self, app: Application, proposals: Proposals, folder: Path) -> list[list[JobReturn]]:
+    def _run(self, objective: Objective, scheduler: Scheduler, folder: Path) -> list[list[JobReturn]]:
         returns: list[tuple[int, JobReturn]] = []
         batches: list[list[JobReturn]] = []
         number = _next_index(folder)
         numbers: dict[tuple[int, Any], int] = {}
         ended = itertools.count()
         most_failures = self._options.get("max_failure_rate")
-        with self._launcher(app) as launcher:
-            app.announce(proposals.left(), launcher.places)
-            with console.Progress(proposals.left(), app.study_name) as bar:
+        with self._launcher(objective) as launcher:
+            objective.announce(scheduler.left(), launcher.places)
+            with console.Progress(scheduler.left(), objective.study_name) as bar:
                 while True:
-                    while launcher.free and not app.gives_up(most_failures, self._n_jobs):
-                        replicate = proposals.next()
+                    while launcher.free and not objective.gives_up(most_failures, self._n_jobs):
+                        replicate = scheduler.next_run()
                         if replicate is None:
                             break
                         number = self._own_number(folder, number)
                         numbers[replicate.trial, replicate.seed] = number
-                        launcher.submit(replicate, app.overrides(replicate), number)
+                        launcher.submit(replicate, objective.overrides(replicate), number)
                         number += 1
                     bar.running(launcher.running)
                     if not launcher.running:
@@ -218,19 +218,19 @@ class Engine:
                         if next(ended) >= WITH_CONFIGS:
                             returned.cfg = returned.hydra_cfg = None
                         returns.append((numbers[replicate.trial, replicate.seed], returned))
-                        proposals.take(replicate, returned)
-                        bar.finished(proposals.left())
+                        scheduler.record_result(replicate, returned)
+                        bar.finished(scheduler.left())
                     if isinstance(launcher, Batches):
                         batches.append([returned for _, returned in returns])
                         returns.clear()
         return batches or [[returned for _, returned in sorted(returns, key=lambda pair: pair[0])]]
 
-    def _launcher(self, app: Application) -> Any:
+    def _launcher(self, objective: Objective) -> Any:
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=self._context, task_function=self._task_function, config=self._config
         )
         if hasattr(launcher, "open"):
-            return launcher.open(self._n_jobs, app.devices_per_run, WITH_CONFIGS)
+            return launcher.open(self._n_jobs, objective.devices_per_run, WITH_CONFIGS)
         if self._options.get("pruner"):
             raise UserError(
                 "hydra.sweeper.pruner needs runs that can be asked while they go on, and hydra/launcher="
@@ -255,10 +255,10 @@ class Engine:
     # What is left
 
     @staticmethod
-    def _leave(app: Application, trials: Trials, finished: bool) -> None:
+    def _leave(objective: Objective, trials: TrialStore, finished: bool) -> None:
         with trials.lock():
-            trials.leave()
-            app.close(trials, finished)
+            trials.deregister()
+            objective.close(trials, finished)
 
     def _save_command(self, folder: Path, arguments: Sequence[str]) -> None:
         if not self._ours:
@@ -271,7 +271,7 @@ class Engine:
         }
         (folder / "multirun.yaml").write_text(redaction.yaml(content))
 
-    def _save_results(self, trials: Trials, folder: Path) -> None:
+    def _save_results(self, trials: TrialStore, folder: Path) -> None:
         """`optimization_results.yaml`, as hydra-optuna-sweeper writes it: the best trial, or the Pareto front."""
         results: dict[str, Any] = {"name": "optuna"}
         best = trials.best()

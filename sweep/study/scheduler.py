@@ -10,9 +10,9 @@ from typing import Any
 from hydra.core.utils import JobReturn
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from sweep.study.objectives.base import Application, Replicate
+from sweep.study.objectives.base import Objective, Replicate
 from sweep.study.search.space import Params, Space
-from sweep.study.trial_store import Entry, Seed, Trials
+from sweep.study.trial_store import Entry, Seed, TrialStore
 
 log = logging.getLogger(__name__)
 _SAME_AGAIN = 20  # proposals that were there already, in a row, before an untried setting is taken instead
@@ -21,7 +21,7 @@ _DUPLICATE = "duplicate_of"
 _ENOUGH = ("oom", "pruned")  # outcomes after which a setting gets no further replicate
 
 
-class Proposals:
+class Scheduler:
     """The order of a study: trials that wait, then further replicates, then what the sampler proposes.
 
     `settings` are all there are, where the study runs them all; else the sampler proposes up to `limit` trials, those
@@ -30,15 +30,15 @@ class Proposals:
 
     def __init__(
         self,
-        trials: Trials,
-        app: Application,
+        trials: TrialStore,
+        objective: Objective,
         space: Space,
         settings: Sequence[Params] | None,
         limit: int,
         extend: Callable[[Trial], None] | None,
     ):
         self._trials = trials
-        self._app = app
+        self._objective = objective
         self._space = space
         self._settings = settings
         self._limit = limit
@@ -54,18 +54,18 @@ class Proposals:
             pending.append(params_of(trial))
             for seed, entry in self._trials.entries(trial).items():
                 if entry.ended and not entry.final:  # failed or killed: worth another try
-                    self._trials.write(trial.number, seed, Entry())
+                    self._trials.set_replicate(trial.number, seed, Entry())
         if self._settings is None:
             if not self._trials.all():
-                for params in self._app.plain_settings(self._space):
+                for params in self._objective.plain_settings(self._space):
                     self._trials.enqueue(params, {}, {})
             return
         complete = [params_of(trial) for trial in self._trials.all() if self._is_ok(trial)]
-        for params in self._app.order(self._settings):
-            done = self._app.done(params)
-            there = not _left_of(self._app.seeds(), done) if self._app.keeps_ledger else params in complete
+        for params in self._objective.order(self._settings):
+            done = self._objective.done(params)
+            there = not _left_of(self._objective.seeds(), done) if self._objective.keeps_ledger else params in complete
             if params not in pending and not there:
-                self._trials.enqueue(params, self._app.attributes(params), done)
+                self._trials.enqueue(params, self._objective.attributes(params), done)
 
     def _is_ok(self, trial: FrozenTrial) -> bool:
         entries = self._trials.entries(trial)
@@ -73,7 +73,7 @@ class Proposals:
 
     def left(self) -> int:
         """Replicates that are still to be run, as far as it is known."""
-        seeds = self._app.seeds()
+        seeds = self._objective.seeds()
         trials = [trial for trial in self._trials.all() if _DUPLICATE not in trial.user_attrs]
         begun = sum(
             len(_left_of(seeds, self._trials.entries(trial))) for trial in trials if not trial.state.is_finished()
@@ -81,10 +81,10 @@ class Proposals:
         ahead = 0 if self._settings is not None else max(0, self._limit - self._counted(trials))
         return begun + ahead * len(seeds)
 
-    def next(self) -> Replicate | None:
+    def next_run(self) -> Replicate | None:
         """Claim the next job; None where there is none, or not before others have ended."""
         with self._trials.lock():
-            self._settle()
+            self._close_finished_trials()
             trials = self._trials.all()
             if any(trial.state is TrialState.WAITING for trial in trials):
                 return self._claim_first(self._ask())
@@ -93,23 +93,26 @@ class Proposals:
                 return replicate
             return self._propose()
 
-    def take(self, replicate: Replicate, returned: JobReturn) -> Entry:
+    def record_result(self, replicate: Replicate, returned: JobReturn) -> Entry:
         """Write down what came of a job, and close its trial where nothing is left of it."""
-        entry = self._app.entry(replicate, returned)
+        entry = self._objective.entry(replicate, returned)
         with self._trials.lock():
-            self._trials.write(replicate.trial, replicate.seed, entry)
-            self._settle()
+            self._trials.set_replicate(replicate.trial, replicate.seed, entry)
+            self._close_finished_trials()
         return entry
 
-    def _settle(self) -> None:
+    def _close_finished_trials(self) -> None:
         """Close each trial that has got all that it is to get."""
-        wanted = self._app.wanted(self._trials)
+        wanted = self._objective.wanted(self._trials)
         for trial in self._trials.all():
             if trial.state is not TrialState.RUNNING:
                 continue
             entries = self._trials.entries(trial)
-            seeds = self._app.seeds() if wanted is None else wanted.get(trial.number, self._app.seeds())
-            running = any(not e.ended and e.by is not None and self._trials.is_alive(e.by) for e in entries.values())
+            seeds = self._objective.seeds() if wanted is None else wanted.get(trial.number, self._objective.seeds())
+            running = any(
+                not e.ended and e.claimed_by is not None and self._trials.is_alive(e.claimed_by)
+                for e in entries.values()
+            )
             if entries and not running and not _left_of(seeds, entries):
                 self._trials.tell(trial.number, entries.values())
 
@@ -121,25 +124,29 @@ class Proposals:
 
     def _claim_first(self, asked: tuple[int, Params]) -> Replicate:
         number, params = asked
-        self._trials.note(number, self._app.attributes(params))
+        self._trials.set_attributes(number, self._objective.attributes(params))
         entries = self._trials.entries(self._trials.all()[number])
-        return self._claim(number, params, _left_of(self._app.seeds(), entries)[0])
+        return self._claim(number, params, _left_of(self._objective.seeds(), entries)[0])
 
     def _claim(self, number: int, params: Params, seed: Seed) -> Replicate:
-        self._trials.write(number, seed, Entry(by=self._trials.me))
+        self._trials.set_replicate(number, seed, Entry(claimed_by=self._trials.me))
         return Replicate(number, params, seed)
 
     def _another_replicate(self, trials: Iterable[FrozenTrial]) -> Replicate | None:
         """Of the trials that run, the replicate whose setting has the fewest: a study that is stopped half-way can be
         read. Those of coordinators that have died are among them."""
-        wanted = self._app.wanted(self._trials)
+        wanted = self._objective.wanted(self._trials)
         candidates = []
         for trial in trials:
             if trial.state is not TrialState.RUNNING:
                 continue
             entries = self._trials.entries(trial)
-            seeds = self._app.seeds() if wanted is None else wanted.get(trial.number, self._app.seeds())
-            taken = {s for s, e in entries.items() if e.ended or (e.by is not None and self._trials.is_alive(e.by))}
+            seeds = self._objective.seeds() if wanted is None else wanted.get(trial.number, self._objective.seeds())
+            taken = {
+                s
+                for s, e in entries.items()
+                if e.ended or (e.claimed_by is not None and self._trials.is_alive(e.claimed_by))
+            }
             open_seeds = [seed for seed in _left_of(seeds, entries) if seed not in taken]
             if open_seeds:
                 candidates.append((len(taken), trial.number, open_seeds[0], dict(trial.params)))
@@ -166,7 +173,7 @@ class Proposals:
             twin = next((t for t in self._trials.all() if t.number != number and _same(t, params)), None)
             if twin is None:
                 return self._claim_first((number, params))
-            self._trials.note(number, {_DUPLICATE: twin.number})
+            self._trials.set_attributes(number, {_DUPLICATE: twin.number})
             self._trials.fail(number)
         untried = self._untried()
         if untried is None:

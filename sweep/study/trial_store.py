@@ -36,7 +36,7 @@ class Entry(NamedTuple):
     """One replicate: by whom it is run, or how it ended. `values` has None for what was not measured; `violated` names
     constraints that the run broke, with the measure of it."""
 
-    by: str | None = None
+    claimed_by: str | None = None
     outcome: str | None = None
     values: tuple[float | None, ...] = ()
     violated: Mapping[str, float] = {}
@@ -51,7 +51,7 @@ class Entry(NamedTuple):
         return {key: value for key, value in self._asdict().items() if value != Entry._field_defaults[key]}
 
 
-class Trials:
+class TrialStore:
     """One Optuna study.
 
     `worst` are values that a trial is told for objectives that were not measured.
@@ -160,11 +160,11 @@ class Trials:
 
     # Coordinators
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """Say that this coordinator lives."""
         self.study.set_user_attr(f"{_BEAT}{self.me}", time.time())
 
-    def leave(self) -> None:
+    def deregister(self) -> None:
         """Say that this coordinator has ended in good order."""
         self.study.set_user_attr(f"{_BEAT}{self.me}", 0.0)
 
@@ -227,10 +227,10 @@ class Trials:
                 found[None if seed == "" else int(seed)] = Entry(**{**value, "values": tuple(value.get("values", ()))})
         return found
 
-    def write(self, number: int, seed: Seed, entry: Entry) -> None:
+    def set_replicate(self, number: int, seed: Seed, entry: Entry) -> None:
         self._handle(number).set_user_attr(_key(seed), entry.as_attribute())
 
-    def note(self, number: int, attributes: Mapping[str, Any]) -> None:
+    def set_attributes(self, number: int, attributes: Mapping[str, Any]) -> None:
         """Attributes that a person reads in optuna-dashboard."""
         handle = self._handle(number)
         for key, value in attributes.items():

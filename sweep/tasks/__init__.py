@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from sweep.core.errors import alternatives
 from sweep.datasets import Dataset, Example, Splits
-from sweep.metrics import Answers, Metric
+from sweep.metrics import Metric, ModelOutputs
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +19,7 @@ Encoded = Mapping[str, Any]  # token ids and labels of one example, unpadded
 IGNORED = -100  # the label that cross-entropy leaves out
 
 
-class Encodings(list[Encoded]):
+class EncodedDataset(list[Encoded]):
     """Encoded examples. `truncated` of them were cut to the longest length, `dropped` ones are not among them: nothing
     to learn was left."""
 
@@ -44,7 +44,7 @@ class Task(ABC):
     """A kind of task over a data set, judged by `metrics`. `score` names the metric that decides."""
 
     task_type: ClassVar[str]  # PEFT's name for it
-    shifted: ClassVar[bool] = False  # causal models foretell a token at the position before it
+    is_causal: ClassVar[bool] = False  # causal models foretell a token at the position before it
 
     data: Dataset
     metrics: dict[str, Metric]
@@ -78,7 +78,9 @@ class Task(ABC):
         """The transformers `AutoModelFor…` class."""
 
     @abstractmethod
-    def encode(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int) -> Encodings:
+    def encode(
+        self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int
+    ) -> EncodedDataset:
         """Training examples as token ids and labels, unpadded."""
 
     @abstractmethod
@@ -101,7 +103,9 @@ class Task(ABC):
     def verify(self, model: torch.nn.Module, examples: Sequence[Encoded]) -> None:  # noqa: B027  most need no check
         """Check that this very model treats encoded examples as this task takes for granted. Raises UserError."""
 
-    def beside(self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, max_length: int) -> dict[str, float]:
+    def off_task_metrics(
+        self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, max_length: int
+    ) -> dict[str, float]:
         """Measurements of the model outside the task, made before and after training."""
         return {}
 
@@ -109,7 +113,7 @@ class Task(ABC):
         """This task for a prediction of memory that knows lengths only: what depends on texts is left out."""
         return self
 
-    def measured(self, answers: Answers, rows: list[dict[str, Any]], truncated: int = 0) -> Evaluation:
+    def measured(self, answers: ModelOutputs, rows: list[dict[str, Any]], truncated: int = 0) -> Evaluation:
         """All metrics over the answers; their per-example columns are added to the rows."""
         scores: dict[str, float] = {}
         facts: dict[str, str] = {}

@@ -13,8 +13,8 @@ from annotated_types import Ge
 from sweep.core.errors import UserError, alternatives
 from sweep.datasets import Dataset, Example, Splits
 from sweep.datasets.file_parsing import read_text
-from sweep.metrics import Answers
-from sweep.tasks import IGNORED, Encoded, Encodings, Evaluation, Task, packing
+from sweep.metrics import ModelOutputs
+from sweep.tasks import IGNORED, Encoded, EncodedDataset, Evaluation, Task, packing
 from sweep.tasks.batching import by_length, mask, padded, positions_of, virtual_tokens
 from sweep.tasks.likelihood import nll
 from sweep.tasks.prompt_format import Dialogue, Format, check_roles, within
@@ -31,22 +31,21 @@ class Generation(Task):
     """The loss is on the response and its end only; the score is on what is generated, greedily unless `num_beams` or
     `temperature` say otherwise, at most `max_new_tokens` tokens.
 
-    Examples are pairs (prompt, response), written as they are or, with `chat`, in the model's chat template; or
-    conversations (messages). `packing` puts several short examples into one training row. `outside` are texts that the
-    task is not about: their loss before and after training tells how much the model forgets.
-    """
+    Examples are pairs (prompt, response), written as they are or, with `apply_chat_template`, in the model's chat
+    template; or conversations (messages). `packing` puts several short examples into one training row. `off_task_data`
+    are texts that the task is not about: their loss before and after training tells how much the model forgets."""
 
     task_type: ClassVar[str] = "CAUSAL_LM"
-    shifted: ClassVar[bool] = True
+    is_causal: ClassVar[bool] = True
 
     max_new_tokens: Annotated[int, Ge(1)] = 64
     num_beams: Annotated[int, Ge(1)] = 1
     temperature: Annotated[float, Ge(0)] = 0.0
-    chat: bool = False
-    system: str | None = None
+    apply_chat_template: bool = False
+    system_prompt: str | None = None
     chat_template: str | None = None
     packing: bool = False
-    outside: Dataset | None = None
+    off_task_data: Dataset | None = None
 
     def faults(self) -> Iterator[tuple[str, str]]:
         yield from super().faults()
@@ -67,7 +66,9 @@ class Generation(Task):
 
         return AutoModelForCausalLM
 
-    def encode(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int) -> Encodings:
+    def encode(
+        self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int
+    ) -> EncodedDataset:
         rows = within(self._dialogues(tokenizer, examples), max_length)
         return packing.pack(rows, max_length) if self.packing else rows
 
@@ -109,7 +110,7 @@ class Generation(Task):
         if any(metric.needs_likelihood for metric in self.metrics.values()):
             limit = max_length or positions_of(model) or max(len(dialogue.ids) for dialogue in dialogues)
             answers = self._answers(dialogues, limit)
-            sums, counts = nll(model, answers, pad_batch(tokenizer), batch_size, self.shifted, metered)
+            sums, counts = nll(model, answers, pad_batch(tokenizer), batch_size, self.is_causal, metered)
         references = [dialogue.reference for dialogue in dialogues]
         rows = [
             {
@@ -120,34 +121,38 @@ class Generation(Task):
             }
             for index, dialogue in enumerate(dialogues)
         ]
-        return self.measured(Answers(references, generated, sums, counts), rows, truncated)
+        return self.measured(ModelOutputs(references, generated, sums, counts), rows, truncated)
 
-    def beside(self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, max_length: int) -> dict[str, float]:
-        """`outside_loss`: nats per token of the texts outside the task, each cut at `max_length` tokens."""
-        if self.outside is None:
+    def off_task_metrics(
+        self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, max_length: int
+    ) -> dict[str, float]:
+        """`off_task_loss`: nats per token of the texts outside the task, each cut at `max_length` tokens."""
+        if self.off_task_data is None:
             return {}
-        splits = self.outside.load()
+        splits = self.off_task_data.load()
         if any("text" not in example for example in splits.validation):
-            raise UserError(f"task.outside.columns.text is not given; {alternatives('text', splits.columns)}")
+            raise UserError(f"task.off_task_data.columns.text is not given; {alternatives('text', splits.columns)}")
         texts = tokenizer([example["text"] for example in splits.validation], verbose=False)["input_ids"]
         rows = [{"input_ids": ids[:max_length], "labels": ids[:max_length]} for ids in texts if len(ids) > 1]
         if not rows:
-            raise UserError("task.outside: no text of two tokens or more is there")
+            raise UserError("task.off_task_data: no text of two tokens or more is there")
         was_training = model.training
         model.eval()
         sums, counts = nll(model, rows, pad_batch(tokenizer), _OUTSIDE_BATCH, True, lambda batch: nullcontext())
         model.train(was_training)
-        return {"outside_loss": sum(sums) / sum(counts)}
+        return {"off_task_loss": sum(sums) / sum(counts)}
 
     def without_data(self) -> Self:
-        return replace(self, chat=False, system=None, chat_template=None)
+        return replace(self, apply_chat_template=False, system_prompt=None, chat_template=None)
 
     def _dialogues(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> list[Dialogue]:
         """`chat_template` may be a file: templates are long."""
         template = self.chat_template
         if template is not None and "{" not in template:
             template = read_text(Path(template).expanduser())
-        return Format(chat=self.chat, system=self.system, template=template).dialogues(tokenizer, examples)
+        return Format(
+            apply_chat_template=self.apply_chat_template, system_prompt=self.system_prompt, template=template
+        ).dialogues(tokenizer, examples)
 
     def _answers(self, dialogues: Sequence[Dialogue], limit: int) -> list[Encoded]:
         """Rows with labels on the last answer alone: that is the reference."""
@@ -202,7 +207,7 @@ def _ends(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return sorted({tokenizer.eos_token_id, *([named] if isinstance(named, int) else named or [])})
 
 
-def encode_pairs(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int) -> Encodings:
+def encode_pairs(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int) -> EncodedDataset:
     """Prompt (with the tokenizer's opening tokens), response, end token; labels on the last two."""
     return within(Format().dialogues(tokenizer, examples), max_length)
 

@@ -20,12 +20,12 @@ def nll(
     rows: Sequence[Mapping[str, Any]],
     collate: Callable[[list[Any]], dict[str, torch.Tensor]],
     batch_size: int,
-    shifted: bool,
+    is_causal: bool,
     metered: Callable[[int], AbstractContextManager[None]],
 ) -> tuple[list[float], list[int]]:
     """Nats, summed over the labelled tokens of each row, and how many these are.
 
-    `shifted`: a token is foretold at the position before it (causal models), not at its own.
+    `is_causal`: a token is foretold at the position before it (causal models), not at its own.
     """
     import torch
 
@@ -38,7 +38,7 @@ def nll(
             batch = {key: value.to(device) for key, value in collate([rows[i] for i in indices]).items()}
             labels = batch["labels"]
             logits = model(**batch).logits
-            if shifted:
+            if is_causal:
                 # PEFT's prompt learning puts positions before the text: align at the end.
                 logits, labels = logits[:, -labels.shape[1] :][:, :-1], labels[:, 1:]
             losses = torch.nn.functional.cross_entropy(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sweep.core.errors import UserError
-from sweep.tasks import IGNORED, Encoded, Encodings
+from sweep.tasks import IGNORED, Encoded, EncodedDataset
 from sweep.tasks.batching import padded
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _OPEN_ROWS = 64  # rows that are looked at for room
 
 
-def pack(rows: Encodings, max_length: int) -> Encodings:
+def pack(rows: EncodedDataset, max_length: int) -> EncodedDataset:
     """Rows of at most `max_length` tokens, each example in the first open row that has room."""
     packed: list[dict[str, list[int]]] = []
     for row in rows:
@@ -32,7 +32,7 @@ def pack(rows: Encodings, max_length: int) -> Encodings:
         target["input_ids"] += row["input_ids"]
         target["labels"] += [IGNORED, *row["labels"][1:]]  # nothing before an example foretells its first token
         target["position_ids"] += range(size)
-    return Encodings(packed, truncated=rows.truncated, dropped=rows.dropped)
+    return EncodedDataset(packed, truncated=rows.truncated, dropped=rows.dropped)
 
 
 def pad_packed(pad: int) -> Callable[[list[Encoded]], dict[str, torch.Tensor]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sweep.core.errors import UserError
 from sweep.datasets import Example, Message, without_role
-from sweep.tasks import IGNORED, Encodings
+from sweep.tasks import IGNORED, EncodedDataset
 from sweep.tasks.batching import opened
 
 if TYPE_CHECKING:
@@ -30,22 +30,22 @@ class Dialogue(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """How examples are written for the model. With `chat`, pairs become conversations; examples that are conversations
-    always are. `template` replaces the tokenizer's own chat template."""
+    """How examples are written for the model. With `apply_chat_template`, pairs become conversations; examples that are
+    conversations always are. `template` replaces the tokenizer's own chat template."""
 
-    chat: bool = False
-    system: str | None = None
+    apply_chat_template: bool = False
+    system_prompt: str | None = None
     template: str | None = None
 
     def dialogues(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> list[Dialogue]:
         """Raises UserError for a tokenizer without an end token or, where one is needed, without a chat template."""
         if tokenizer.eos_token_id is None:
             raise UserError("the tokenizer has no end token, so that a response would never end; it needs an eos_token")
-        if self.chat or "messages" in examples[0]:
+        if self.apply_chat_template or "messages" in examples[0]:
             if not (self.template or tokenizer.chat_template):
                 raise UserError(
                     "the tokenizer has no chat template; take an instruction-tuned model, give task.chat_template, or "
-                    "plain pairs with task.chat=false"
+                    "plain pairs with task.apply_chat_template=false"
                 )
             return [self._conversation(tokenizer, example, i) for i, example in enumerate(examples)]
         prompts = tokenizer([example["prompt"] for example in examples], verbose=False)["input_ids"]
@@ -123,8 +123,8 @@ class Format:
             if not any(message["role"] == ANSWERING for message in messages):
                 roles = ", ".join(message["role"] for message in messages)
                 raise UserError(f"row {index + 1}: no message is by the {ANSWERING}, only by: {roles or 'nobody'}")
-        if self.system and messages[0]["role"] != "system":
-            messages = [Message(role="system", content=self.system), *messages]
+        if self.system_prompt and messages[0]["role"] != "system":
+            messages = [Message(role="system", content=self.system_prompt), *messages]
         return messages
 
 
@@ -145,7 +145,7 @@ def check_roles(examples: Sequence[Example], columns: Sequence[str], split: str,
         raise UserError(without_role(missing, split, columns, " (nor messages)" if conversations else ""))
 
 
-def within(dialogues: Sequence[Dialogue], max_length: int) -> Encodings:
+def within(dialogues: Sequence[Dialogue], max_length: int) -> EncodedDataset:
     """Training rows of at most `max_length` tokens, cut at the right. Dialogues of whose answers nothing is left are
     dropped: a batch of such ones alone has no loss.
 
@@ -163,7 +163,7 @@ def within(dialogues: Sequence[Dialogue], max_length: int) -> Encodings:
             f"train.max_length = {max_length} cuts every response off (the shortest prompt has "
             f"{min(dialogue.answer for dialogue in dialogues)} tokens): nothing is left to learn from; raise it"
         )
-    return Encodings(rows, truncated=truncated, dropped=len(dialogues) - len(rows))
+    return EncodedDataset(rows, truncated=truncated, dropped=len(dialogues) - len(rows))
 
 
 def _without_end(ids: list[int], text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from sweep.datasets import Example, Splits
-from sweep.tasks import Encoded, Encodings
+from sweep.tasks import Encoded, EncodedDataset
 from sweep.tasks.batching import mask, padded, positions_of
 from sweep.tasks.generation import Generation, pad_batch
 from sweep.tasks.prompt_format import Dialogue, check_roles, plain_dialogue
@@ -23,16 +23,19 @@ class Seq2Seq(Generation):
     cut at the longest length by itself, and keeps its end token then."""
 
     task_type: ClassVar[str] = "SEQ_2_SEQ_LM"
-    shifted: ClassVar[bool] = False
+    is_causal: ClassVar[bool] = False
 
     def faults(self) -> Iterator[tuple[str, str]]:
         yield from super().faults()
         if self.packing:
             yield "packing", "is for causal models; encoder and decoder have no packed form"
-        if self.chat:
-            yield "chat", "is for causal models"
-        if self.outside is not None:
-            yield "outside", "is for causal models: an encoder and decoder gives no likelihood to a text by itself"
+        if self.apply_chat_template:
+            yield "apply_chat_template", "is for causal models"
+        if self.off_task_data is not None:
+            yield (
+                "off_task_data",
+                "is for causal models: an encoder and decoder gives no likelihood to a text by itself",
+            )
 
     def bind(self, splits: Splits) -> Self:
         for name in ("train", "validation", "test"):
@@ -44,10 +47,12 @@ class Seq2Seq(Generation):
 
         return AutoModelForSeq2SeqLM
 
-    def encode(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int) -> Encodings:
+    def encode(
+        self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int
+    ) -> EncodedDataset:
         dialogues = self._dialogues(tokenizer, examples)
         truncated = sum(max(d.answer, len(d.ids) - d.answer) > max_length for d in dialogues)
-        return Encodings(self._answers(dialogues, max_length), truncated=truncated)
+        return EncodedDataset(self._answers(dialogues, max_length), truncated=truncated)
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[Encoded]], dict[str, torch.Tensor]]:
         """`tokens` counts both sides, for the throughput."""

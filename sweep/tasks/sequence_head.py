@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from sweep.core.errors import UserError
 from sweep.datasets import Example, Splits, without_role
-from sweep.metrics import Answers
-from sweep.tasks import Encoded, Encodings, Evaluation, Task
+from sweep.metrics import ModelOutputs
+from sweep.tasks import Encoded, EncodedDataset, Evaluation, Task
 from sweep.tasks.batching import by_length, mask, opened, padded, positions_of
 
 if TYPE_CHECKING:
@@ -37,10 +37,12 @@ class TextTask(Task):
 
         return AutoModelForSequenceClassification
 
-    def encode(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int) -> Encodings:
+    def encode(
+        self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int
+    ) -> EncodedDataset:
         """The tokenizer's own form of a text or pair; what is too long is cut at the end, of a pair the longer one."""
         rows = _tokenized(tokenizer, examples, max_length)
-        return Encodings(
+        return EncodedDataset(
             [{**row, "labels": self.number(example["label"])} for row, example in zip(rows, examples, strict=True)],
             truncated=rows.truncated,
         )
@@ -75,7 +77,7 @@ class TextTask(Task):
             }
             for index, example in enumerate(examples)
         ]
-        return self.measured(Answers(references=references, predictions=predictions), rows, truncated)
+        return self.measured(ModelOutputs(references=references, predictions=predictions), rows, truncated)
 
     def _logits(
         self,
@@ -127,7 +129,7 @@ def _check_roles(examples: Sequence[Example], split: str, columns: Sequence[str]
             raise UserError(f"an example of the {split} split has no {role}: {str(dict(without))[:200]}")
 
 
-def _tokenized(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int) -> Encodings:
+def _tokenized(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int) -> EncodedDataset:
     """Token ids (and token types, where the model has them) of texts or pairs, with how many did not fit."""
     if any(("text_pair" in example) != ("text_pair" in examples[0]) for example in examples):
         raise UserError("some examples have a text_pair and some have none")
@@ -151,7 +153,7 @@ def _tokenized(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], 
     if "token_type_ids" in columns:
         columns["token_type_ids"] = [types or [tokenizer.pad_token_type_id] for types in columns["token_type_ids"]]
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return Encodings(rows, truncated=len(too_long))
+    return EncodedDataset(rows, truncated=len(too_long))
 
 
 def _inputs(rows: Sequence[Encoded], tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:

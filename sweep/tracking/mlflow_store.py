@@ -35,7 +35,7 @@ _BATCH = 1000  # metrics that MLflow takes in one call
 _STATUS = {Outcome.OK: "FINISHED", Outcome.PRUNED: "FINISHED", Outcome.KILLED: "KILLED"}
 
 
-class Store:
+class MlflowStore:
     """One experiment of a tracking store."""
 
     def __init__(self, uri: str, experiment: str, artifacts: str):
@@ -77,7 +77,7 @@ class Store:
             run = self.client.create_run(
                 self.experiment_id,
                 run_name=name,
-                tags=clean_tags({"kind": "study", STUDY: name, "conditions.values": json.dumps(clean), **tags}),
+                tags=clean_tags({"kind": "study", STUDY: name, "conditions": json.dumps(clean), **tags}),
             )
             self.client.log_dict(run.info.run_id, clean, "conditions.json")
             return run
@@ -164,7 +164,7 @@ class Store:
 class RunLog:
     """What the parent writes down about one run while it goes on, in batches."""
 
-    def __init__(self, store: Store, run_id: str):
+    def __init__(self, store: MlflowStore, run_id: str):
         self.run_id = run_id
         self._store = store
         self._pending: list[Metric] = []

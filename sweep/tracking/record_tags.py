@@ -12,7 +12,7 @@ from sweep.core.record import Outcome, Record
 _TAG_LIMIT = 8000  # characters; MLflow cuts what is longer
 
 
-_PLAIN = ("variant", "setting", "seed", "study", "trial", "conditions", "outcome", "reason")
+_PLAIN = ("variant", "setting", "seed", "study", "trial", "conditions_hash", "outcome", "reason")
 
 
 def tags_of(record: Record) -> dict[str, str]:
@@ -30,7 +30,7 @@ def to_record(run: Run) -> Record:
         seed=int(tags["seed"]),
         study=tags.get("study"),
         trial=int(tags["trial"]) if "trial" in tags else None,
-        conditions=tags.get("conditions"),
+        conditions_hash=tags.get("conditions_hash"),
         outcome=Outcome(tags["outcome"]),
         reason=tags.get("reason", ""),
         measurements={key: value for key, value in run.data.metrics.items() if key not in SERIES},
@@ -45,4 +45,4 @@ def clean_tags(tags: Mapping[str, str]) -> dict[str, str]:
     """Redacted, and cut to what MLflow keeps. Structured values are left out where they are too long: half of one says
     nothing."""
     clean = {key: redaction.text(str(value)) for key, value in tags.items()}
-    return {k: v[:_TAG_LIMIT] for k, v in clean.items() if k != "conditions.values" or len(v) <= _TAG_LIMIT}
+    return {k: v[:_TAG_LIMIT] for k, v in clean.items() if k != "conditions" or len(v) <= _TAG_LIMIT}

@@ -13,7 +13,7 @@ import torch
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from sweep.core.errors import UserError
-from sweep.core.reporter import Report, silent
+from sweep.core.reporter import Reporter, silent
 from sweep.meters import MemoryMeter
 from sweep.meters.throughput import Throughput
 from sweep.runtime import distributed, precision, sharding
@@ -64,16 +64,16 @@ def fit(
     learning_rate: float,
     seed: int,
     optimizer: str | None = None,
-    shifted: bool = True,
+    is_causal: bool = True,
     meter: MemoryMeter | None = None,
-    report: Report = silent,
+    report: Reporter = silent,
     label: str = "training",
     evaluate: Evaluate | None = None,
 ) -> Fit:
     """Train `model` in place for `train.max_steps` steps.
 
     The order of the examples follows from `seed` and their lengths alone, so that all variants see the same batches.
-    The loss is the mean over the labels of the whole batch, however it is cut into micro-batches; `shifted` says that
+    The loss is the mean over the labels of the whole batch, however it is cut into micro-batches; `is_causal` says that
     the model foretells tokens at the position before them. Every `train.eval_steps` steps `evaluate` is asked for the
     score, outside of what is timed and metered, and the report for a reason to stop.
 
@@ -113,8 +113,8 @@ def fit(
             ddp_find_unused_parameters=False,
             seed=seed,
             data_seed=seed,
-            torch_compile=train.compile,
-            use_liger_kernel=train.liger,
+            torch_compile=train.torch_compile,
+            use_liger_kernel=train.use_liger_kernel,
             dataloader_drop_last=True,
             dataloader_pin_memory=device_type == "cuda",
             remove_unused_columns=False,
@@ -129,7 +129,7 @@ def fit(
         trainer = WeightedTrainer(
             order=order,
             watcher=watcher,
-            shifted=shifted,
+            is_causal=is_causal,
             label_smoothing=train.label_smoothing,
             model=model,
             args=arguments,
@@ -158,7 +158,7 @@ class _Watcher(TrainerCallback):
     """Clock, memory window and divergence check around each optimizer step."""
 
     def __init__(
-        self, train: Train, meter: MemoryMeter | None, report: Report, label: str, evaluate: Evaluate | None
+        self, train: Train, meter: MemoryMeter | None, report: Reporter, label: str, evaluate: Evaluate | None
     ) -> None:
         self._max_steps = train.max_steps
         self._sharded = train.sharded
@@ -232,7 +232,7 @@ class _Watcher(TrainerCallback):
                 score, error = self._evaluate()
                 model.train()
             peak = max((moment.peak_bytes for moment in self._meter.timeline), default=None) if self._meter else None
-            found = self._report.reason_to_stop(step, score, error, peak), score
+            found = self._report.should_prune(step, score, error, peak), score
         reason, score = distributed.agreed(found)
         if reason is not None:
             raise Pruned(reason, step, score)

@@ -30,28 +30,28 @@ class Train:
     activation_checkpointing: bool = False
     group_by_length: bool = True
     eval_batch_size: Annotated[int, Ge(1)] = 64
-    compile: bool = False
-    liger: bool = False
+    torch_compile: bool = False
+    use_liger_kernel: bool = False
     eval_steps: Annotated[int, Ge(1)] | None = None
     devices_per_run: Annotated[int, Ge(1)] = 1
-    parallel: Literal["ddp", "fsdp"] = "ddp"
+    parallelism: Literal["ddp", "fsdp"] = "ddp"
 
     def faults(self) -> Iterator[tuple[str, str]]:
         if self.max_steps is None and self.epochs is None:
             yield "max_steps", "is missing; give it, or train.epochs"
         elif self.max_steps is not None and self.epochs is not None:
             yield "epochs", f"and max_steps = {self.max_steps} both say how long to train; set one of them to null"
-        if self.parallel == "fsdp" and self.devices_per_run == 1:
-            yield "parallel", "is fsdp, which splits a model over several devices: set train.devices_per_run too"
+        if self.parallelism == "fsdp" and self.devices_per_run == 1:
+            yield "parallelism", "is fsdp, which splits a model over several devices: set train.devices_per_run too"
         if self.sharded and not self.optimizer.startswith("adamw_torch"):
             yield "optimizer", "is bitsandbytes', which knows no parameters in parts (fsdp); use adamw_torch_fused"
-        if self.liger and self.label_smoothing:
-            yield "label_smoothing", "needs the logits, which liger's fused loss does not keep; set one of them only"
+        if self.use_liger_kernel and self.label_smoothing:
+            yield "label_smoothing", "needs the logits, which Liger's fused loss does not keep; set one of them only"
 
     @property
     def sharded(self) -> bool:
         """Whether each device holds a part of the model, and not all of it."""
-        return self.parallel == "fsdp" and self.devices_per_run > 1
+        return self.parallelism == "fsdp" and self.devices_per_run > 1
 
     def with_steps(self, examples: int) -> Train:
         """The same with `max_steps` known: epochs are passes over the examples, the last batch of which is whole."""

@@ -18,15 +18,15 @@ def trained_bytes(model: torch.nn.Module) -> int:
 
 
 def keep(variant: Variant, model: torch.nn.Module, folder: Path, tracking: Tracking) -> dict[str, float]:
-    """Save what was trained, if it takes at most `tracking.keep_weights_bytes`.
+    """Save what was trained, if it takes at most `tracking.max_saved_weights_bytes`.
 
     By size and not by variant, since the whole of a small model costs less than an adapter of a large one: LoRA r=16
     on all linear layers of Llama-3-8B is 168 MB in fp32, all of DistilBERT 268 MB. Returns `weights/trained_bytes`, and
-    `weights/kept_bytes` as they are on the disk where they were kept.
+    `weights/saved_bytes` as they are on the disk where they were kept.
     """
     size = trained_bytes(model)
-    if size > tracking.keep_weights_bytes:
+    if size > tracking.max_saved_weights_bytes:
         return {"weights/trained_bytes": size}
     variant.save(model, folder)
     kept = sum(file.stat().st_size for file in folder.iterdir()) if folder.is_dir() else 0  # the main rank writes
-    return {"weights/trained_bytes": size, "weights/kept_bytes": kept}
+    return {"weights/trained_bytes": size, "weights/saved_bytes": kept}

@@ -26,20 +26,20 @@ class WeightedTrainer(Trainer):
     A model gives the mean over a micro-batch; it is weighed here by that micro-batch's share of the labels. The plain
     Trainer (transformers 5.23) hands models the batch's number of labels and trusts them to divide by it: some do not
     look, so that their gradients come out too large by the number of micro-batches, and of a classifier's labels, one
-    per example, it drops the first as if they were tokens. With `shifted`, a row's first label has no loss:
+    per example, it drops the first as if they were tokens. With `is_causal`, a row's first label has no loss:
     causal models foretell a token at the position before it.
     """
 
     loss_is_scaled_for_ga = True
 
     def __init__(
-        self, *, order: list[int], watcher: Watcher, shifted: bool, label_smoothing: float = 0.0, **kwargs: Any
+        self, *, order: list[int], watcher: Watcher, is_causal: bool, label_smoothing: float = 0.0, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         self.model_accepts_loss_kwargs = False
         self._order = order
         self._watcher = watcher
-        self._shifted = shifted
+        self._is_causal = is_causal
         self._label_smoothing = label_smoothing
         self._shares: deque[Any] = deque()
 
@@ -72,7 +72,7 @@ class WeightedTrainer(Trainer):
         """How many labels of a micro-batch have a loss: one per example, or those of tokens that are not ignored."""
         if labels.dim() == 1:
             return len(labels)
-        return ((labels[:, 1:] if self._shifted else labels) != IGNORED).sum()
+        return ((labels[:, 1:] if self._is_causal else labels) != IGNORED).sum()
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         if self._label_smoothing:
@@ -84,7 +84,7 @@ class WeightedTrainer(Trainer):
     def _smoothed(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Not by the Trainer's own smoother, which knows causal models by their class's name, and takes the labels away
         from those that make their decoder's input of them."""
-        if self._shifted:  # prompt learning puts positions before the text: align at the end
+        if self._is_causal:  # prompt learning puts positions before the text: align at the end
             logits, labels = logits[:, -labels.shape[1] :][:, :-1], labels[:, 1:]
         return torch.nn.functional.cross_entropy(
             logits.flatten(0, -2).float(), labels.flatten(), label_smoothing=self._label_smoothing, ignore_index=IGNORED

@@ -30,7 +30,7 @@ class Variant(ABC):
     2024, arXiv 2405.09673), so that one rate for all would be unfair to some.
     """
 
-    separate: ClassVar[bool] = False  # whether what was trained is carried beside the base, and loaded onto it
+    is_adapter: ClassVar[bool] = False  # whether what was trained is carried beside the base, and loaded onto it
 
     name: Annotated[str, MinLen(1)]
     learning_rate: Annotated[float, Gt(0), Lt(1e9)]
@@ -99,7 +99,7 @@ class Variant(ABC):
 
     @property
     def sharding_fault(self) -> str | None:
-        """Why this variant cannot be split over devices (`train.parallel=fsdp`); None where it can."""
+        """Why this variant cannot be split over devices (`train.parallelism=fsdp`); None where it can."""
         return None
 
     @property

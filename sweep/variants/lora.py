@@ -28,8 +28,8 @@ class LoRA(Adapter):
     """Low-rank adapters on a frozen base: r·(d_in + d_out) trainable parameters per adapted matrix.
 
     `target_modules` are names of modules (their last part), "all-linear" for every linear layer but the output head, or
-    "auto" for PEFT's own choice where it knows the architecture. `rslora` scales by alpha/√r instead of alpha/r
-    (Kalajdzievski 2023, arXiv 2312.03732); `dora` trains a magnitude per output as well (Liu et al. 2024, arXiv
+    "auto" for PEFT's own choice where it knows the architecture. `use_rslora` scales by alpha/√r instead of alpha/r
+    (Kalajdzievski 2023, arXiv 2312.03732); `use_dora` trains a magnitude per output as well (Liu et al. 2024, arXiv
     2402.09353), d_out more parameters per matrix.
     """
 
@@ -37,8 +37,8 @@ class LoRA(Adapter):
     alpha: Annotated[float, Gt(0), Lt(1e9)]
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
     target_modules: str | list[str] = "all-linear"
-    rslora: bool = False
-    dora: bool = False
+    use_rslora: bool = False
+    use_dora: bool = False
 
     def faults(self) -> Iterator[tuple[str, str]]:
         yield from name_faults(self.target_modules)
@@ -53,8 +53,8 @@ class LoRA(Adapter):
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,
             target_modules=linear_targets(model, self.target_modules, MAPPING),
-            use_rslora=self.rslora,
-            use_dora=self.dora,
+            use_rslora=self.use_rslora,
+            use_dora=self.use_dora,
             bias="none",
             fan_in_fan_out=has_conv1d(model),
             modules_to_save=heads(model, task_type) or None,

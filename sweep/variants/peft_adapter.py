@@ -23,7 +23,7 @@ AUTO, ALL_LINEAR = "auto", "all-linear"
 class Adapter(Variant):
     """A family of PEFT's. Beside its own parameters, a new classification head trains and is saved."""
 
-    separate: ClassVar[bool] = True
+    is_adapter: ClassVar[bool] = True
     mergeable: ClassVar[bool] = True
 
     @abstractmethod

@@ -11,7 +11,7 @@ import pytest
 from store import CONDITIONS, Written, record
 
 from analysis import pipeline
-from analysis.loading.mlflow_store import Store
+from analysis.loading.mlflow_store import StudyReader
 from analysis.reporting import mlflow_publish, mlflow_view, writer
 from sweep.core.errors import UserError
 from sweep.core.record import Outcome
@@ -41,7 +41,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
 def options(written: Written, out: Path, **changes: object) -> dict:
     base = {
         "study": None, "source": None, "compare": None, "threshold": 0.99, "margin": None, "direction": None,
-        "memory_metric": "max_memory_allocated", "allow": [], "group": None, "pdf": False, "out": str(out),
+        "memory_metric": "max_memory_allocated", "allow_different": [], "cluster": None, "pdf": False, "out": str(out),
         "tracking": {"uri": written.uri, "experiment": written.experiment},
     }  # fmt: skip
     return {**base, **changes}
@@ -60,13 +60,13 @@ def test_a_study_s_report_and_what_mlflow_shows(written: Written, tmp_path: Path
     assert SCRIPT not in page
     assert "train.activation_checkpointing=true" in page  # what to change after an OOM
 
-    store = Store(written.uri, written.experiment)
+    store = StudyReader(written.uri, written.experiment)
     study = store.study("good")
     parent = store.client.get_run(study.parent_id)
     assert parent.data.tags["mlflow.note.content"].splitlines()[0].startswith("**Use lora: exact_match 0.8975")
     assert parent.info.run_name == "good: use lora, 38.1 MiB"
-    assert parent.data.tags["pick"] == "lora"
-    assert 0 < float(parent.data.tags["pick.stability"]) <= 1
+    assert parent.data.tags["selected"] == "lora"
+    assert 0 < float(parent.data.tags["selected.stability"]) <= 1
     kept = {Path(file.path).name for file in store.client.list_artifacts(study.parent_id, "report")}
     assert kept == set(told["files"])
     runs = study.runs.set_index("setting")
@@ -93,7 +93,7 @@ def test_the_saved_view_is_what_mlflow_s_page_inflates():
 
 def test_a_study_still_running_is_answered_so_far(written: Written, tmp_path: Path):
     asked = options(written, tmp_path, study="going on")
-    made = pipeline.of_study(Store(written.uri, written.experiment).study("going on"), asked)
+    made = pipeline.of_study(StudyReader(written.uri, written.experiment).study("going on"), asked)
     said = "The answer so far: the study has not ended."
     assert said in pipeline.summary(made, tmp_path)
     page = writer.environment().get_template("report.html.j2")
@@ -121,7 +121,7 @@ def test_odd_studies_are_told_in_a_sentence(written: Written, tmp_path: Path):
     assert "fft: 1 oom (no room)" in said(study="hopeless")
     assert "did you mean good?" in said(study="goood")
     assert "device: B (b · seed 0); a CPU (a · seed 0)" in said(study="mixed")
-    assert "no such condition differs" in said(study="mixed", allow=["devices"])
+    assert "no such condition differs" in said(study="mixed", allow_different=["devices"])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -129,10 +129,10 @@ def test_two_studies_side_by_side(written: Written, tmp_path: Path):
     said = pipeline.answer(options(written, tmp_path / "out", compare=["good", "going on"]))
     assert "Both pick lora" in said or "picks" in said
     assert "The conditions are the same." in said
-    mixed = options(written, tmp_path / "mixed", compare=["good", "mixed"], allow=["device"])
+    mixed = options(written, tmp_path / "mixed", compare=["good", "mixed"], allow_different=["device"])
     assert "  device: a CPU / B, a CPU" in pipeline.answer(mixed)
     with pytest.raises(UserError, match="no such condition differs"):
-        pipeline.answer(options(written, tmp_path / "out", compare=["good", "mixed"], allow=["devices"]))
+        pipeline.answer(options(written, tmp_path / "out", compare=["good", "mixed"], allow_different=["devices"]))
     page = (tmp_path / "out/comparison.html").read_text()
     assert SCRIPT not in page
     assert "The answer so far: the study has not ended." in page
@@ -155,8 +155,8 @@ def test_two_studies_side_by_side(written: Written, tmp_path: Path):
 def test_odd_data_are_noted(change: dict, words: str):
     runs = pd.DataFrame(
         {"run_id": list("xyz"), "setting": list("abc"), "variant": "v", "seed": 0, "outcome": "ok", "reason": "",
-         "score": [0.8, 0.9, 0.5], "max_memory_allocated": [1e6, 2e6, 3e6], "running": False, "conditions": "",
-         "conditions.values": "{}", "metric": "em", "direction": "maximize"}
+         "score": [0.8, 0.9, 0.5], "max_memory_allocated": [1e6, 2e6, 3e6], "running": False, "conditions_hash": "",
+         "conditions": "{}", "metric": "em", "direction": "maximize"}
     )  # fmt: skip
     from analysis.loading.study import Study
 
@@ -170,7 +170,7 @@ def test_a_direction_that_is_not_known_is_asked_for():
 
     runs = pd.DataFrame(
         {"run_id": ["x"], "setting": ["a"], "variant": "v", "seed": 0, "outcome": "ok", "reason": "", "score": [0.8],
-         "max_memory_allocated": [1e6], "running": False, "conditions": "", "conditions.values": "{}", "metric": "em"}
+         "max_memory_allocated": [1e6], "running": False, "conditions_hash": "", "conditions": "{}", "metric": "em"}
     )  # fmt: skip
     study = Study("s", None, {}, "", runs)
     with pytest.raises(UserError, match="direction=maximize or direction=minimize"):
@@ -181,6 +181,6 @@ def test_a_direction_that_is_not_known_is_asked_for():
 def test_gpu_and_cpu_memory_are_never_ranked_together():
     from analysis.loading.comparability import require_comparable
 
-    runs = pd.DataFrame({"memory_source": ["cuda_allocator", "cpu_live_tensor_bytes"], "conditions": ["a", "b"]})
+    runs = pd.DataFrame({"memory_source": ["cuda_allocator", "cpu_live_tensor_bytes"], "conditions_hash": ["a", "b"]})
     with pytest.raises(UserError, match="never ranked together"):
-        require_comparable(runs, allow=["device"])
+        require_comparable(runs, allow_different=["device"])

@@ -193,6 +193,6 @@ def test_every_sampler_by_its_name(name: str, objectives: int):
     node = OmegaConf.create({**SAMPLERS[name], "seed": 1})
     if name == "cmaes" and objectives == 2:
         with pytest.raises(UserError, match="multi-objective"):
-            samplers.rehearse(node, ["minimize"] * objectives, space)
+            samplers.check_sampler(node, ["minimize"] * objectives, space)
     else:
-        samplers.rehearse(node, ["minimize"] * objectives, space)
+        samplers.check_sampler(node, ["minimize"] * objectives, space)

@@ -112,9 +112,9 @@ def test_the_table_names_parts_cards_and_the_worst():
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("plan.crd=24", "did you mean card?"),
+        ("plan.gpu_memry_gb=24", "did you mean gpu_memory_gb?"),
         ("plan.device=tpu", "cuda or cpu"),
-        ("plan.card=big", "null or a number"),
+        ("plan.gpu_memory_gb=big", "null or a number"),
         ("plan.json=2", "true or false"),
     ],
 )
@@ -124,8 +124,8 @@ def test_options_that_mean_nothing_are_told(given: str, said: str):
 
 
 def test_options_are_read():
-    options = plan._options(["plan.card=24", "plan.out=/some/where", "plan.json=true", "plan.capability=9.0"])
-    assert (options["card"], options["out"], options["json"]) == (24, "/some/where", True)
+    options = plan._options(["plan.gpu_memory_gb=24", "plan.out=/some/where", "plan.json=true", "plan.capability=9.0"])
+    assert (options["gpu_memory_gb"], options["out"], options["json"]) == (24, "/some/where", True)
     assert plan._machine(options, []).capability == (9, 0)
     assert plan._target(options, []).name == "RTX 4090"
 
@@ -179,7 +179,7 @@ def _categories() -> tuple[str, ...]:
 
 
 def test_the_options_are_documented():
-    assert {"device", "capability", "card", "out", "json"} == set(plan._options([]))
+    assert {"device", "capability", "gpu_memory_gb", "out", "json"} == set(plan._options([]))
     assert (ROOT / "conf" / "plan.yaml").read_text().count("#") >= 5
 
 
@@ -240,7 +240,7 @@ def test_a_hub_out_of_reach_is_told_in_seconds(hub: ThreadingHTTPServer, monkeyp
 @pytest.mark.parametrize(
     ("changed", "overrides", "said"),
     [
-        ({}, ("train.liger=true",), "Liger's kernels run on a GPU only"),
+        ({}, ("train.use_liger_kernel=true",), "Liger's kernels run on a GPU only"),
         ({"model_type": "bloom"}, (), "use model.attention=eager"),
         ({"model_type": "gptj"}, ("model.attention=flash_attention_2",), "has FlashAttention but no sdpa kernel"),
     ],

@@ -58,9 +58,9 @@ class Step:
         if type(variant) not in (Full, LoRA, QLoRA):
             raise NotCovered(f"variant {variant.name} is a {type(variant).__name__}")
         lora = variant if isinstance(variant, LoRA) else None
-        if lora is not None and (lora.dora or lora.dropout):
+        if lora is not None and (lora.use_dora or lora.dropout):
             raise NotCovered("DoRA and dropout in adapters have terms of their own")
-        if train.compile or train.liger:
+        if train.torch_compile or train.use_liger_kernel:
             raise NotCovered("compiled code and Liger's kernels keep other tensors")
         if config.task.task_type != "CAUSAL_LM":
             raise NotCovered(f"the task is {config.task.task_type}, not language modelling")

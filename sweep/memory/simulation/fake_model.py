@@ -56,7 +56,7 @@ def build(config: RunConfig, architecture: PretrainedConfig, compute: str, log: 
         _load(base, packed, log)
         with log:
             model = config.variant.wrap(base, config.task.task_type, config.train.activation_checkpointing)
-            precision.settle_fp16(model, compute)
+            precision.cast_fp16_weights(model, compute)
     _tell(model, log)
     return model
 

@@ -88,7 +88,7 @@ def train(model: nn.Module, config: RunConfig, facts: Facts, machine: Machine, p
         gradient_accumulation_steps=accumulated,
         precision=precision,
         group_by_length=False,
-        compile=False,  # what the compiler fuses is not foretold: declared among the assumptions
+        torch_compile=False,  # what the compiler fuses is not foretold: declared among the assumptions
     )
     fit(
         model,
@@ -98,7 +98,7 @@ def train(model: nn.Module, config: RunConfig, facts: Facts, machine: Machine, p
         learning_rate=config.variant.learning_rate,
         seed=0,
         optimizer=config.variant.optimizer(machine.kind),
-        shifted=facts.task.shifted,
+        is_causal=facts.task.is_causal,
     )
     gc.collect()
 

@@ -13,7 +13,7 @@ from sweep.study.search.dimension import Value
 from sweep.study.search.space import Params, Space
 
 if TYPE_CHECKING:
-    from sweep.study.trial_store import Entry, Seed, Trials
+    from sweep.study.trial_store import Entry, Seed, TrialStore
 
 
 class Replicate(NamedTuple):
@@ -24,7 +24,7 @@ class Replicate(NamedTuple):
     seed: Seed
 
 
-class Application(ABC):
+class Objective(ABC):
     """`directions` and `worst` have one element per objective. `seeds` are the replicates that each trial gets."""
 
     directions: Sequence[str]
@@ -47,7 +47,7 @@ class Application(ABC):
         """
 
     @abstractmethod
-    def open(self, trials: Trials, settings: Sequence[Params] | None) -> None:
+    def open(self, trials: TrialStore, settings: Sequence[Params] | None) -> None:
         """Make what the study needs before its first job. Called under the study's lock. `settings` are all that there
         will be, where that is known."""
 
@@ -67,7 +67,7 @@ class Application(ABC):
         """In which order a finite study is run."""
         return list(settings)
 
-    def wanted(self, trials: Trials) -> Mapping[int, Sequence[Seed]] | None:
+    def wanted(self, trials: TrialStore) -> Mapping[int, Sequence[Seed]] | None:
         """Trial → the replicates that it is to get now; None for all of them, for every trial."""
         return None
 
@@ -94,5 +94,5 @@ class Application(ABC):
         """Raises what a person must see at the end."""
 
     @abstractmethod
-    def close(self, trials: Trials, finished: bool) -> None:
+    def close(self, trials: TrialStore, finished: bool) -> None:
         """The study has ended, in good order or not."""

@@ -12,17 +12,17 @@ from hydra.core.utils import JobReturn, JobStatus
 
 from sweep.core.errors import UserError, first_line
 from sweep.hydra_compat.composition import Compositions
-from sweep.study.objectives.base import Application, Replicate
+from sweep.study.objectives.base import Objective, Replicate
 from sweep.study.search.space import Params, Space
 
 if TYPE_CHECKING:
-    from sweep.study.trial_store import Entry, Seed, Trials
+    from sweep.study.trial_store import Entry, Seed, TrialStore
 
 log = logging.getLogger(__name__)
 _COMPOSED = 64  # settings, before anything is launched: a key that the config lacks is missing in all
 
 
-class Functions(Application):
+class FunctionObjective(Objective):
     """`direction` is "minimize", "maximize", or a list of them, one per number that the function returns.
 
     Raises:
@@ -53,7 +53,7 @@ class Functions(Application):
         for params in itertools.islice(settings, _COMPOSED):  # raises Hydra's own complaint
             self._compositions.of(space.overrides(params))
 
-    def open(self, trials: Trials, settings: Sequence[Params] | None) -> None:
+    def open(self, trials: TrialStore, settings: Sequence[Params] | None) -> None:
         return
 
     def attributes(self, params: Params) -> dict[str, Any]:
@@ -115,5 +115,5 @@ class Functions(Application):
             )
             _ = self._failures[-1].return_value  # raises, with the job's own traceback
 
-    def close(self, trials: Trials, finished: bool) -> None:
+    def close(self, trials: TrialStore, finished: bool) -> None:
         return

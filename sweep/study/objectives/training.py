@@ -21,19 +21,19 @@ from sweep.core.setting import VARIANT, select, setting_digest, setting_name
 from sweep.diagnostics import annotate
 from sweep.hydra_compat.composition import Compositions
 from sweep.study import adaptive_seeds, pareto_front
-from sweep.study.completed_runs import Ledger
+from sweep.study.completed_runs import CompletedRuns
 from sweep.study.conditions import Setting, name_clashes, require_same, require_same_study
 from sweep.study.objectives import training_values
-from sweep.study.objectives.base import Application, Replicate
+from sweep.study.objectives.base import Objective, Replicate
 from sweep.study.search.space import Params, Space
 
 if TYPE_CHECKING:
-    from sweep.study.trial_store import Entry, Seed, Trials
+    from sweep.study.trial_store import Entry, Seed, TrialStore
 
 log = logging.getLogger(__name__)
 
 
-class TrainingRuns(Application):
+class TrainingObjective(Objective):
     """The objectives are the score and the memory; with `hydra.sweeper.direction` a single one, the score alone."""
 
     keeps_ledger = True
@@ -43,7 +43,7 @@ class TrainingRuns(Application):
         self._asked_direction = direction
         self._asked_name = study_name
         self._settings: dict[tuple[Any, ...], Setting] = {}
-        self._ledger = Ledger()
+        self._ledger = CompletedRuns()
         self.ended: list[Record] = []
         self._front: list[pareto_front.Standing] = []
         self.metric_names = None
@@ -145,7 +145,7 @@ class TrainingRuns(Application):
 
     # The study's rows
 
-    def open(self, trials: Trials, settings: Sequence[Params] | None) -> None:
+    def open(self, trials: TrialStore, settings: Sequence[Params] | None) -> None:
         from sweep.launch.preparation import conditions_of  # MLflow takes seconds to import
         from sweep.launch.run_supervisor import store
 
@@ -163,19 +163,19 @@ class TrainingRuns(Application):
             require_same_study(name, self._runs.study_conditions(parent), conditions[0])
         self._parent_id = parent.info.run_id
         digests = {setting.name: setting.digest for setting in known}
-        self._ledger = Ledger(self._runs.adopt(self._parent_id, trials.is_alive), digests, self._still_too_large)
+        self._ledger = CompletedRuns(self._runs.adopt(self._parent_id, trials.is_alive), digests, self._still_too_large)
         self._runs.reopen_study(self._parent_id)
 
     def _still_too_large(self, record: Record) -> bool:
-        """Whether a run that was not launched would not be launched now: with `study.force`, or a larger budget or
-        device, it is."""
+        """Whether a run that was not launched would not be launched now: with `study.launch_despite_prediction`, or a
+        larger budget or device, it is."""
         from sweep.launch.hydra_task import task
 
         plain = next((one.plain for one in self._settings.values() if one.name == record.setting), None)
-        if plain is None or not self.study.predict:
+        if plain is None or not self.study.predict_memory:
             return plain is None
-        foresight = task.foresight()
-        return foresight.reason_not_to_launch(foresight.of(plain), self.study) is not None
+        forecaster = task.forecaster()
+        return forecaster.skip_reason(forecaster.predict(plain), self.study) is not None
 
     def attributes(self, params: Params) -> dict[str, Any]:
         return {"setting": self.setting_of(params).name}
@@ -207,11 +207,11 @@ class TrainingRuns(Application):
     def order(self, settings: Sequence[Params]) -> list[Params]:
         """Smallest memory first, where all of it can be foretold: an out-of-memory then comes late, and pruning, which
         compares with what needs no more memory, has something to compare with."""
-        if not self.study.predict:
+        if not self.study.predict_memory:
             return list(settings)
         from sweep.launch.hydra_task import task
 
-        foretold = task.foresight().of_all([self.setting_of(params).plain for params in settings])
+        foretold = task.forecaster().predict_all([self.setting_of(params).plain for params in settings])
         if any(one is None for one in foretold):
             return list(settings)
         sizes = [one.allocated_bytes for one in foretold if one is not None]
@@ -219,13 +219,13 @@ class TrainingRuns(Application):
 
     # Jobs
 
-    def wanted(self, trials: Trials) -> Mapping[int, Sequence[Seed]] | None:
+    def wanted(self, trials: TrialStore) -> Mapping[int, Sequence[Seed]] | None:
         if self.study.replicates == "all":
             return None
         return adaptive_seeds.wanted(
             {trial.number: trials.entries(trial) for trial in trials.all() if "setting" in trial.user_attrs},
             self.seeds(),
-            threshold=self.study.threshold,
+            threshold=self.study.score_threshold,
             higher_is_better=self.directions[0] == "maximize",
         )
 
@@ -253,11 +253,11 @@ class TrainingRuns(Application):
         self._front = standings
 
     def _told(self, record: Record) -> Entry:
-        return training_values.entry_of(record, self.study, len(self.directions))
+        return training_values.to_optuna_values(record, self.study, len(self.directions))
 
     # The end
 
-    def close(self, trials: Trials, finished: bool) -> None:
+    def close(self, trials: TrialStore, finished: bool) -> None:
         if self._parent_id is None or trials.others():
             return  # never begun, or others go on
         self._runs.close_study(self._parent_id, "FINISHED" if finished else "KILLED")

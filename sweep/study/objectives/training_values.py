@@ -25,7 +25,7 @@ def record_of(returned: JobReturn) -> Record:
     raise UserError(f"a run returned {type(value).__name__} instead of a Record")
 
 
-def entry_of(record: Record, study: Study, objectives: int) -> Entry:
+def to_optuna_values(record: Record, study: Study, objectives: int) -> Entry:
     """The score, and with two objectives the memory in bytes; and the constraints that the run broke: by how much of
     the budget it needed more memory, and 1 for out of memory, divergence and pruning."""
     from sweep.study.trial_store import Entry

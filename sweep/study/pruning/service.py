@@ -12,16 +12,16 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from sweep.core.errors import UserError
 from sweep.core.record import Record
-from sweep.study.objectives.base import Application
+from sweep.study.objectives.base import Objective
 from sweep.study.pruning.dominance import Point, Run, dominated
 from sweep.study.search import samplers
-from sweep.study.trial_store import Trials
+from sweep.study.trial_store import TrialStore
 
 DOMINANCE = "dominance"
 _CURVE = "curve:"
 
 
-class Referee:
+class PruningService:
     """Keeps each run's evaluations in its trial, under `curve:<seed>`, where other coordinators see them, and tells a
     run why it should stop.
 
@@ -31,21 +31,21 @@ class Referee:
         UserError: for a pruner that does not fit.
     """
 
-    def __init__(self, pruner: Any, trials: Trials, app: Application):
+    def __init__(self, pruner: Any, trials: TrialStore, objective: Objective):
         self._trials = trials
-        self._higher_is_better = app.directions[0] == "maximize"
+        self._higher_is_better = objective.directions[0] == "maximize"
         self._lock = threading.Lock()
         self._dominance = pruner == DOMINANCE
         if self._dominance:
             return
-        if len(app.directions) > 1:
+        if len(objective.directions) > 1:
             raise UserError(
                 f"hydra.sweeper.pruner = {pruner}: Optuna's pruners know one objective only, and this study has two; "
-                f"take {DOMINANCE}, or hydra.sweeper.direction={app.directions[0]} for the score alone"
+                f"take {DOMINANCE}, or hydra.sweeper.direction={objective.directions[0]} for the score alone"
             )
         self._optuna = samplers.made(pruner, optuna.pruners.BasePruner, "hydra.sweeper.pruner")
 
-    def reason_to_stop(
+    def should_prune(
         self, record: Record, step: int, score: float, error: float, memory_bytes: float | None
     ) -> str | None:
         """Why the run should stop here, or None. `error` is the score's standard error, `memory_bytes` the run's peak
@@ -57,7 +57,7 @@ class Referee:
             before = [point for point in _curve(frozen, record.seed) if point.step < step]
             points = [*before, Point(step, score, error)]
             content = {"points": [list(point) for point in points], "memory_bytes": memory_bytes}
-            self._trials.note(record.trial, {f"{_CURVE}{record.seed}": content})
+            self._trials.set_attributes(record.trial, {f"{_CURVE}{record.seed}": content})
             if not self._dominance:
                 return self._ask_optuna(frozen, step, score)
             own = Run(record.name, points, math.inf if memory_bytes is None else memory_bytes)

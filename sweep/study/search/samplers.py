@@ -75,7 +75,7 @@ def motpe(n_ehvi_candidates: int = 24, **options: Any) -> BaseSampler:
     return optuna.samplers.TPESampler(n_ei_candidates=n_ehvi_candidates, **options)
 
 
-def rehearse(node: Any, directions: Sequence[str], space: Mapping[str, BaseDistribution]) -> None:
+def check_sampler(node: Any, directions: Sequence[str], space: Mapping[str, BaseDistribution]) -> None:
     """Let a sampler of this config propose trials for a study of this shape, in memory, with invented values.
 
     Raises:

@@ -20,13 +20,13 @@ Params = dict[str, Value]
 @dataclass(frozen=True, kw_only=True)
 class Space:
     """`fixed` are overrides that hold for all runs, by key; `dimensions` are what is searched; `seeds` are the
-    replicates, None where the config's own seed is the only one. `when` says under which values of other keys a
-    dimension exists: {"variant.r": {"variant": {"lora"}}}. `order` is that of the command line."""
+    replicates, None where the config's own seed is the only one. `conditional_on` says under which values of other keys
+    a dimension exists: {"variant.r": {"variant": {"lora"}}}. `order` is that of the command line."""
 
     fixed: Mapping[str, str]
     dimensions: Mapping[str, Dimension]
     seeds: tuple[int, ...] | None
-    when: Mapping[str, Mapping[str, frozenset[str]]] = field(default_factory=dict)
+    conditional_on: Mapping[str, Mapping[str, frozenset[str]]] = field(default_factory=dict)
     order: tuple[str, ...] = ()
 
     @classmethod
@@ -37,13 +37,14 @@ class Space:
         config_loader: Any,
         *,
         seed_is_replicate: bool = True,
-        when: Mapping[str, Mapping[str, Any]] | None = None,
+        conditional_on: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Space:
-        """From `hydra.sweeper.params` and the command line, which wins. `when` is `hydra.sweeper.when`.
+        """From `hydra.sweeper.params` and the command line, which wins. `conditional_on` is
+        `hydra.sweeper.conditional_on`.
 
         Raises:
-            UserError: for what cannot be searched, for seeds that are not whole numbers, and for a `when` that names
-                keys which are not searched.
+            UserError: for what cannot be searched, for seeds that are not whole numbers, and for a `conditional_on`
+                that names keys which are not searched.
         """
         parser = OverridesParser.create(config_loader=config_loader)
         described = {key: value for key, value in params.items() if isinstance(value, Mapping)}
@@ -64,26 +65,26 @@ class Space:
                 dimensions[key] = Dimension.of(override)
         conditions = {
             key: {parent: frozenset(_texts(values)) for parent, values in parents.items()}
-            for key, parents in (when or {}).items()
+            for key, parents in (conditional_on or {}).items()
         }
         _check_conditions(conditions, dimensions, fixed)
         conditions = {key: parents for key, parents in conditions.items() if key in dimensions}
-        return cls(fixed=fixed, dimensions=dimensions, seeds=seeds, when=conditions, order=tuple(order))
+        return cls(fixed=fixed, dimensions=dimensions, seeds=seeds, conditional_on=conditions, order=tuple(order))
 
     def conditioned(self, exists: Callable[[str, str, str], bool], groups: Sequence[str]) -> Space:
         """The same space, where a key inside a searched group (`variant.r` in `variant`) is searched under those
         choices only whose preset has the key. `exists(group, choice, key)` tells. A key that no preset has is left as
         it is, for Hydra to complain about."""
-        when = dict(self.when)
+        conditional_on = dict(self.conditional_on)
         for key in self.dimensions:
             for group in groups:
-                if group not in self.dimensions or not key.startswith(f"{group}.") or key in when:
+                if group not in self.dimensions or not key.startswith(f"{group}.") or key in conditional_on:
                     continue
                 choices = self.dimensions[group].texts.values()
                 having = frozenset(choice for choice in choices if exists(group, choice, key))
                 if having and len(having) < len(choices):
-                    when[key] = {group: having}
-        return replace(self, when=when)
+                    conditional_on[key] = {group: having}
+        return replace(self, conditional_on=conditional_on)
 
     @property
     def finite(self) -> bool:
@@ -114,7 +115,7 @@ class Space:
         """Whether a key is searched, given the values of the keys that its existence hangs on."""
         return all(
             parent in params and self.exists(parent, params) and self.dimensions[parent].text(params[parent]) in values
-            for parent, values in self.when.get(key, {}).items()
+            for parent, values in self.conditional_on.get(key, {}).items()
         )
 
     def in_order_of_dependence(self) -> list[str]:
@@ -122,7 +123,7 @@ class Space:
         ordered: list[str] = []
 
         def place(key: str) -> None:
-            for parent in self.when.get(key, {}):
+            for parent in self.conditional_on.get(key, {}):
                 place(parent)
             if key not in ordered:
                 ordered.append(key)
@@ -165,7 +166,7 @@ def _check_conditions(
 ) -> None:
     for key, parents in conditions.items():
         for parent, values in parents.items():
-            where = f"hydra.sweeper.when.{key}.{parent}"
+            where = f"hydra.sweeper.conditional_on.{key}.{parent}"
             if parent == key or key in conditions.get(parent, {}):
                 raise UserError(f"{where}: a key's existence cannot hang on itself")
             if parent not in dimensions:

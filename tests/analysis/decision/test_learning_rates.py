@@ -10,7 +10,7 @@ from analysis.decision import learning_rates
 
 
 def runs() -> pd.DataFrame:
-    columns = ["variant", "rate_factor", "seed", "outcome", "score", "train_seconds"]
+    columns = ["variant", "learning_rate_multiplier", "seed", "outcome", "score", "train_seconds"]
     table = [
         ("lora", "0.3", 0, "ok", 0.5, 10.0), ("lora", "0.3", 1, "ok", 0.7, 10.0), ("lora", "1.0", 0, "ok", 0.8, 11.0),
         ("lora", "3.0", 0, "diverged", None, 2.0),
@@ -40,6 +40,9 @@ def test_it_is_said_in_words():
 
 def test_without_brackets_nothing_is_said():
     assert (
-        learning_rates.sentences(learning_rates.data(runs().drop(columns="rate_factor"), higher_is_better=True)) == []
+        learning_rates.sentences(
+            learning_rates.data(runs().drop(columns="learning_rate_multiplier"), higher_is_better=True)
+        )
+        == []
     )
     assert learning_rates.data(runs().query("variant == 'ia3'"), higher_is_better=True).empty

@@ -13,7 +13,7 @@ from scipy import stats
 
 from analysis.decision import noninferiority
 from analysis.decision.aggregate import settings
-from analysis.decision.score_noise import Evidence, from_examples, gather
+from analysis.decision.score_noise import ScoreNoise, estimate_noise, from_examples
 from analysis.decision.selection import decide
 from analysis.decision.threshold import Rule
 from analysis.loading.per_example import Absent, Examples
@@ -21,11 +21,11 @@ from benchmarks.decision import shapes
 from benchmarks.decision.calibration import measure, simulate
 
 
-def means_only(*runs_of_setting: list[float]) -> Evidence:
+def means_only(*runs_of_setting: list[float]) -> ScoreNoise:
     rows = [(f"s{i}", score) for i, runs in enumerate(runs_of_setting) for score in runs]
     frame = pd.DataFrame(rows, columns=["setting", "score"])
     frame["run_id"] = frame.index.astype(str)
-    return gather(frame, Absent("none"))
+    return estimate_noise(frame, Absent("none"))
 
 
 def test_two_settings_over_seeds_are_a_pooled_t_test():
@@ -65,19 +65,19 @@ def test_a_lower_is_better_metric_is_its_mirror(runs: list[list[float]], thresho
     value = found.contrasts.value
     scores, rivals = evidence.scores, evidence.scores[evidence.rivals]
     assert np.allclose(value, rivals[None, :] / threshold - scores[:, None])
-    assert set(found.verdict) <= {"meets", "fails", "cannot_tell"}
+    assert set(found.verdict) <= {"meets", "fails", "inconclusive"}
     assert not ((found.p_meets < 0.05) & (found.p_fails < 0.05)).any()
 
 
 def test_the_best_is_not_taken_for_granted():
     """Two that look the same, with much noise: neither is called the best, though one has the better mean."""
     found = noninferiority.verdicts(means_only([0.70, 0.90], [0.71, 0.88]), Rule(0.99))
-    assert list(found.verdict) == ["cannot_tell", "cannot_tell"]
+    assert list(found.verdict) == ["inconclusive", "inconclusive"]
 
 
 def test_one_seed_gives_a_verdict_only_to_what_is_far():
     found = noninferiority.verdicts(means_only([0.80], [0.78], [0.10]), Rule(0.99))
-    assert list(found.verdict) == ["cannot_tell", "cannot_tell", "fails"]
+    assert list(found.verdict) == ["inconclusive", "inconclusive", "fails"]
     assert list(noninferiority.verdicts(means_only([0.80]), Rule(0.99)).verdict) == ["meets"]
 
 
@@ -85,7 +85,7 @@ def test_agreement_to_the_last_digit_is_no_certainty():
     """Equal answers on 20 examples do not show that two settings are within 1%; on 2,000 they do."""
     few, many = np.ones((4, 20)), np.ones((4, 2000))
     run_of = np.array([0, 0, 1, 1])
-    assert set(noninferiority.verdicts(from_examples(few, run_of, ["a", "b"]), Rule(0.99)).verdict) == {"cannot_tell"}
+    assert set(noninferiority.verdicts(from_examples(few, run_of, ["a", "b"]), Rule(0.99)).verdict) == {"inconclusive"}
     assert set(noninferiority.verdicts(from_examples(many, run_of, ["a", "b"]), Rule(0.99)).verdict) == {"meets"}
 
 
@@ -138,6 +138,6 @@ def test_a_hundred_settings_take_seconds():
     )
     started = time.perf_counter()
     examples = Examples.of(dict(zip(frame["run_id"], values, strict=True)))
-    decision = decide(settings(frame, "memory"), evidence=gather(frame, examples))
+    decision = decide(settings(frame, "memory"), evidence=estimate_noise(frame, examples))
     assert time.perf_counter() - started < 5
     assert decision.settings["verdict"].notna().all()

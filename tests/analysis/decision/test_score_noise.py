@@ -14,8 +14,8 @@ from pyarrow import parquet
 
 from analysis.decision.noninferiority import verdicts
 from analysis.decision.pick_stability import stability
-from analysis.decision.sample_size import settle
-from analysis.decision.score_noise import from_examples, gather, resampled
+from analysis.decision.sample_size import required_sample_size
+from analysis.decision.score_noise import estimate_noise, from_examples, resampled
 from analysis.decision.threshold import Rule
 from analysis.loading import corpus_metrics
 from analysis.loading.per_example import EXAMPLES_FILE, Absent, Examples, read
@@ -51,8 +51,8 @@ def test_a_resampled_mean_has_the_variance_of_a_mean():
     statistics = np.stack([values, np.ones_like(values)], axis=2)
     rule = corpus_metrics.Rule("ratio", corpus_metrics.ratio)
     names = ("numerator", "denominator")
-    by_sums = gather(runs, Examples(list("abcd"), 400, statistics=statistics, names=names, rule=rule))
-    exact = gather(runs, Examples.of(dict(zip("abcd", values, strict=True))))
+    by_sums = estimate_noise(runs, Examples(list("abcd"), 400, statistics=statistics, names=names, rule=rule))
+    exact = estimate_noise(runs, Examples.of(dict(zip("abcd", values, strict=True))))
     assert np.allclose(by_sums.scores, exact.scores)
     assert by_sums.own_variance == pytest.approx(exact.own_variance, rel=0.15)
 
@@ -71,15 +71,15 @@ def test_copies_of_an_example_in_one_group_tell_no_more_than_the_example(tmp_pat
         for run_id, row in zip("abcd", values, strict=True)
     }
     means = dict(zip("abcd", values.mean(axis=1), strict=True))
-    found = read(means, "em", None, paths.get, group="passage")
+    found = read(means, "em", None, paths.get, cluster="passage")
     assert isinstance(found, Examples)
     assert found.units == 50
     runs = pd.DataFrame({"run_id": list("abcd"), "setting": list("xxyy"), "score": list(means.values())})
-    assert gather(runs, found).own_variance == pytest.approx(once.own_variance)
+    assert estimate_noise(runs, found).own_variance == pytest.approx(once.own_variance)
     drawn = resampled(found, 2000, np.random.default_rng(0))
     assert drawn[:, 0].var() == pytest.approx(values[0].var() / 50, rel=0.15)
     with pytest.raises(UserError, match="did you mean passage"):
-        read(means, "em", None, paths.get, group="pasage")
+        read(means, "em", None, paths.get, cluster="pasage")
 
 
 def test_bleu_is_worked_out_by_hand():
@@ -107,7 +107,7 @@ THEIRS = ["the cat sat on a mat", "a dog ran far away from here", "something els
 @pytest.mark.parametrize("name", ["bleu", "chrf", "f1_macro", "f1_weighted", "f1_binary", "matthews"])
 def test_the_rules_are_those_of_the_metrics(name: str):
     """The formula over sums gives what the metric itself gives, which its own tests hold against others' programs."""
-    from sweep.metrics import Answers
+    from sweep.metrics import ModelOutputs
     from sweep.metrics.bleu import Bleu
     from sweep.metrics.chrf import ChrF
     from sweep.metrics.f1 import F1
@@ -124,7 +124,7 @@ def test_the_rules_are_those_of_the_metrics(name: str):
     }[name]
     rule = corpus_metrics.rule_of(metric.facts()["corpus"])
     assert rule is not None
-    columns = metric.statistics(Answers(theirs, ours))
+    columns = metric.statistics(ModelOutputs(theirs, ours))
     sums = {key: np.array([[sum(values)]]) for key, values in columns.items()}
     assert rule.formula(sums)[0, 0] == pytest.approx(metric.score(ours, theirs))
 
@@ -197,11 +197,11 @@ def test_what_is_asked_for_settles_it():
         scores = [0.80 + rng.normal(0, 0.01, seeds), 0.77 + rng.normal(0, 0.01, seeds)]
         rows = [(f"s{i}", score) for i, runs in enumerate(scores) for score in runs]
         frame = pd.DataFrame(rows, columns=["setting", "score"]).assign(run_id=range(2 * seeds))
-        evidence = gather(frame, Absent("none"))
+        evidence = estimate_noise(frame, Absent("none"))
         found = verdicts(evidence, Rule(0.99))
-        return str(found.verdict[1]), settle(evidence, found)[1]
+        return str(found.verdict[1]), required_sample_size(evidence, found)[1]
 
-    asked = [settlement for verdict, settlement in (one(3) for _ in range(300)) if verdict == "cannot_tell"]
+    asked = [settlement for verdict, settlement in (one(3) for _ in range(300)) if verdict == "inconclusive"]
     needed = int(np.median([s.seeds for s in asked if s.seeds]))
     assert 3 < needed < 12
     settled = np.mean([one(needed)[0] == "fails" for _ in range(300)])
@@ -210,8 +210,8 @@ def test_what_is_asked_for_settles_it():
 
 def test_a_single_seed_asks_for_a_first_look():
     frame = pd.DataFrame({"setting": ["a", "b"], "score": [0.8, 0.79], "run_id": ["a", "b"]})
-    evidence = gather(frame, Absent("none"))
-    assert settle(evidence, verdicts(evidence, Rule()))[1].first_look
+    evidence = estimate_noise(frame, Absent("none"))
+    assert required_sample_size(evidence, verdicts(evidence, Rule()))[1].first_look
 
 
 def small(memory: list[float]) -> pd.DataFrame:

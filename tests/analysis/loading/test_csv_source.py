@@ -18,7 +18,7 @@ GOOD = "setting,score,max_memory_allocated\nfft,0.90,100\nlora,0.895,40\nqlora,0
 def options(path: Path, out: Path, **changes: object) -> dict:
     base = {
         "study": None, "source": str(path), "compare": None, "threshold": 0.99, "margin": None, "direction": None,
-        "memory_metric": "max_memory_allocated", "allow": [], "group": None, "pdf": False, "out": str(out),
+        "memory_metric": "max_memory_allocated", "allow_different": [], "cluster": None, "pdf": False, "out": str(out),
         "tracking": {},
     }  # fmt: skip
     return {**base, **changes}
@@ -76,7 +76,7 @@ def test_conditions_that_differ_are_refused_and_can_be_allowed(tmp_path: Path):
     path = file(tmp_path, "setting,score,max_memory_allocated,conditions\na,1,1,A100\nb,1,2,H100\n")
     with pytest.raises(UserError, match=r"conditions: A100 \(a · seed 0\); H100 \(b · seed 0\)"):
         pipeline.answer(options(path, tmp_path / "out"))
-    said = pipeline.answer(options(path, tmp_path / "out", allow=["conditions"]))
+    said = pipeline.answer(options(path, tmp_path / "out", allow_different=["conditions"]))
     assert "Allowed to differ between the runs: conditions (A100, H100)" in said
     assert "Not the same in all runs: conditions" in (tmp_path / "out/score_against_memory.svg").read_text()
 
@@ -124,6 +124,6 @@ def test_the_facts_of_a_published_table(tmp_path: Path):
     for threshold, pick in ((0.99, "shira"), (0.97, "shira"), (0.95, "miss"), (0.90, "miss")):
         made = pipeline.build(study, threshold, None, "max_memory_allocated")
         assert made.decision.pick == pick
-        assert set(made.settings["verdict"]) == {"cannot_tell"}
+        assert set(made.settings["verdict"]) == {"inconclusive"}
         assert made.stability is not None
         assert made.stability.share < 0.9

@@ -30,9 +30,9 @@ def study(**changes: object) -> Study:
     ]  # fmt: skip
     rows.append({"setting": SCRIPT, "variant": "huge", "seed": 0, "outcome": "oom", "reason": SCRIPT})
     runs = pd.DataFrame(rows).assign(
-        metric="exact_match", direction="maximize", conditions="aaa", running=False, memory_source="cuda_allocator"
+        metric="exact_match", direction="maximize", conditions_hash="aaa", running=False, memory_source="cuda_allocator"
     )
-    runs["conditions.values"] = conditions
+    runs["conditions"] = conditions
     runs["run_id"] = [f"r{i}" for i in range(len(runs))]
     return Study("a study", "p", {"train.max_steps": "3"}, "python -m sweep -m", runs.assign(**changes))
 
@@ -82,7 +82,7 @@ def test_memory_parts_are_of_the_runs_that_ended_well_or_of_the_moment_of_failur
     ok = runs["setting"] == "fft"
     runs.loc[ok, ["memory/train_frozen_weights_bytes", "memory/train_trainable_weights_bytes"]] = [30e6, 10e6]
     runs.loc[ok, "memory/train_max_allocated_bytes"] = 60e6  # no part
-    runs.loc[runs["outcome"] == "oom", "memory/oom_alive_activations_and_temporaries_bytes"] = 70e6
+    runs.loc[runs["outcome"] == "oom", "memory/oom_live_activations_and_temporaries_bytes"] = 70e6
     parts = memory_parts.data(pipeline.build(study(), 0.99, None, "max_memory_allocated").settings, runs)
     rows = parts.set_index("setting")
     assert rows.loc["fft", "weights"] == 40e6
@@ -159,7 +159,7 @@ def test_runs_of_other_conditions_are_refused_by_key_and_name():
     conditions = [
         json.dumps({"train.max_steps": steps, "device": "x"}) for steps in ("3", "3", "3", "3", "3", "3", "9")
     ]
-    mixed = study(**{"conditions.values": conditions, "conditions": list("aaaaaab")})
+    mixed = study(conditions=conditions, conditions_hash=list("aaaaaab"))
     with pytest.raises(UserError, match=r"train.max_steps: 3 .*fft · seed 0.*; 9 ") as caught:
         comparability.require_comparable(mixed.runs)
     assert "device" not in str(caught.value)
@@ -195,9 +195,9 @@ def test_an_unknown_memory_metric_lists_those_measured():
 
 def test_what_runs_doubt_of_themselves_is_said():
     runs = study().runs
-    runs["doubts"] = None
+    runs["warnings"] = None
     first = runs.index[runs["setting"] == runs["setting"].iloc[0]]
-    runs.loc[first, "doubts"] = "the loss did not move: 3 in the first quarter of the steps, 3 in the last"
+    runs.loc[first, "warnings"] = "the loss did not move: 3 in the first quarter of the steps, 3 in the last"
     [note] = failures.doubts(runs)
     assert note.startswith(f"{runs['setting'].iloc[0]} (seed {runs['seed'].iloc[0]}) the loss did not move")
     assert note.endswith(f"So in {len(first)} of its runs.")

@@ -117,11 +117,11 @@ def test_analysis_tells_what_it_lacks(program: Program):
     assert nowhere.returncode == 1
     assert "Run a study first" in nowhere.stderr
     faulty = program(
-        "analysis", "study=x", "source=y", "threshold=2", "out=", "+folder=z", "allow=device", "compare=[a]"
+        "analysis", "study=x", "source=y", "threshold=2", "out=", "+folder=z", "allow_different=device", "compare=[a]"
     )
     assert faulty.returncode == 2
     for words in ("study and source and compare", "threshold = 2", "must be a folder, or auto", "unknown option",
-                  "allow = device", "source = y ", "is not a file"):  # fmt: skip
+                  "allow_different = device", "source = y ", "is not a file"):  # fmt: skip
         assert words in faulty.stderr, faulty.stderr
 
 

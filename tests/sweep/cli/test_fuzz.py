@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from sweep.cli import validation
-from sweep.cli.validation import examine
+from sweep.cli.validation import validate
 from sweep.core.errors import ConfigError
 
 KEYS = st.sampled_from(
@@ -144,7 +144,7 @@ def test_the_check_accepts_or_explains(
     arguments = argparse.Namespace(overrides=overrides, multirun=multirun, config_dir=None, config_name=None)
     faults = None  # accepted
     try:
-        validation.check(ROOT / "conf", arguments, "config", examine)
+        validation.check(ROOT / "conf", arguments, "config", validate)
     except ConfigError as error:
         faults = error.faults
     assert faults is None or (faults and all(fault.message for fault in faults))

@@ -51,7 +51,7 @@ def test_rates_follow_the_base():
     for base, full in {"scan_llama": 3e-4, "distilbert": 2e-5}.items():
         for variant, rate in {"fft": full, "lora_r16": 10 * full, "qlora_r16": 10 * full}.items():
             assert compose(f"model={base}", f"variant={variant}")["variant"]["learning_rate"] == pytest.approx(rate)
-    assert compose("model=distilbert", "model.rates={full: 1e-5}")["variant"]["learning_rate"] == 2e-4
+    assert compose("model=distilbert", "model.learning_rates={full: 1e-5}")["variant"]["learning_rate"] == 2e-4
 
 
 def broken(**changes: object) -> dict:

@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from sweep.cli import validation
 from sweep.config.schema import parse
 from sweep.core.errors import ConfigError
-from sweep.core.job import EXAMPLES_FILE, Job
+from sweep.core.job import EXAMPLES_FILE, RunRequest
 from sweep.core.record import Outcome, Record
 from sweep.core.reporter import silent
 from sweep.training_run import prepare, run
@@ -127,7 +127,7 @@ def run_experiment(name: str, tmp_path: Path, *overrides: str) -> tuple[Record, 
     )
     facts = prepare(config, silent)
     record = Record(variant=config["variant"]["name"], setting="s", seed=0, outcome=Outcome.KILLED)
-    return run(Job(config=config, record=record, folder=str(tmp_path / "run")), silent), facts
+    return run(RunRequest(config=config, record=record, folder=str(tmp_path / "run")), silent), facts
 
 
 @pytest.mark.slow
@@ -154,17 +154,17 @@ def parsed(base: Path, *overrides: str) -> Any:
 
 
 def test_only_an_export_looks_at_the_test_split(tmp_path: Path):
-    from sweep.deployment.evaluation_setup import Ground
+    from sweep.deployment.evaluation_setup import EvaluationSetup
 
     rows = [{"text": "the film was good", "label": "pos"}, {"text": "it was bad", "label": "neg"}]
     for name, count in {"train": 8, "validation": 4, "test": 3}.items():
         table(tmp_path / f"{name}.csv", (rows * count)[:count])
     files = {split: f"task.data.{split}={tmp_path / split}.csv" for split in ("train", "validation", "test")}
     base = checkpoints.distilbert(tmp_path / "model")
-    ground = Ground.of(parsed(base, *files.values()))
+    ground = EvaluationSetup.of(parsed(base, *files.values()))
     model = ground.base()
     scores = ground.test_scores(model)
     predictions = {row["text"]: row["prediction"] for row in ground.score(model).rows}
     right = [predictions[row["text"]] == row["label"] for row in (rows * 2)[:3]]
     assert scores["accuracy"] == pytest.approx(sum(right) / 3)
-    assert Ground.of(parsed(base, files["train"], files["validation"])).test_scores(model) == {}
+    assert EvaluationSetup.of(parsed(base, files["train"], files["validation"])).test_scores(model) == {}

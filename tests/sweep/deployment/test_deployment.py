@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 from sweep.config.schema import parse
 from sweep.core import provenance
 from sweep.core.errors import ConfigError, UserError
-from sweep.core.job import Job
+from sweep.core.job import RunRequest
 from sweep.core.record import Outcome, Record
 from sweep.core.reporter import silent
 from sweep.datasets.scan import ScanAroundRight
@@ -31,7 +31,7 @@ from sweep.launch.run_supervisor import _close
 from sweep.metrics.accuracy import Accuracy
 from sweep.metrics.exact_match import ExactMatch
 from sweep.metrics.f1 import F1
-from sweep.tracking.mlflow_store import Store
+from sweep.tracking.mlflow_store import MlflowStore
 from sweep.tracking.options import Tracking
 from sweep.training import trained_weights
 from sweep.training_run import run
@@ -43,7 +43,7 @@ SPLITS = {"train": "train", "validation": "dev", "test": "test"}
 
 class Study(NamedTuple):
     tracking: Tracking
-    store: Store
+    store: MlflowStore
     runs: dict[str, str]  # "setting seed" → run id
     base: Path
 
@@ -54,9 +54,9 @@ def study(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> St
     folder = tmp_path_factory.mktemp("study")
     base = shutil.copytree(tiny_checkpoint, folder / "base")
     tracking = Tracking(uri=f"sqlite:///{folder}/mlflow.db", artifacts=str(folder / "artifacts"), experiment="tests")
-    store = Store(tracking.uri, tracking.experiment, tracking.artifacts)
+    store = MlflowStore(tracking.uri, tracking.experiment, tracking.artifacts)
     parent = store.create_study("deploy", {}, {}).info.run_id
-    store.client.set_tag(parent, "pick", "lora_r8")
+    store.client.set_tag(parent, "selected", "lora_r8")
     splits = ScanAroundRight(n_train=200, n_validation=40).load()
     for name, examples in (("train", splits.train), ("dev", splits.validation), ("test", splits.validation[:30])):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(dict(example)) + "\n" for example in examples))
@@ -75,20 +75,20 @@ def study(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> St
             seed=seed,
             study="deploy",
             outcome=Outcome.KILLED,
-            facts={"metric": "token_accuracy", "conditions.values": json.dumps(conditions)},
+            facts={"metric": "token_accuracy", "conditions": json.dumps(conditions)},
         )
         files = folder / f"{variant}-{seed}"
         files.mkdir()
         row = store.open_run(record, parent, {}, plain)
-        record = run(Job(config=plain, record=record, folder=str(files)), silent)
+        record = run(RunRequest(config=plain, record=record, folder=str(files)), silent)
         assert record.outcome is Outcome.OK, record.reason
         _close(row, record, files)
-        assert not (files / "trained").exists()  # not on the disk twice
+        assert not (files / "checkpoint").exists()  # not on the disk twice
         runs[f"{variant} {seed}"] = row.run_id
     return Study(tracking, store, runs, base)
 
 
-def export(kept: Study, out: Path, **options: Any) -> exporter.card.Made:
+def export(kept: Study, out: Path, **options: Any) -> exporter.card.ExportedModel:
     defaults: dict[str, Any] = {
         "study": "deploy",
         "run": None,
@@ -152,7 +152,7 @@ def test_a_qlora_adapter_is_merged_into_16_bits_and_says_so(study: Study, tmp_pa
     assert "quantization_config" not in json.loads((tmp_path / "out" / "config.json").read_text())
     assert "bfloat16 reload of the base, not into the quantised weights" in exporter.summary(made)
     # By hand: the unquantised weight, and what the adapter adds to it.
-    kept = study.store.fetch(study.runs["qlora_r8 0"], "trained", tmp_path)
+    kept = study.store.fetch(study.runs["qlora_r8 0"], "checkpoint", tmp_path)
     adapter = load_file(kept / "adapter_model.safetensors")
     name = "model.layers.0.self_attn.q_proj"
     a, b = (adapter[f"base_model.model.{name}.lora_{part}.weight"] for part in "AB")
@@ -163,7 +163,7 @@ def test_a_qlora_adapter_is_merged_into_16_bits_and_says_so(study: Study, tmp_pa
 
 def test_full_weights_are_exported_whole(study: Study, tmp_path: Path):
     made = export(study, tmp_path / "out", run="fft · seed 0")
-    assert (made.separate, made.difference.changed) == (False, 0)
+    assert (made.is_adapter, made.difference.changed) == (False, 0)
     assert not torch.equal(logits(load(tmp_path / "out")), logits(load(study.base)))
 
 
@@ -176,7 +176,7 @@ def test_what_has_no_place_in_the_weights_is_not_merged(study: Study, tmp_path: 
 def test_a_drop_beyond_the_noise_is_an_error_unless_allowed(study: Study, tmp_path: Path):
     """Two stored adapters change places: each scores as the other."""
     run_id = study.runs["lora_r8 0"]
-    artifact = Path(study.store.run(run_id).info.artifact_uri.removeprefix("file://"), "trained")
+    artifact = Path(study.store.run(run_id).info.artifact_uri.removeprefix("file://"), "checkpoint")
     file = artifact / "adapter_model.safetensors"
     before = file.read_bytes()
     save_file({key: torch.randn_like(value) for key, value in load_file(file).items()}, file)
@@ -220,11 +220,11 @@ def test_weights_are_kept_by_size(tmp_path: Path, tiny_checkpoint: Path):
     model = config.variant.wrap(load(tiny_checkpoint), "CAUSAL_LM", False)
     size = 4 * model.num_parameters()
     base = {"uri": "sqlite:///x", "artifacts": "", "experiment": "x"}
-    small = Tracking(**base, keep_weights_bytes=size - 1)
+    small = Tracking(**base, max_saved_weights_bytes=size - 1)
     assert trained_weights.keep(config.variant, model, tmp_path / "a", small) == {"weights/trained_bytes": size}
     assert not (tmp_path / "a").exists()
-    kept = trained_weights.keep(config.variant, model, tmp_path / "b", Tracking(**base, keep_weights_bytes=size))
-    assert kept["weights/kept_bytes"] == sum(file.stat().st_size for file in (tmp_path / "b").iterdir()) > size
+    kept = trained_weights.keep(config.variant, model, tmp_path / "b", Tracking(**base, max_saved_weights_bytes=size))
+    assert kept["weights/saved_bytes"] == sum(file.stat().st_size for file in (tmp_path / "b").iterdir()) > size
 
 
 def test_what_is_registered_loads_from_the_registry(study: Study, tmp_path: Path):
@@ -252,7 +252,7 @@ def test_adapters_are_swapped_on_one_base_and_add_up(study: Study, tmp_path: Pat
         folders.append(str(made.folder))
         scores.append(made.difference.after)
     plain = compose(
-        f"adapters=[{','.join(folders)}]", "combine=[0.3,0.7]", "combination=cat", f"out={tmp_path}/both",
+        f"adapters=[{','.join(folders)}]", "weights=[0.3,0.7]", "combination_type=cat", f"out={tmp_path}/both",
         "task.data.n_validation=40", "task.max_new_tokens=6", config_name="evaluate",
     )  # fmt: skip
     comparison = parse_comparison(plain)
@@ -272,10 +272,10 @@ def test_adapters_are_swapped_on_one_base_and_add_up(study: Study, tmp_path: Pat
 
 def test_what_cannot_be_compared_is_told(study: Study, tmp_path: Path):
     (tmp_path / "config.json").touch()
-    given = [f"adapters=[{tmp_path}]", "combine=[1,2]"]
+    given = [f"adapters=[{tmp_path}]", "weights=[1,2]"]
     with pytest.raises(ConfigError) as caught:
         parse_comparison(compose(*given, "base=/nowhere", config_name="evaluate"))
-    assert [fault.key for fault in caught.value.faults] == ["base", "combine", "adapters"]
+    assert [fault.key for fault in caught.value.faults] == ["base", "weights", "adapters"]
     assert f"is a whole model: to score it, base={tmp_path} 'adapters=[]'" in caught.value.faults[-1].message
     with pytest.raises(ConfigError, match="no adapter that names one: say which one to load"):
         parse_comparison(compose("adapters=[]", config_name="evaluate"))

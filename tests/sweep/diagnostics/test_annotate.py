@@ -80,7 +80,7 @@ def test_training_stops_at_a_gradient_that_is_no_number(tiny_checkpoint: Path):
     assert len(seen) == 3
 
 
-def overrides(steps: list[mitigations.Step]) -> list[str]:
+def overrides(steps: list[mitigations.Mitigation]) -> list[str]:
     return [step.overrides for step in steps]
 
 
@@ -100,9 +100,9 @@ def test_advice_after_divergence_is_for_these_settings():
     assert overrides(mitigations.after_divergence(config("variant.learning_rate=3e-4"), "fp32")) == [
         "variant.learning_rate=0.0001"
     ]
-    wild = config("variant=fft", "variant.learning_rate=5", "study.rate_factor=2")
+    wild = config("variant=fft", "variant.learning_rate=5", "study.learning_rate_multiplier=2")
     assert str(mitigations.after_divergence(wild, "fp32")[0]) == (
-        "variant.learning_rate=0.001 study.rate_factor=1: a lower rate; it was 10"
+        "variant.learning_rate=0.001 study.learning_rate_multiplier=1: a lower rate; it was 10"
     )
 
 
@@ -161,19 +161,19 @@ def rows(predictions: str, references: str) -> list[dict[str, str]]:
 
 def test_chance_is_what_the_most_frequent_answer_scores():
     assert sanity_checks.chance(Accuracy(), rows("aabb", "aaab")) == {
-        "eval/chance_score": 0.75,
+        "eval/majority_baseline": 0.75,
         "eval/distinct_predictions": 2.0,
     }
     # F1 of the constant answer "a": of a, 2·3/(4+3); of b, 0.
     found = sanity_checks.chance(F1(average="macro"), rows("aabb", "aaab"))
-    assert found["eval/chance_score"] == pytest.approx((2 * 3 / 7) / 2)
-    assert sanity_checks.chance(ExactMatch(), rows("abcd", "abcd"))["eval/chance_score"] == 0.25
+    assert found["eval/majority_baseline"] == pytest.approx((2 * 3 / 7) / 2)
+    assert sanity_checks.chance(ExactMatch(), rows("abcd", "abcd"))["eval/majority_baseline"] == 0.25
     assert sanity_checks.chance(Accuracy(), [{"reference": "a"}]) == {}
 
 
 def test_a_score_at_chance_level_is_doubted_within_its_noise():
     def said(score: float, guess: float, count: int = 400, higher: bool = True) -> str:
-        measured = {"score": score, "eval/chance_score": guess, "eval/examples": count}
+        measured = {"score": score, "eval/majority_baseline": guess, "eval/examples": count}
         return " ".join(sanity_checks.doubts(measured, higher, RATE))
 
     noise = 2 * math.sqrt(0.25 / 400)
@@ -200,25 +200,25 @@ def test_a_loss_that_does_not_move_is_doubted():
 
 def test_truncation_and_one_answer_for_all_are_said():
     measured = {
-        "data/truncated_share": 0.04, "eval/distinct_predictions": 1.0, "eval/examples": 20,
+        "data/truncated_fraction": 0.04, "eval/distinct_predictions": 1.0, "eval/examples": 20,
         "data/dropped_examples": 5, "data/train_examples": 95,
     }  # fmt: skip
     said = list(sanity_checks.doubts(measured, True, RATE))
     assert said[0] == "the answer is the same for all 20 validation examples"
     assert said[1].startswith("4% of the training examples were cut")
     assert said[2].startswith("5% of the training examples were left out")
-    assert "word for word" in " ".join(sanity_checks.doubts({"data/leaked_share": 0.02}, True, RATE))
-    less = {"data/leaked_share": 0.01, "data/truncated_share": 0.02, "data/dropped_examples": 1}
+    assert "word for word" in " ".join(sanity_checks.doubts({"data/contaminated_fraction": 0.02}, True, RATE))
+    less = {"data/contaminated_fraction": 0.01, "data/truncated_fraction": 0.02, "data/dropped_examples": 1}
     assert list(sanity_checks.doubts({**measured, **less, "eval/distinct_predictions": 2.0}, True, RATE)) == []
 
 
 def test_the_record_carries_both():
     record = Record(variant="v", setting="v", seed=0, outcome=Outcome.DIVERGED, facts={"device": "cpu"})
     said = remarked(record, config("train.max_grad_norm=5"), {}, "fp32")
-    assert said.facts["advice"].splitlines()[1] == "2. train.max_grad_norm=1: clip gradients; it was 5"
+    assert said.facts["suggestions"].splitlines()[1] == "2. train.max_grad_norm=1: clip gradients; it was 5"
     assert said.facts["device"] == "cpu"
     assert "  Try, each by itself:" in lines(said)
-    ok = replace(record, outcome=Outcome.OK, measurements={"score": 0.9, "eval/chance_score": 0.1})
+    ok = replace(record, outcome=Outcome.OK, measurements={"score": 0.9, "eval/majority_baseline": 0.1})
     assert remarked(ok, config(), {}, "fp32").facts == {"device": "cpu"}
     assert lines(ok) == []
 

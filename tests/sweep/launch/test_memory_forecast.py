@@ -10,7 +10,7 @@ from conftest import compose
 
 from sweep.config.schema import Study
 from sweep.core.record import Outcome, Record
-from sweep.launch.memory_forecast import Foresight, _key
+from sweep.launch.memory_forecast import MemoryForecaster, _key
 from sweep.memory import Machine, Prediction
 from sweep.memory.prediction import OF_SEED
 
@@ -29,7 +29,7 @@ def foretold(allocated_bytes: int) -> Prediction:
 
 def test_what_no_byte_hangs_on_is_not_predicted_again():
     ordered = _key(compose("variant=lora_r8"))
-    launched = ["seed=3", "study.trial=2", "study.swept=[variant]", "study.name=x", "study.rate_factor=3"]
+    launched = ["seed=3", "study.trial=2", "study.swept=[variant]", "study.name=x", "study.learning_rate_multiplier=3"]
     assert _key(compose("variant=lora_r8", *launched)) == ordered
     assert _key(compose("variant=lora_r8", "variant.learning_rate=1e-5")) == ordered
     assert _key(compose("variant=lora_r8", "variant.r=4")) != ordered
@@ -38,37 +38,39 @@ def test_what_no_byte_hangs_on_is_not_predicted_again():
 
 def test_seeds_share_a_prediction_unless_they_meet_other_examples():
     """A run shorter than a pass over its data has the longest micro-batch of its own seed's examples."""
-    foresight = Foresight()
+    forecaster = MemoryForecaster()
     first, second = (compose("variant=lora_r8", f"seed={seed}") for seed in (0, 1))
     whole = foretold(GIB)
-    foresight._known = {_key(first): whole, _key(first, with_seed=True): whole}
-    assert foresight.of_all([first, second]) == [whole, whole]
+    forecaster._known = {_key(first): whole, _key(first, with_seed=True): whole}
+    assert forecaster.predict_all([first, second]) == [whole, whole]
     part = replace(whole, assumptions={OF_SEED: "0"})
-    foresight._known = {_key(first): part, _key(first, with_seed=True): part}
-    assert foresight._answer(first) is part
-    assert foresight._answer(second) is None
+    forecaster._known = {_key(first): part, _key(first, with_seed=True): part}
+    assert forecaster._answer(first) is part
+    assert forecaster._answer(second) is None
 
 
 def test_predictions_are_corrected_from_the_third_run_on(caplog: pytest.LogCaptureFixture):
     caplog.set_level("INFO", logger="sweep.launch.memory_forecast")
-    foresight = Foresight()
+    forecaster = MemoryForecaster()
     record = Record(variant="v", setting="v", seed=0, outcome=Outcome.OK)
     for measured, correction in ((110.0, 1.0), (130.0, 1.0), (120.0, 1.2), (120.0, 1.2)):
-        foresight.learn(record.ended(Outcome.OK, max_memory_allocated=measured, **{"memory/predicted_bytes": 100.0}))
-        assert foresight.correction == pytest.approx(correction)
+        forecaster.update_correction(
+            record.ended(Outcome.OK, max_memory_allocated=measured, **{"memory/predicted_bytes": 100.0})
+        )
+        assert forecaster.correction == pytest.approx(correction)
     assert caplog.messages == [
         "Memory of the first 3 runs was predicted within 30.0%; from here on predictions are multiplied by 1.200."
     ]
-    foresight.learn(record)  # nothing was measured
-    assert foresight.correction == pytest.approx(1.2)
+    forecaster.update_correction(record)  # nothing was measured
+    assert forecaster.correction == pytest.approx(1.2)
 
 
 def test_only_what_cannot_fit_for_certain_is_left_out():
-    foresight = Foresight()
-    foresight.machine = Machine(kind="cuda", capability=(8, 0), capacity_bytes=24 * GIB)
-    assert foresight.reason_not_to_launch(foretold(24 * GIB), Study()) is None  # within the declared error
-    reason = foresight.reason_not_to_launch(foretold(25 * GIB), Study())
+    forecaster = MemoryForecaster()
+    forecaster.machine = Machine(kind="cuda", capability=(8, 0), capacity_bytes=24 * GIB)
+    assert forecaster.skip_reason(foretold(24 * GIB), Study()) is None  # within the declared error
+    reason = forecaster.skip_reason(foretold(25 * GIB), Study())
     assert "25.0 GiB ± 1.0%, and the device has 24.0 GiB" in reason
-    assert foresight.reason_not_to_launch(foretold(25 * GIB), Study(force=True)) is None
-    assert "the budget is 10.0 GiB" in foresight.reason_not_to_launch(foretold(11 * GIB), Study(memory_budget_gib=10.0))
-    assert foresight.reason_not_to_launch(None, Study()) is None
+    assert forecaster.skip_reason(foretold(25 * GIB), Study(launch_despite_prediction=True)) is None
+    assert "the budget is 10.0 GiB" in forecaster.skip_reason(foretold(11 * GIB), Study(memory_budget_gib=10.0))
+    assert forecaster.skip_reason(None, Study()) is None

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from sweep.config.schema import parse
 from sweep.core.errors import ConfigError, UserError
-from sweep.core.job import Job
+from sweep.core.job import RunRequest
 from sweep.core.record import Outcome, Record
 from sweep.launch.device_leases import Lease, leases
 from sweep.launch.multi_gpu_run import SUM, joined
@@ -26,11 +26,11 @@ from sweep.training.fit import training_order
 pytestmark = pytest.mark.slow
 
 
-def job(folder: Path, toy: list[str], *overrides: str) -> Job:
+def job(folder: Path, toy: list[str], *overrides: str) -> RunRequest:
     folder.mkdir()
     config = compose(*toy, "task.score=token_accuracy", "train.max_steps=6", *overrides)
     record = Record(variant="v", setting="v", seed=0, outcome=Outcome.KILLED)
-    return Job(config=config, record=record, folder=str(folder))
+    return RunRequest(config=config, record=record, folder=str(folder))
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_two_ranks_equal_one_process_with_twice_the_accumulation(
     """The same micro-batches in the same steps: the same losses and weights, up to the order of summation, also where
     the score is looked at on the way; and a model in parts takes half the bytes on each rank."""
     seen: list[isolated_call.Event] = []
-    given = [f"variant={variant}", f"train.parallel={parallel}", "train.gradient_accumulation_steps=1"]
+    given = [f"variant={variant}", f"train.parallelism={parallel}", "train.gradient_accumulation_steps=1"]
     two = isolated_call.call(
         "sweep.launch.multi_gpu_run:run",
         job(tmp_path / "two", toy, *given, "train.devices_per_run=2", "train.eval_steps=4"),
@@ -56,7 +56,7 @@ def test_two_ranks_equal_one_process_with_twice_the_accumulation(
     assert two.outcome is Outcome.OK, (two.reason, (tmp_path / "log").read_text()[-2000:])
     for key in ("train/final_loss", "train/tokens", "score", "trainable_params"):
         assert two.measurements[key] == pytest.approx(one.measurements[key], rel=1e-6), key
-    weights = [load_file(next((tmp_path / name / "trained").glob("*.safetensors"))) for name in ("two", "one")]
+    weights = [load_file(next((tmp_path / name / "checkpoint").glob("*.safetensors"))) for name in ("two", "one")]
     assert weights[0].keys() == weights[1].keys()
     for name, value in weights[0].items():
         torch.testing.assert_close(value, weights[1][name], rtol=1e-5, atol=1e-6)
@@ -64,7 +64,7 @@ def test_two_ranks_equal_one_process_with_twice_the_accumulation(
     largest, total = (two.measurements[k] for k in ("max_memory_allocated", f"{SUM}train_max_allocated_bytes"))
     assert largest < total <= 2 * largest
     names = [event.name for event in seen if event.name != "progress"]
-    assert names == [*["metrics"] * 4, "reason_to_stop", *["metrics"] * 2]  # the main rank's, once each
+    assert names == [*["metrics"] * 4, "should_prune", *["metrics"] * 2]  # the main rank's, once each
     held = two.measurements["memory/train_end_allocated_bytes"] / one.measurements["memory/train_end_allocated_bytes"]
     # Scales of 4-bit weights stay whole on every rank.
     assert held == pytest.approx(0.5 if parallel == "fsdp" else 1.0, abs=0.04)
@@ -74,14 +74,14 @@ def test_two_ranks_equal_one_process_with_twice_the_accumulation(
     ("overrides", "message"),
     [
         (["train.devices_per_run=1"], r"splits a model over several devices: set train\.devices_per_run"),
-        (["variant=lora8bit_r16"], "is not for variant lora8bit_r16: .* use a qlora variant, or train.parallel=ddp"),
+        (["variant=lora8bit_r16"], "is not for variant lora8bit_r16: .* use a qlora variant, or train.parallelism=ddp"),
         (["variant=prompt_tuning"], "is not for variant prompt_tuning: .* use a lora variant"),
         (["train.optimizer=adamw_8bit"], "knows no parameters in parts"),
     ],
 )
 def test_what_cannot_be_split_is_refused_before_anything_runs(overrides: list[str], message: str):
     with pytest.raises(ConfigError, match=re.compile(message, re.DOTALL)):
-        parse(compose("train.devices_per_run=2", "train.parallel=fsdp", *overrides))
+        parse(compose("train.devices_per_run=2", "train.parallelism=fsdp", *overrides))
 
 
 def test_a_rank_that_is_killed_ends_the_run_with_a_reason(tmp_path: Path, toy: list[str]):
@@ -107,7 +107,7 @@ def test_all_ranks_heed_what_one_of_them_is_told(tmp_path: Path, toy: list[str])
     asked: list[int] = []
 
     def stop_at_the_second_question(event: isolated_call.Event) -> str | None:
-        if event.name != "reason_to_stop":
+        if event.name != "should_prune":
             return None
         asked.append(event.arguments[0])
         return "others are better" if len(asked) == 2 else None

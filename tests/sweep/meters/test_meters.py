@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from sweep.diagnostics.sanity_checks import doubts
 from sweep.meters import live_memory, memory_timeline
 from sweep.meters.cpu import LiveStorages, LiveTensorMemory, model_tensors
-from sweep.meters.memory_timeline import Moment
+from sweep.meters.memory_timeline import StepMemory
 from sweep.meters.throughput import Throughput
 from sweep.variants import Variant
 from sweep.variants.full import Full
@@ -210,7 +210,7 @@ def test_a_leak_is_seen_in_the_timeline_from_one_step_to_the_next():
                 torch.zeros(MIB)
                 kept.append(torch.zeros(1024))
     meter.close_timeline(5)
-    assert meter.timeline[0] == Moment(1, 0, 4096, 4096 + 4 * MIB - 4096)
+    assert meter.timeline[0] == StepMemory(1, 0, 4096, 4096 + 4 * MIB - 4096)
     assert [moment.allocated_bytes - moment.begin_bytes for moment in meter.timeline] == [4096] * 4
     assert meter.readings["memory/train_growth_bytes_per_step"] == 4096
     assert meter.readings["memory/train_max_allocated_bytes"] == 4 * MIB + 3 * 4096
@@ -245,13 +245,18 @@ def test_a_phase_does_not_count_the_garbage_of_the_one_before():
 
 def test_steps_that_keep_nothing_do_not_grow():
     """The batch of a step is alive when it ends, and a longer one more so."""
-    steps = [Moment(1, 0, 910, 999), Moment(2, 900, 910, 999), Moment(3, 900, 950, 999), Moment(4, 900, 990, 999)]
+    steps = [
+        StepMemory(1, 0, 910, 999),
+        StepMemory(2, 900, 910, 999),
+        StepMemory(3, 900, 950, 999),
+        StepMemory(4, 900, 990, 999),
+    ]
     assert memory_timeline.growth_bytes_per_step(steps) == 0
     assert memory_timeline.growth_bytes_per_step(steps[:2]) is None
 
 
 def test_the_timeline_is_a_table(tmp_path: Path):
-    memory_timeline.write([Moment(1, 2, 3, 4), Moment(2, 3, 4, 5, 6)], tmp_path / "timeline.csv")
+    memory_timeline.write([StepMemory(1, 2, 3, 4), StepMemory(2, 3, 4, 5, 6)], tmp_path / "timeline.csv")
     with (tmp_path / "timeline.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert rows[0] == {

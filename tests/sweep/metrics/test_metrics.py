@@ -16,7 +16,7 @@ from sklearn.metrics import f1_score, matthews_corrcoef
 from analysis.loading import corpus_metrics
 from sweep.config.schema import parse
 from sweep.core.errors import UserError
-from sweep.metrics import Answers, CorpusMetric
+from sweep.metrics import CorpusMetric, ModelOutputs
 from sweep.metrics.accuracy import Accuracy
 from sweep.metrics.bleu import Bleu
 from sweep.metrics.chrf import ChrF
@@ -70,7 +70,7 @@ def test_binary_f1_takes_the_last_of_two_labels_and_needs_two():
 
 
 def test_labels_are_in_order_of_value_where_they_are_numbers():
-    columns = F1(average="macro").statistics(Answers(["9", "9"], ["10", "9"]))
+    columns = F1(average="macro").statistics(ModelOutputs(["9", "9"], ["10", "9"]))
     assert columns["fn_0"] == [1.0, 0.0]  # 9 before 10
 
 
@@ -100,7 +100,7 @@ def test_resampled_rows_give_the_score_of_the_resampled_examples(metric: CorpusM
         else ["the cat sat", "the cat sat on a mat", "a dog"]
     )
     got, wanted = source.choices(words, k=30), source.choices(words, k=30)
-    columns = metric.measure(Answers(wanted, got)).columns
+    columns = metric.measure(ModelOutputs(wanted, got)).columns
     assert {len(values) for values in columns.values()} == {30}
     drawn = source.choices(range(30), k=30)
     sums = {name.removeprefix("/"): sum(values[i] for i in drawn) for name, values in columns.items()}
@@ -129,7 +129,7 @@ def test_the_analysis_knows_each_rule_and_finds_the_same(
     """The report resamples validation examples by formulas of its own, since it imports nothing of this package."""
     for metric in RULED:
         pairs = labels if isinstance(metric, F1 | Matthews | Pearson) else texts
-        columns = metric.statistics(Answers([w for _, w in pairs], [p for p, _ in pairs]))
+        columns = metric.statistics(ModelOutputs([w for _, w in pairs], [p for p, _ in pairs]))
         drawn = random.Random(seed).choices(range(len(pairs)), k=len(pairs))
         sums = {name: sum(values[i] for i in drawn) for name, values in columns.items()}
         rule = corpus_metrics.rule_of(metric.facts()["corpus"])
@@ -222,7 +222,7 @@ def test_vowel_signs_belong_to_their_word():
 def test_perplexity_weighs_tokens_not_examples():
     """Two tokens at probability 1/2 and one at 1/8: (2·2·8)^(1/3)."""
     nll = [2 * math.log(2), math.log(8)]
-    measured = Perplexity().measure(Answers(["x", "y"], nll=nll, tokens=[2, 1]))
+    measured = Perplexity().measure(ModelOutputs(["x", "y"], nll=nll, tokens=[2, 1]))
     assert measured.score == pytest.approx(32 ** (1 / 3))
     assert measured.columns == {"/nll": nll, "/tokens": [2.0, 1.0]}
 

@@ -14,13 +14,13 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.utils import JobReturn, JobStatus
 
-from sweep.study.objectives.base import Application, Replicate
-from sweep.study.scheduler import Proposals
+from sweep.study.objectives.base import Objective, Replicate
+from sweep.study.scheduler import Scheduler
 from sweep.study.search.space import Params, Space
-from sweep.study.trial_store import Entry, Seed, Trials
+from sweep.study.trial_store import Entry, Seed, TrialStore
 
 
-class Toy(Application):
+class Toy(Objective):
     """Score x, memory y; out of memory from y = 4 on."""
 
     directions = ("maximize", "minimize")
@@ -36,7 +36,7 @@ class Toy(Application):
 
     def check(self, space: Space, settings: Sequence[Params], searching: bool) -> None: ...
 
-    def open(self, trials: Trials, settings: Sequence[Params] | None) -> None: ...
+    def open(self, trials: TrialStore, settings: Sequence[Params] | None) -> None: ...
 
     def attributes(self, params: Params) -> dict[str, object]:
         return {"setting": str(params)}
@@ -53,15 +53,17 @@ class Toy(Application):
 
     def require_complete(self, max_failure_rate: float | None) -> None: ...
 
-    def close(self, trials: Trials, finished: bool) -> None: ...
+    def close(self, trials: TrialStore, finished: bool) -> None: ...
 
 
 def space(*arguments: str) -> Space:
     return Space.of({}, arguments, ConfigLoaderImpl(create_config_search_path(None)))
 
 
-def proposals(app: Toy, found: Space, storage: str | None = None, limit: int | None = None) -> tuple[Proposals, Trials]:
-    trials = Trials(
+def scheduler_of(
+    app: Toy, found: Space, storage: str | None = None, limit: int | None = None
+) -> tuple[Scheduler, TrialStore]:
+    trials = TrialStore(
         storage=storage,
         name="toy",
         directions=app.directions,
@@ -71,7 +73,7 @@ def proposals(app: Toy, found: Space, storage: str | None = None, limit: int | N
         sampler=optuna.samplers.RandomSampler(seed=0),
     )
     settings = list(found.settings()) if limit is None else None
-    made = Proposals(trials, app, found, settings, limit or 0, None)
+    made = Scheduler(trials, app, found, settings, limit or 0, None)
     with trials.lock():
         made.enqueue()
     return made, trials
@@ -81,16 +83,16 @@ def ended(outcome: str = "ok") -> JobReturn:
     return JobReturn(status=JobStatus.COMPLETED, _return_value=outcome)
 
 
-def run_all(made: Proposals, outcomes: Mapping[tuple[int, Seed], str] | None = None) -> list[Replicate]:
+def run_all(made: Scheduler, outcomes: Mapping[tuple[int, Seed], str] | None = None) -> list[Replicate]:
     found = []
-    while (replicate := made.next()) is not None:
+    while (replicate := made.next_run()) is not None:
         found.append(replicate)
-        made.take(replicate, ended((outcomes or {}).get((replicate.trial, replicate.seed), "ok")))
+        made.record_result(replicate, ended((outcomes or {}).get((replicate.trial, replicate.seed), "ok")))
     return found
 
 
 def test_a_grid_runs_every_setting_under_every_seed_first_seeds_first():
-    made, trials = proposals(Toy(), space("x=1,2", "y=1,2"))
+    made, trials = scheduler_of(Toy(), space("x=1,2", "y=1,2"))
     assert made.left() == 8
     found = run_all(made)
     assert [(r.params["x"], r.params["y"], r.seed) for r in found] == [
@@ -101,7 +103,7 @@ def test_a_grid_runs_every_setting_under_every_seed_first_seeds_first():
 
 
 def test_out_of_memory_is_told_as_a_constraint_and_not_tried_under_another_seed():
-    made, trials = proposals(Toy(), space("x=choice(9)", "y=3,4"))
+    made, trials = scheduler_of(Toy(), space("x=choice(9)", "y=3,4"))
     assert [(r.params["y"], r.seed) for r in run_all(made)] == [(3, 0), (4, 0), (3, 1)]
     fine, oom = trials.all()
     assert (fine.state.name, oom.state.name) == ("COMPLETE", "COMPLETE")
@@ -111,39 +113,39 @@ def test_out_of_memory_is_told_as_a_constraint_and_not_tried_under_another_seed(
 
 def test_a_dead_coordinator_s_run_is_taken_over_and_a_living_one_s_is_not(tmp_path: Path):
     storage = f"sqlite:///{tmp_path}/optuna.db"
-    made, trials = proposals(Toy(), space("x=1,2", "y=1"), storage)
-    trials.beat()
-    mine = made.next()
+    made, trials = scheduler_of(Toy(), space("x=1,2", "y=1"), storage)
+    trials.heartbeat()
+    mine = made.next_run()
     code = "import os; from sweep.core import process_identity; print(process_identity.identity())"
     dead = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
-    theirs = made.next()
-    trials.write(theirs.trial, theirs.seed, Entry(by=dead))
+    theirs = made.next_run()
+    trials.set_replicate(theirs.trial, theirs.seed, Entry(claimed_by=dead))
     taken = [(r.trial, r.seed) for r in run_all(made)]
     assert taken == [(theirs.trial, 0), (mine.trial, 1), (theirs.trial, 1)]
-    made.take(mine, ended())
+    made.record_result(mine, ended())
     assert made.left() == 0
 
 
 def test_a_failed_run_is_tried_again_by_the_next_command_and_not_by_this_one(tmp_path: Path):
     storage = f"sqlite:///{tmp_path}/optuna.db"
-    made, trials = proposals(Toy(), space("x=1,2", "y=1"), storage)
+    made, trials = scheduler_of(Toy(), space("x=1,2", "y=1"), storage)
     assert len(run_all(made, {(0, 1): "failed"})) == 4
     assert trials.all()[0].values == [1, 1]  # the mean of what is known
-    second, trials = proposals(Toy(seeds=[0]), space("x=choice(5)", "y=1"), f"{storage}2")
+    second, trials = scheduler_of(Toy(seeds=[0]), space("x=choice(5)", "y=1"), f"{storage}2")
     assert len(run_all(second, {(0, 0): "failed"})) == 1
     assert trials.all()[0].state.name == "FAIL"
-    third, _ = proposals(Toy(seeds=[0]), space("x=choice(5)", "y=1"), f"{storage}2")
+    third, _ = scheduler_of(Toy(seeds=[0]), space("x=choice(5)", "y=1"), f"{storage}2")
     assert len(run_all(third)) == 1
-    fourth, _ = proposals(Toy(seeds=[0]), space("x=choice(5)", "y=1"), f"{storage}2")
+    fourth, _ = scheduler_of(Toy(seeds=[0]), space("x=choice(5)", "y=1"), f"{storage}2")
     assert run_all(fourth) == []
 
 
 def test_a_search_counts_what_is_there_and_pays_for_nothing_twice(tmp_path: Path):
     storage = f"sqlite:///{tmp_path}/optuna.db"
     found = space("x=range(0,3)", "y=range(0,2)")  # six settings
-    first, _ = proposals(Toy(seeds=[0]), found, storage, limit=4)
+    first, _ = scheduler_of(Toy(seeds=[0]), found, storage, limit=4)
     assert len(run_all(first)) == 4
-    second, trials = proposals(Toy(seeds=[0]), found, storage, limit=20)
+    second, trials = scheduler_of(Toy(seeds=[0]), found, storage, limit=20)
     assert len(run_all(second)) == 2  # then there is nothing new
     complete = [tuple(sorted(t.params.items())) for t in trials.all() if t.state.name == "COMPLETE"]
     assert max(Counter(complete).values()) == 1
@@ -151,16 +153,16 @@ def test_a_search_counts_what_is_there_and_pays_for_nothing_twice(tmp_path: Path
 
 
 def test_a_study_whose_every_trial_fails_ends():
-    made, _ = proposals(Toy(seeds=[0]), space("x=interval(0,1)", "y=1,2"), limit=5)
+    made, _ = scheduler_of(Toy(seeds=[0]), space("x=interval(0,1)", "y=1,2"), limit=5)
     failures = {(number, 0): "failed" for number in range(99)}
     assert len(run_all(made, failures)) == 5
 
 
 def test_choices_that_grow_leave_the_old_trials_in_place(tmp_path: Path):
     storage = f"sqlite:///{tmp_path}/optuna.db"
-    made, _ = proposals(Toy(seeds=[0]), space("x=1,2", "y=1"), storage)
+    made, _ = scheduler_of(Toy(seeds=[0]), space("x=1,2", "y=1"), storage)
     run_all(made)
-    more, trials = proposals(Toy(seeds=[0]), space("x=1,2,3", "y=1"), storage)
+    more, trials = scheduler_of(Toy(seeds=[0]), space("x=1,2,3", "y=1"), storage)
     assert [r.params["x"] for r in run_all(more)] == [3]
     assert [trial.params["x"] for trial in trials.all()] == [1, 2, 3]
 
@@ -169,23 +171,23 @@ def test_what_does_not_fit_the_study_in_the_storage_is_told(tmp_path: Path):
     from sweep.core.errors import UserError
 
     storage = f"sqlite:///{tmp_path}/optuna.db"
-    proposals(Toy(), space("x=interval(0,1)", "y=1,2"), storage, limit=1)[0].next()
+    scheduler_of(Toy(), space("x=interval(0,1)", "y=1,2"), storage, limit=1)[0].next_run()
     with pytest.raises(UserError, match="another study"):
-        proposals(Toy(), space("x=tag(log,interval(0.1,1))", "y=1,2"), storage, limit=1)
+        scheduler_of(Toy(), space("x=tag(log,interval(0.1,1))", "y=1,2"), storage, limit=1)
     single = Toy()
     single.directions, single.worst = ("maximize",), (0.0,)
     with pytest.raises(UserError, match="with the objectives maximize, minimize, not maximize"):
-        proposals(single, space("x=interval(0,1)", "y=1,2"), storage, limit=1)
+        scheduler_of(single, space("x=interval(0,1)", "y=1,2"), storage, limit=1)
 
 
 COORDINATOR = """
 import sys, time
 sys.path.insert(0, {tests!r})
-from test_scheduler import Toy, ended, proposals, space
-made, trials = proposals(Toy(), space("x=range(0,4)", "y=range(0,3)"), {storage!r})
-while (replicate := made.next()) is not None:
+from test_scheduler import Toy, ended, scheduler_of, space
+made, trials = scheduler_of(Toy(), space("x=range(0,4)", "y=range(0,3)"), {storage!r})
+while (replicate := made.next_run()) is not None:
     time.sleep(0.01)
-    made.take(replicate, ended())
+    made.record_result(replicate, ended())
     print(replicate.trial, replicate.seed, flush=True)
 """
 

@@ -79,7 +79,7 @@ def rows(folder: Path, kind: str = "run") -> list:
 def folder(tmp_path_factory: pytest.TempPathFactory, toy: list[str]) -> Path:
     """A folder in which the toy study was run once."""
     folder = tmp_path_factory.mktemp("study")
-    done = run(folder, "sweep", *STUDY, *toy, "train.weight_decay=0.01", "study.predict=true")
+    done = run(folder, "sweep", *STUDY, *toy, "train.weight_decay=0.01", "study.predict_memory=true")
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -96,7 +96,16 @@ def test_every_run_has_a_complete_row_under_one_parent(folder: Path):
         assert tags["outcome"] == "ok"
         assert row.info.status == "FINISHED"
         assert tags["memory_source"] == "cpu_live_tensor_bytes"
-        assert {"study", "variant", "setting", "seed", "conditions", "commit", "version.torch", "device"} <= tags.keys()
+        assert {
+            "study",
+            "variant",
+            "setting",
+            "seed",
+            "conditions_hash",
+            "commit",
+            "version.torch",
+            "device",
+        } <= tags.keys()
         wanted = {"trainable_params", "total_params", "max_memory_allocated", "tokens_per_second", "train_seconds",
                   "score", "eval/exact_match", "eval/token_accuracy", "memory/load_max_allocated_bytes",
                   "memory/eval_max_allocated_bytes", "train/loss"}  # fmt: skip
@@ -105,7 +114,7 @@ def test_every_run_has_a_complete_row_under_one_parent(folder: Path):
         assert 20 <= len(row.data.params) <= 35  # QLoRA has the most
         kept = {file.path for file in client(folder).list_artifacts(row.info.run_id)}
         assert {"config.yaml", "validation_examples.parquet"} <= kept
-    assert len({row.data.tags["conditions"] for row in found}) == 1
+    assert len({row.data.tags["conditions_hash"] for row in found}) == 1
     assert len(client(folder).get_metric_history(found[0].info.run_id, "train/loss")) == 6
     by_variant = {row.data.tags["variant"]: row.data.metrics for row in found}
     assert by_variant["fft"]["trainable_params"] == by_variant["fft"]["total_params"]
@@ -303,7 +312,7 @@ LEARNS = ["task.score=token_accuracy", "variant=fft", "variant.learning_rate=1e-
 
 
 def test_what_was_not_launched_is_tried_when_the_budget_is_larger(tmp_path: Path, toy: list[str]):
-    study = ["-m", "variant=fft,lora_r8", *toy, "study.predict=true"]
+    study = ["-m", "variant=fft,lora_r8", *toy, "study.predict_memory=true"]
 
     def outcomes() -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
@@ -321,7 +330,12 @@ def test_what_was_not_launched_is_tried_when_the_budget_is_larger(tmp_path: Path
     between = (needed["fft"] + needed["lora_r8"]) / 2 / 2**30
     assert run(tmp_path, "sweep", *study, f"study.memory_budget_gib={between}").returncode == 0
     assert outcomes() == {"fft": ["oom"], "lora_r8": ["oom", "ok"]}
-    assert run(tmp_path, "sweep", *study, f"study.memory_budget_gib={between}", "study.force=true").returncode == 0
+    assert (
+        run(
+            tmp_path, "sweep", *study, f"study.memory_budget_gib={between}", "study.launch_despite_prediction=true"
+        ).returncode
+        == 0
+    )
     assert outcomes() == {"fft": ["oom", "ok"], "lora_r8": ["oom", "ok"]}
 
 

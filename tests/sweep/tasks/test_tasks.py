@@ -102,7 +102,7 @@ def fit(
         Train(**values),
         learning_rate=rate,
         seed=0,
-        shifted=task.shifted,
+        is_causal=task.is_causal,
         report=Losses(),
     )
     return losses
@@ -123,8 +123,8 @@ def fit(
 )
 def test_accumulated_micro_batches_equal_one_batch(tmp_path: Path, make: Any, kind: str):
     """transformers divides by the labels of the whole batch, which some models do not look at, and takes one label per
-    example for tokens: without care, gradients accumulate to as many times too much as there are micro-batches. Answers
-    here are of very different lengths, so that a mean over micro-batches is not that over labels."""
+    example for tokens: without care, gradients accumulate to as many times too much as there are micro-batches.
+    ModelOutputs here are of very different lengths, so that a mean over micro-batches is not that over labels."""
     pairs: list[Example] = [{"prompt": "say", "response": "a" * (1 + 9 * (i % 3))} for i in range(8)]
     task, examples = {
         "classification": (classification(), REVIEWS[:8]),
@@ -287,7 +287,7 @@ def test_smoothed_labels_have_pytorch_s_loss(tmp_path: Path, make: Any, task: Ta
     batch = task.collator(tokenizer)(task.encode(tokenizer, examples, 64))
     with torch.no_grad():
         logits, labels = model(**batch).logits, batch["labels"]
-    if task.shifted:
+    if task.is_causal:
         logits, labels = logits[:, :-1], labels[:, 1:]
     logits, labels = logits.flatten(0, -2), labels.flatten()
     expected = torch.nn.functional.cross_entropy(logits, labels, label_smoothing=0.2, ignore_index=IGNORED)
@@ -443,11 +443,13 @@ def test_a_template_that_rewrites_the_past_leaves_the_last_answer(tmp_path: Path
 def test_pairs_become_conversations_on_request(tmp_path: Path):
     checkpoints.llama(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
-    [dialogue] = Format(chat=True, system="be brief").dialogues(tokenizer, [{"prompt": "hi", "response": "yo"}])
+    [dialogue] = Format(apply_chat_template=True, system_prompt="be brief").dialogues(
+        tokenizer, [{"prompt": "hi", "response": "yo"}]
+    )
     assert tokenizer.decode(dialogue.ids) == "<|system|>be brief</s><|user|>hi</s><|assistant|>yo</s>"
     checkpoints.gpt2(tmp_path / "plain")
     with pytest.raises(UserError, match="no chat template; take an instruction-tuned model"):
-        Format(chat=True).dialogues(AutoTokenizer.from_pretrained(tmp_path / "plain"), PAIRS)
+        Format(apply_chat_template=True).dialogues(AutoTokenizer.from_pretrained(tmp_path / "plain"), PAIRS)
 
 
 @pytest.mark.parametrize(
@@ -567,10 +569,12 @@ def test_an_encoder_and_decoder_learns_and_answers(tmp_path: Path):
 
 
 def test_what_only_causal_models_can_do_is_a_fault():
-    assert {key for key, _ in generation(Seq2Seq, packing=True, chat=True, outside=Nothing()).faults()} == {
+    assert {
+        key for key, _ in generation(Seq2Seq, packing=True, apply_chat_template=True, off_task_data=Nothing()).faults()
+    } == {
         "packing",
-        "chat",
-        "outside",
+        "apply_chat_template",
+        "off_task_data",
     }
     assert AutoModelForSeq2SeqLM is generation(Seq2Seq).auto_class()
     assert AutoModelForCausalLM is generation().auto_class()
@@ -587,15 +591,15 @@ class Elsewhere(Dataset):
 
 def test_the_loss_outside_the_task_is_the_model_s_own(tmp_path: Path):
     checkpoints.gpt2(tmp_path)
-    task = generation(outside=Elsewhere())
+    task = generation(off_task_data=Elsewhere())
     model, tokenizer = loaded(task, tmp_path)
     total = count = 0.0
     for example in Elsewhere().load().validation:
         ids = tokenizer(example["text"], return_tensors="pt")["input_ids"]
         total += float(model(input_ids=ids, labels=ids).loss.detach()) * (ids.shape[1] - 1)
         count += ids.shape[1] - 1
-    assert task.beside(model, tokenizer, 64) == {"outside_loss": pytest.approx(total / count, rel=1e-5)}
-    assert generation().beside(model, tokenizer, 64) == {}
+    assert task.off_task_metrics(model, tokenizer, 64) == {"off_task_loss": pytest.approx(total / count, rel=1e-5)}
+    assert generation().off_task_metrics(model, tokenizer, 64) == {}
 
 
 # Batches

@@ -13,15 +13,15 @@ from mlflow.exceptions import MlflowException
 
 from sweep.core.errors import UserError
 from sweep.core.record import Outcome, Record
-from sweep.tracking.mlflow_store import Store
+from sweep.tracking.mlflow_store import MlflowStore
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+def store(tmp_path_factory: pytest.TempPathFactory) -> MlflowStore:
     folder = tmp_path_factory.mktemp("store")
-    return Store(f"sqlite:///{folder}/mlflow.db", "tests", str(folder / "artifacts"))
+    return MlflowStore(f"sqlite:///{folder}/mlflow.db", "tests", str(folder / "artifacts"))
 
 
 TEXT = st.text(st.characters(categories=["L", "N", "P", "Zs"]), min_size=1, max_size=30).map(str.strip).filter(bool)
@@ -34,7 +34,7 @@ RECORDS = st.builds(
     reason=TEXT,
     study=TEXT,
     trial=st.integers(0, 10**6),
-    conditions=st.text("0123456789abcdef", min_size=12, max_size=12),
+    conditions_hash=st.text("0123456789abcdef", min_size=12, max_size=12),
     measurements=st.dictionaries(
         st.sampled_from(["score", "max_memory_allocated", "eval/exact_match", "time/load_seconds"]),
         st.floats(-1e15, 1e15, allow_nan=False),
@@ -45,7 +45,7 @@ RECORDS = st.builds(
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(record=RECORDS)
-def test_a_record_comes_back_as_it_went(store: Store, tmp_path: Path, record: Record):
+def test_a_record_comes_back_as_it_went(store: MlflowStore, tmp_path: Path, record: Record):
     parent = store.create_study("a study", {"train.max_steps": "3"}, {})
     row = store.open_run(record, parent.info.run_id, {"train.max_steps": "3"}, {"train": {"max_steps": 3}})
     row.metrics(1, {"train/loss": 2.0})
@@ -59,7 +59,7 @@ def test_a_record_comes_back_as_it_went(store: Store, tmp_path: Path, record: Re
     assert kept == {"a.txt", "config.yaml"}
 
 
-def test_a_row_says_killed_until_its_run_says_otherwise(store: Store):
+def test_a_row_says_killed_until_its_run_says_otherwise(store: MlflowStore):
     parent = store.create_study("unfinished", {}, {})
     record = Record(variant="v", setting="v", seed=0, outcome=Outcome.OK)
     store.open_run(record, parent.info.run_id, {}, {})
@@ -69,7 +69,7 @@ def test_a_row_says_killed_until_its_run_says_otherwise(store: Store):
     assert store.client.get_run(run_id).info.status == "KILLED"
 
 
-def test_a_store_that_is_away_for_a_while_ends_no_training(store: Store, monkeypatch: pytest.MonkeyPatch):
+def test_a_store_that_is_away_for_a_while_ends_no_training(store: MlflowStore, monkeypatch: pytest.MonkeyPatch):
     parent = store.create_study("interrupted", {}, {})
     record = Record(variant="v", setting="v", seed=0, outcome=Outcome.OK)
     row = store.open_run(record, parent.info.run_id, {}, {})
@@ -88,7 +88,7 @@ def test_a_store_that_is_away_for_a_while_ends_no_training(store: Store, monkeyp
 
 
 @pytest.mark.parametrize("name", ["it's", 'a "b"', "ünïcödé 모델"])
-def test_studies_are_found_by_awkward_names(store: Store, name: str):
+def test_studies_are_found_by_awkward_names(store: MlflowStore, name: str):
     store.create_study(name, {"k": "v"}, {})
     assert store.study_conditions(store.find_study(name)) == {"k": "v"}
     assert store.find_study(f"{name} not") is None
@@ -97,8 +97,8 @@ def test_studies_are_found_by_awkward_names(store: Store, name: str):
 def test_four_processes_open_a_fresh_store_at_once(tmp_path: Path):
     """Without a lock, half of the tries left a database that never opens again."""
     code = (
-        "import sys; from sweep.tracking.mlflow_store import Store; from sweep.core.record import *\n"
-        "store = Store(f'sqlite:///{sys.argv[1]}/mlflow.db', 'raced', sys.argv[1] + '/artifacts')\n"
+        "import sys; from sweep.tracking.mlflow_store import MlflowStore; from sweep.core.record import *\n"
+        "store = MlflowStore(f'sqlite:///{sys.argv[1]}/mlflow.db', 'raced', sys.argv[1] + '/artifacts')\n"
         "record = Record(variant='v', setting='v', seed=int(sys.argv[2]), outcome=Outcome.OK)\n"
         "store.open_run(record, None, {}, {})\n"
         "print(store.experiment_id)\n"
@@ -115,7 +115,7 @@ def test_four_processes_open_a_fresh_store_at_once(tmp_path: Path):
     outputs = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0] * 4, outputs
     assert len({out for out, _ in outputs}) == 1
-    store = Store(f"sqlite:///{tmp_path}/mlflow.db", "raced", str(tmp_path / "artifacts"))
+    store = MlflowStore(f"sqlite:///{tmp_path}/mlflow.db", "raced", str(tmp_path / "artifacts"))
     found = store.client.search_runs([store.experiment_id])
     assert sorted(run.data.tags["seed"] for run in found) == ["0", "1", "2", "3"]
 
@@ -124,4 +124,4 @@ def test_a_store_that_fails_is_told_without_its_password(tmp_path: Path):
     broken = tmp_path / "mlflow.db"
     broken.write_bytes(b"not a database, whatever its name says" * 100)
     with pytest.raises(UserError, match=r"tracking store .* does not do its work"):
-        Store(f"sqlite:///{broken}", "x", str(tmp_path))
+        MlflowStore(f"sqlite:///{broken}", "x", str(tmp_path))

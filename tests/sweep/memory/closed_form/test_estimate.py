@@ -129,7 +129,7 @@ def test_paged_state_is_not_the_allocator_s(tmp_path: Path):
         ({"model_type": "gpt2"}, (), "gpt2"),
         ({"hidden_act": "gelu"}, (), "gelu"),
         ({}, ("model.attention=eager",), "model.attention=sdpa"),
-        ({}, ("+variant.dora=true",), "DoRA"),
+        ({}, ("+variant.use_dora=true",), "DoRA"),
         ({}, ("train.precision=fp32", "model.dtype=fp32", "train.micro_batch_size=1"), "score matrix"),
     ],
 )

@@ -19,8 +19,8 @@ from sweep.study.search.space import Space
 
 
 def space(*arguments: str, **params: object) -> Space:
-    when = params.pop("when", None)
-    return Space.of(params, arguments, ConfigLoaderImpl(create_config_search_path(None)), when=when)
+    conditional_on = params.pop("conditional_on", None)
+    return Space.of(params, arguments, ConfigLoaderImpl(create_config_search_path(None)), conditional_on=conditional_on)
 
 
 def dimension(argument: str) -> Dimension:
@@ -110,7 +110,7 @@ def test_a_value_named_twice_is_one():
 def test_a_key_exists_under_some_values_of_others_only():
     found = space(
         "variant=fft,lora", "variant.r=4,8", "variant.alpha=1,2",
-        when={"variant.r": {"variant": "lora"}, "variant.alpha": {"variant.r": [8]}},
+        conditional_on={"variant.r": {"variant": "lora"}, "variant.alpha": {"variant.r": [8]}},
     )  # fmt: skip
     assert list(found.settings()) == [
         {"variant": "fft"},
@@ -130,7 +130,7 @@ def test_a_key_that_some_presets_lack_is_searched_for_the_others():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "when", "words"),
+    ("arguments", "conditional_on", "words"),
     [
         (["seed=a,b"], None, "whole number"),
         (["x=tag(log,interval(0,1))"], None, "above 0"),
@@ -141,9 +141,9 @@ def test_a_key_that_some_presets_lack_is_searched_for_the_others():
         (["x=1,2", "y=1,2"], {"x": {"y": 1}, "y": {"x": 1}}, "itself"),
     ],
 )
-def test_what_cannot_be_searched_is_told(arguments: list[str], when: dict | None, words: str):
+def test_what_cannot_be_searched_is_told(arguments: list[str], conditional_on: dict | None, words: str):
     with pytest.raises(UserError, match=words):
-        space(*arguments, when=when)
+        space(*arguments, conditional_on=conditional_on)
 
 
 def test_a_setting_is_named_after_its_variant_and_what_else_is_swept():
