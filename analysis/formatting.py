@@ -1,4 +1,4 @@
-"""Units for people, at the moment of printing."""
+"""Numbers with units, as a person reads them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def show(value: float, pattern: str) -> str:
 
 
 def show_score(mean: float, halfwidth: float) -> str:
-    """0.8123 ± 0.0210; without the interval where one replicate says nothing of it."""
+    """0.8123 ± 0.0210; without the interval where one replicate gives none."""
     if math.isnan(mean):
         return MISSING
     return f"{mean:.4f}" if math.isnan(halfwidth) else f"{mean:.4f} ± {halfwidth:.4f}"

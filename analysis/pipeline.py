@@ -1,4 +1,4 @@
-"""One analysis from options to files, and the text that is printed."""
+"""One analysis: from options to files and to the text on the terminal."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def answer(options: Mapping[str, Any]) -> str:
     writer.require_own(out, study.name)
     made = of_study(study, options)
     files = writer.write(made, out, suffixes(options))
-    mlflow_publish.present(store, made, files)
+    mlflow_publish.publish_to_mlflow(store, made, files)
     return summary(made, out)
 
 
@@ -108,7 +108,7 @@ def build(
     cluster: str | None = None,
     command: str = "",
 ) -> Report:
-    """The report's content. `cluster` is the per-example column that tells which examples belong together.
+    """The report's content. `cluster` is the per-example column whose equal values mark examples that belong together.
 
     Raises:
         UserError: where runs do not compare, nothing can be decided, or the direction of the score is not known.
@@ -129,14 +129,14 @@ def build(
         cluster,
     )
     table = settings(study.runs, memory_metric)
-    evidence = estimate_noise(scored, found, higher) if len(scored) else None
-    decision = decide(table, threshold=threshold, margin=margin, higher_is_better=higher, evidence=evidence)
-    assert evidence is not None  # else nothing could be decided
-    steadiness = stability(scored, decision.settings, decision.pick, decision.rule, found)
+    noise = estimate_noise(scored, found, higher) if len(scored) else None
+    decision = decide(table, threshold=threshold, margin=margin, higher_is_better=higher, noise=noise)
+    assert noise is not None  # else nothing could be decided
+    steadiness = stability(scored, decision.settings, decision.selected, decision.rule, found)
     return Report(
         study=study,
         decision=decision,
-        evidence=evidence,
+        noise=noise,
         stability=steadiness,
         metric=metric,
         memory_metric=memory_metric,
@@ -149,19 +149,20 @@ def _require_memory(runs: pd.DataFrame, memory_metric: str) -> None:
     known = [column for column in runs.select_dtypes("number").columns if is_memory(column)]
     if memory_metric not in known and (runs["outcome"] == "ok").any():
         raise UserError(
-            f"memory_metric = {memory_metric} is no memory that was measured; {alternatives(memory_metric, known)}"
+            f"memory_metric = {memory_metric} is not a memory measurement of these runs; "
+            f"{alternatives(memory_metric, known)}"
         )
 
 
 def _higher_is_better(runs: pd.DataFrame, direction: str | None) -> bool:
-    told = set(runs["direction"].dropna()) if "direction" in runs else set()
-    if direction is None and (len(told) != 1 or not told <= set(DIRECTIONS)):
+    known = set(runs["direction"].dropna()) if "direction" in runs else set()
+    if direction is None and (len(known) != 1 or not known <= set(DIRECTIONS)):
         metric = runs["metric"].iloc[0] if "metric" in runs else "the score"
         raise UserError(
-            f"whether higher or lower is better is not known for {metric} (the runs say: "
-            f"{', '.join(sorted(map(str, told))) or 'nothing'}); say so: direction=maximize or direction=minimize"
+            f"the direction of {metric} is unknown (the runs have: "
+            f"{', '.join(sorted(map(str, known))) or 'none'}); give direction=maximize or direction=minimize"
         )
-    return (direction or told.pop()) == "maximize"
+    return (direction or known.pop()) == "maximize"
 
 
 def _first(runs: pd.DataFrame, column: str) -> str | None:
@@ -196,11 +197,11 @@ def _command(options: Mapping[str, Any]) -> str:
 
 
 def summary(made: Report, out: Path) -> str:
-    """Table and pick."""
+    """The summary for the terminal: the table, the recommendation, and what to do next."""
     head = {key: words for key, words in made.columns.items() if key != "energy"}
-    short = {"meets": "at bar", "memory": "memory", "time": "train s", "trainable": "trainable"}
+    short = {"meets": "reaches", "memory": "memory", "time": "train s", "trainable": "trainable"}
     rows = [{"mark": "", **head, **{key: short[key] for key in short if key in head}}]
-    marks = {"pick": "→", "best": "★", "pick · best": "→★", "": ""}
+    marks = {"selected": "→", "best": "★", "selected · best": "→★", "": ""}
     rows += [{**row, "mark": marks[row["mark"]]} for row in made.table()]
     keys = ["mark", *head]
     widths = {key: max(len(row[key]) for row in rows) for key in keys}
@@ -209,17 +210,16 @@ def summary(made: Report, out: Path) -> str:
         "  ".join(f"{row[k]:<{w}}" if k in left else f"{row[k]:>{w}}" for k, w in widths.items()).rstrip()
         for row in rows
     ]
-    bar = f"The bar is {made.bar_words}: {made.decision.bar:.4f}.  → pick  ★ best score"
+    legend = f"The threshold is {made.threshold_words}: {made.decision.score_threshold:.4f}.  → selected  ★ best score"
     steps: dict[str, list[str]] = {}
-    for row in made.words.open_questions():
+    for row in made.narrative.open_questions():
         steps.setdefault(row.next_step, []).append(row.setting)
     asked = [f"  {few(names)}: {step}" for step, names in list(steps.items())[:_STEPS]]
-    settled = ["", "To settle what could not be told:", *asked] if asked else []
-    return "\n".join(
-        ["", *lines, "", bar, "", *filter(None, [made.so_far]), made.answer, made.confidence, *settled, *_told(made),
-         "", f"Report: {out / 'report.html'}"]
-    )  # fmt: skip
+    next_steps = ["", "For the inconclusive settings:", *asked] if asked else []
+    answer = [*filter(None, [made.so_far]), made.answer, made.confidence]
+    report = f"Report: {out / 'report.html'}"
+    return "\n".join(["", *lines, "", legend, "", *answer, *next_steps, *_notes(made), "", report])
 
 
-def _told(made: Report) -> list[str]:
+def _notes(made: Report) -> list[str]:
     return ["", *(f"Note: {note}" for note in made.notes)] if made.notes else []

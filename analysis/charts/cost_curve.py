@@ -1,4 +1,5 @@
-"""Score against a cost: every setting with its interval, its replicates, the Pareto front, the bar, and the pick."""
+"""Score against a cost: every setting with its interval, its replicates, the Pareto front, the threshold, and the
+pick."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ _LEAST_RANGE = 0.05  # of the cost: less would magnify differences that mean not
 
 class Axis(NamedTuple):
     """What stands on the horizontal axis: a column of the settings, its name in the runs, and its label, which ends in
-    the unit ("[bytes]" is shown as MiB or GiB). `more_is_better` where it is no cost but a gain (tokens/s)."""
+    the unit ("[bytes]" is shown as MiB or GiB). `more_is_better` where more is better (tokens/s)."""
 
     column: str
     of_run: str
@@ -47,7 +48,7 @@ def data(decision: Decision, runs: pd.DataFrame, axis: Axis) -> pd.DataFrame:
     drawn = settings.assign(kind="setting", cost=cost, front=front)
     replicates = _of_runs(runs, "ok", axis).assign(kind="run")
     pruned = _of_runs(runs, "pruned", axis).assign(kind="pruned")
-    columns = ["kind", "setting", "variant", "cost", "score", "score_halfwidth", "front", "pick", "best", "meets"]
+    columns = ["kind", "setting", "variant", "cost", "score", "score_halfwidth", "front", "selected", "best", "meets"]
     parts = [part.reindex(columns=columns) for part in (drawn, replicates, pruned)]
     marks = pd.concat([part for part in parts if len(part)], ignore_index=True)
     marks = marks[marks["cost"].notna() & marks["score"].notna()]
@@ -75,8 +76,8 @@ def draw(
     *,
     title: str,
     score_label: str,
-    bar: float,
-    bar_label: str,
+    score_threshold: float,
+    threshold_label: str,
     looks: style.Looks,
     note: str = "",
 ) -> Figure:
@@ -91,10 +92,10 @@ def draw(
             axes.set_xscale("log")
         steps = _front_line(settings, axis.more_is_better)
         axes.plot(*zip(*steps, strict=True), color=style.FAINT, linewidth=1.2, zorder=1)
-        axes.axhline(bar, color=style.INK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+        axes.axhline(score_threshold, color=style.INK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
         _draw_runs(axes, by_kind["run"], looks)
         _draw_settings(axes, settings, looks)
-        below = _limits(axes, marks, bar)
+        below = _limits(axes, marks, score_threshold)
         _draw_below(axes, below, looks)
         _draw_pruned(axes, by_kind["pruned"], looks)
         _draw_oom(axes, by_kind["oom"], looks)
@@ -105,7 +106,7 @@ def draw(
         style.set_title(axes, title)
         if note:
             axes.annotate(note, (0, -0.2), xycoords="axes fraction", fontsize=7, color=style.FAINT, va="top")
-        bar_name = _name_the_bar(axes, bar, bar_label, marks.dropna(subset=["score"]))
+        threshold_name = _name_the_threshold(axes, score_threshold, threshold_label, marks.dropna(subset=["score"]))
         left, right = axes.get_xlim()
         marks_drawn = [(x, y, 2.0) for x, y in zip(by_kind["run"]["cost"], by_kind["run"]["score"], strict=True)]
         names = [
@@ -113,7 +114,13 @@ def draw(
             *_edge_names(axes, by_kind["oom"], looks, "out of memory"),
             *_edge_names(axes, by_kind["pruned"].drop_duplicates("setting"), looks, "stopped"),
         ]
-        labels.place(axes, names, marks=marks_drawn, lines=[steps, [(left, bar), (right, bar)]], texts=[bar_name])
+        labels.place(
+            axes,
+            names,
+            marks=marks_drawn,
+            lines=[steps, [(left, score_threshold), (right, score_threshold)]],
+            texts=[threshold_name],
+        )
     return figure
 
 
@@ -121,7 +128,7 @@ def _thinned(marks: pd.DataFrame) -> pd.DataFrame:
     settings = marks[marks["kind"] == "setting"]
     if len(settings) <= _MOST_INTERVALS:
         return marks
-    kept = settings.loc[settings[["pick", "best", "front"]].astype(bool).any(axis=1), "setting"]
+    kept = settings.loc[settings[["selected", "best", "front"]].astype(bool).any(axis=1), "setting"]
     aside = ~marks["setting"].isin(kept)
     marks = marks[~(aside & (marks["kind"] == "run"))]
     return marks.assign(score_halfwidth=marks["score_halfwidth"].where(marks["setting"].isin(kept)))
@@ -149,7 +156,7 @@ def _draw_settings(axes: Axes, settings: pd.DataFrame, looks: style.Looks) -> No
         axes.errorbar(known["cost"], known["score"], known["score_halfwidth"], fmt="none", ecolor=colour, alpha=0.45,
                       elinewidth=1.3, zorder=2)  # fmt: skip
         axes.plot(group["cost"], group["score"], marker, color=colour, markersize=8, mec=style.PAPER, mew=0.8, zorder=3)
-    chosen = settings[settings["pick"].astype(bool)]
+    chosen = settings[settings["selected"].astype(bool)]
     axes.plot(chosen["cost"], chosen["score"], "o", mfc="none", mec=style.INK, markersize=15, mew=1.3, zorder=4)
 
 
@@ -160,7 +167,7 @@ def _draw_oom(axes: Axes, oom: pd.DataFrame, looks: style.Looks) -> None:
         axes.plot(row.cost, low, "x", color=looks[row.variant][0], markersize=8, mew=2, clip_on=False, zorder=5)
 
 
-def _limits(axes: Axes, marks: pd.DataFrame, bar: float) -> pd.DataFrame:
+def _limits(axes: Axes, marks: pd.DataFrame, score_threshold: float) -> pd.DataFrame:
     """Room around the points; returns the settings that are left out of the picture.
 
     An interval may leave it: two seeds can have one as wide as the whole scale. Of many settings, those that score
@@ -169,10 +176,12 @@ def _limits(axes: Axes, marks: pd.DataFrame, bar: float) -> pd.DataFrame:
     settings, scores = marks[marks["kind"] == "setting"], marks.loc[marks["kind"] != "pruned", "score"].dropna()
     if len(settings) > _MANY:
         front = settings.loc[settings["front"].astype(bool), "score"]
-        reach = max(front.max() - front.min(), 3 * abs(front.max() - bar), abs(front.max() - bar))
+        reach = max(
+            front.max() - front.min(), 3 * abs(front.max() - score_threshold), abs(front.max() - score_threshold)
+        )
         lowest, highest = front.min() - reach / 3, front.max() + reach / 3
         scores = scores[scores.between(lowest, highest)]
-    low, high = min(scores.min(), bar), max(scores.max(), bar)
+    low, high = min(scores.min(), score_threshold), max(scores.max(), score_threshold)
     room = (high - low or abs(high) or 1.0) * _ROOM
     axes.set_ylim(low - room, high + room)
     outside = settings[~settings["score"].between(low - room, high + room)]
@@ -201,13 +210,13 @@ def _draw_below(axes: Axes, outside: pd.DataFrame, looks: style.Looks) -> None:
 def _names(axes: Axes, settings: pd.DataFrame, looks: style.Looks) -> list[labels.Label]:
     settings = settings[settings["score"].between(*sorted(axes.get_ylim()))]
     ordered = settings.assign(
-        rank=settings["pick"].astype(int) * 4 + settings["best"].astype(int) * 2 + settings["front"].astype(int)
+        rank=settings["selected"].astype(int) * 4 + settings["best"].astype(int) * 2 + settings["front"].astype(int)
     ).sort_values(["rank", "score"], ascending=False)
     ordered = ordered.head(max(_MOST_NAMES, int((ordered["rank"] > 0).sum())))
     return [
         labels.Label(
-            row.cost, row.score, str(row.setting), looks[row.variant][0], 8.0 if row.pick else 4.5,
-            needed=len(ordered) <= _MANY or bool(row.pick or row.best or row.front),
+            row.cost, row.score, str(row.setting), looks[row.variant][0], 8.0 if row.selected else 4.5,
+            needed=len(ordered) <= _MANY or bool(row.selected or row.best or row.front),
         )
         for row in ordered.itertuples()
     ]  # fmt: skip
@@ -233,10 +242,10 @@ def _front_line(settings: pd.DataFrame, more_is_better: bool) -> list[tuple[floa
     return corners
 
 
-def _name_the_bar(axes: Axes, bar: float, label: str, marks: pd.DataFrame) -> Text:
+def _name_the_threshold(axes: Axes, score_threshold: float, label: str, marks: pd.DataFrame) -> Text:
     """On the dashed line, above or below, at the end where fewest marks are near."""
     points = axes.transAxes.inverted().transform(axes.transData.transform(marks[["cost", "score"]].to_numpy(float)))
-    height = axes.transAxes.inverted().transform(axes.transData.transform((marks["cost"].iloc[0], bar)))[1]
+    height = axes.transAxes.inverted().transform(axes.transData.transform((marks["cost"].iloc[0], score_threshold)))[1]
     weight = np.where(marks["kind"] == "run", 1, 4)
     choices = []
     for at_left in (False, True):
@@ -247,7 +256,7 @@ def _name_the_bar(axes: Axes, bar: float, label: str, marks: pd.DataFrame) -> Te
     _, below, at_left = min(choices)
     return axes.annotate(
         label,
-        (0.01 if at_left else 0.99, bar),
+        (0.01 if at_left else 0.99, score_threshold),
         xycoords=("axes fraction", "data"),
         xytext=(0, -3 if below else 3),
         textcoords="offset points",

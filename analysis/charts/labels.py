@@ -1,4 +1,4 @@
-"""Names beside points, where they cover the least."""
+"""Names next to points, placed where they cover the least."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def place(
     lines: Sequence[Sequence[tuple[float, float]]] = (),
     texts: Sequence[Text] = (),
 ) -> None:
-    """A name beside each point, at the place where it covers the least: no mark, no other name, no line, no edge.
+    """A name next to each point, at the place where it covers the least: no mark, no other name, no line, no edge.
 
     `marks` are further points without a name, with their radii in points. A name in the way is worse than a mark, and a
     mark worse than a line. `texts` are there already.

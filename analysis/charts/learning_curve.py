@@ -19,12 +19,13 @@ _POINTS = 60  # per line, after averaging: more would be noise at this width
 def data(
     settings: pd.DataFrame, runs: pd.DataFrame, history: Callable[[str, str], Sequence[Point]], key: str
 ) -> pd.DataFrame:
-    """Columns `setting`, `variant`, `step`, `value`: of the pick, the best, and those with the best scores besides.
+    """Columns `setting`, `variant`, `step`, `value`: of the selected setting, the best, and the others with
+    the best scores.
 
     Values are means over at most _MOST_SEEDS runs and over windows of steps. Runs that did not end well are in it as
     far as they came. Empty where no run has two steps of `key`.
     """
-    order = settings.assign(first=settings["pick"].astype(int) + settings["best"].astype(int))
+    order = settings.assign(first=settings["selected"].astype(int) + settings["best"].astype(int))
     order["distance"] = (order["score"] - settings.loc[settings["best"], "score"].iloc[0]).abs()
     chosen = order.sort_values(["first", "distance"], ascending=[False, True]).head(_MOST_SETTINGS)
     parts = []

@@ -1,8 +1,7 @@
 """What the peak is made of: weights, gradients, optimizer state, activations, per variant.
 
-A meter reads sums. The parts of a run that ended well are those of its prediction, and the chart says so; those of one
-that ran out of memory are what was alive at that moment, as measured.
-"""
+A meter reads sums. The parts of a run that ended well are those of its prediction, and the chart names the source;
+those of one that ran out of memory are what was alive at that moment, as measured."""
 
 from __future__ import annotations
 
@@ -45,11 +44,11 @@ MOST = 12  # bars
 def data(settings: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """One row per setting that has parts: `setting` (marked where it ran out of memory: then they are what was alive at
     that moment) and bytes per part, means over its runs, smallest memory first; empty where no run has them. Of many
-    settings the pick, the best, and the smallest besides; `attrs["of"]` is how many there were."""
+    settings the selected one, the best, and the smallest others; `attrs["of"]` is how many there were."""
     measured = _means(runs[runs["outcome"] == "ok"], _columns(runs, out_of_memory=False))
     failed = _means(runs[runs["outcome"] == "oom"], _columns(runs, out_of_memory=True))
     known = settings[settings["setting"].isin([*measured, *failed])].sort_values(["memory", "setting"])
-    matters = known["pick"].astype(bool) | known["best"].astype(bool)
+    matters = known["selected"].astype(bool) | known["best"].astype(bool)
     shown = pd.concat([known[matters], known[~matters]]).head(MOST).sort_values(["memory", "setting"])
     rows = [
         {"setting": name, **measured[name]} if name in measured else {"setting": f"{name}{_MARK}", **failed[name]}

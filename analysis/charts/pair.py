@@ -12,9 +12,9 @@ from analysis.charts import labels, style
 
 def data(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     """Two tables of settings → one row per setting and study: `study` (0 or 1), `setting`, `variant`, `cost`, `score`,
-    `pick`."""
+    `selected`."""
     parts = [table.assign(study=number, cost=table["memory"]) for number, table in enumerate((first, second))]
-    marks = pd.concat([part[["study", "setting", "variant", "cost", "score", "pick"]] for part in parts])
+    marks = pd.concat([part[["study", "setting", "variant", "cost", "score", "selected"]] for part in parts])
     return marks.dropna(subset=["cost", "score"]).reset_index(drop=True)
 
 
@@ -32,10 +32,10 @@ def draw(marks: pd.DataFrame, metric: str, memory: str, names: tuple[str, str], 
             colour, marker = looks[row.variant]
             face = colour if row.study == 0 else style.PAPER
             axes.plot(row.cost, row.score, marker, mfc=face, mec=colour, markersize=7.5, mew=1.4, zorder=3)
-            if row.pick:
+            if row.selected:
                 axes.plot(row.cost, row.score, "o", mfc="none", mec=style.INK, markersize=15, mew=1.2, zorder=4)
             if row.study == 0 or row.setting not in set(marks.loc[marks["study"] == 0, "setting"]):
-                named.append(labels.Label(row.cost, row.score, str(row.setting), colour, 8.0 if row.pick else 4.5))
+                named.append(labels.Label(row.cost, row.score, str(row.setting), colour, 8.0 if row.selected else 4.5))
         axes.margins(0.16)
         axes.set_xlabel(label.replace("[bytes]", f"[{unit}]"))
         axes.set_ylabel(metric.replace("_", " "))

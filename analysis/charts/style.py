@@ -29,7 +29,7 @@ _WIDE_FONTS = re.compile(
 )
 
 
-logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # a fallback without a bold face is no news
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it warns of each font without a bold face
 
 
 def _families() -> list[str]:

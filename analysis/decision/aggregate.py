@@ -1,4 +1,4 @@
-"""Runs → settings: means over the `ok` replicates, and the spread that is left."""
+"""Runs → settings: means over the `ok` replicates, and the spread over them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def settings(runs: pd.DataFrame, memory_metric: str) -> pd.DataFrame:
 
     Columns: `setting`, `variant`, `n_ok`, `outcomes` (dict outcome → count), `reason` (of the first run that was not
     ok), `score` (mean), `score_sd` and `score_halfwidth` (95% t-interval; NaN with fewer than two replicates, since one
-    says nothing of its noise), `memory` (mean of `memory_metric`), and the measurements in `AVERAGED`. Settings without
+    value has no spread), `memory` (mean of `memory_metric`), and the measurements in `AVERAGED`. Settings without
     an `ok` run keep their row, with NaN scores. `seeds` are the sorted seeds behind the means.
     """
     latest = runs.drop_duplicates(["setting", "seed"], keep="last")

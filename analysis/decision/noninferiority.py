@@ -1,4 +1,4 @@
-"""What the data support: for each setting `meets`, `fails` or `inconclusive`, against whichever setting is the best.
+"""The verdict on each setting: `meets`, `fails` or `inconclusive`, whichever setting is truly the best.
 
 **The claim.** A setting k meets the threshold t when its true score (over seeds and over examples like the validation
 ones) is at least t times that of *every* setting j, the true best among them, whichever that is. Each pair (k, j) has a
@@ -9,10 +9,11 @@ contrasts are at least 0. Where lower scores are better, c = score_j / t − sco
 2002.06305). *Examples*: all settings answer the same ones, so the variance is that of the paired difference per
 example, averaged over seeds first, since the same example under two seeds is not two examples (a cluster). *Seeds*: the
 variance of run means over seeds, divided by their number. A setting's own variance over 2 or 3 seeds is nearly unknown,
-so it is pooled over all settings that are near the bar; where a setting's own is larger, its own counts. The noise of
-single answers is in both and is taken out of one (two-way clustering: Cameron, Gelbach & Miller 2011). The quotient is
-read against Student's t with Satterthwaite's degrees of freedom (1946): a normal would make three seeds look like many.
-Examples that belong together (several questions on one passage) count as one where the runs name their groups.
+so it is pooled over all settings that are near the threshold; where a setting's own is larger, its own counts. The
+noise of single answers is in both and is taken out of one (two-way clustering: Cameron, Gelbach & Miller 2011). The
+quotient is read against Student's t with Satterthwaite's degrees of freedom (1946): a normal would make three seeds
+look like many. Examples that belong together (several questions on one passage) count as one where the runs name their
+groups.
 
 **Winner's curse.** The observed best is the best partly by luck, and a test against it alone would call good settings
 failing. Nothing here is conditioned on who looks best. `meets` needs every contrast of k to be positive: an
@@ -22,21 +23,21 @@ Together these are multiple comparisons with the best in the sense of Hsu (1984,
 
 **Multiplicity.** Over the settings of a study, `meets` and `fails` are each kept at a false share of LEVEL by the two
 stages of Benjamini, Krieger & Yekutieli (2006), which count the hypotheses that may still be true. Nothing is paid for
-what is not in doubt: a setting, or a rival, on the far side of the bar (p > ASIDE) is laid aside and the other p-values
-are divided by ASIDE (Ellis, Pecanka & Goeman 2020); and one setting, the best, meets the bar whatever the data say.
+what is not in doubt: a setting, or a rival, on the far side of the threshold (p > ASIDE) is laid aside and the other
+p-values are divided by ASIDE (Ellis, Pecanka & Goeman 2020); and one setting, the best, meets the threshold by
+definition.
 
 **What is not covered.** `benchmarks/decision/calibration.py` measures the false shares on simulated studies with known
 truth, and `benchmarks/decision/shapes.py` on shapes chosen to be hard. More than 5% of the verdicts can be false where
 the best setting's scores spread ten times as much over seeds as those of all others and there are two seeds only: two
-seeds that happen to agree look like no noise, and nothing in the data tells. The same holds for examples that depend on
-one another in a way that is not named (`cluster=`). Without per-example results the luck of the validation examples is
-not seen: the level is halved then, but where seeds hardly differ the verdicts are about these examples, and about all
-such examples a fifth of them can be false. And where no setting but one meets the bar, or none fails it, so that only
-an error can be called so, some calls are errors: rare ones, at most 5% of such studies have any.
+seeds that agree by chance look like no noise, and nothing in the data shows it. The same holds for examples that depend
+on one another in a way that is not named (`cluster=`). Without per-example results the luck of the validation examples
+is not seen: the level is halved then, but where seeds hardly differ the verdicts are about these examples, and about
+all such examples a fifth of them can be false. And where no setting but one meets the threshold, or none fails it, so
+that only an error can be called so, some calls are errors: rare ones, at most 5% of such studies have any.
 
-**One seed per setting** says nothing of the noise between seeds. It is then assumed to be large (ASSUMED_SD of the best
-score), so that only what is far from the bar gets a verdict.
-"""
+**One seed per setting** gives no information on the noise between seeds. The noise is then assumed to be large
+(ASSUMED_SD of the best score), so that only what is far from the threshold gets a verdict."""
 
 from __future__ import annotations
 
@@ -75,7 +76,7 @@ class Contrasts(NamedTuple):
 
 
 class Verdicts(NamedTuple):
-    """Per setting, in the evidence's order; `rival` is the column of the one that stands in the way of a verdict."""
+    """Per setting, in the noise's order; `rival` is the column of the one that stands in the way of a verdict."""
 
     verdict: np.ndarray
     p_meets: np.ndarray
@@ -86,21 +87,21 @@ class Verdicts(NamedTuple):
     contrasts: Contrasts
 
 
-def verdicts(evidence: ScoreNoise, rule: Rule, level: float = LEVEL) -> Verdicts:
-    """The verdict on every setting of the evidence."""
-    count = len(evidence.scores)
-    made = contrasts(evidence, rule)
-    if evidence.own_variance is None:
+def verdicts(noise: ScoreNoise, rule: Rule, level: float = LEVEL) -> Verdicts:
+    """The verdict on every setting of the noise."""
+    count = len(noise.scores)
+    made = contrasts(noise, rule)
+    if noise.own_variance is None:
         level /= 2  # a part of the noise is not seen
     if count == 1:
         none = np.zeros(1)
         return Verdicts(np.array([MEETS]), none, none + 1, np.array([0]), level, level, made)
-    freedom = _satterthwaite(made, evidence.n_examples)
+    freedom = _satterthwaite(made, noise.n_examples)
     with np.errstate(divide="ignore", invalid="ignore"):
         quotient = np.nan_to_num(made.value / np.sqrt(made.variance))
     below = stats.t.sf(quotient, freedom)  # of seeing this where k is not good enough against j
     above = stats.t.cdf(quotient, freedom)
-    itself = (evidence.rivals, np.arange(len(evidence.rivals)))
+    itself = (noise.rivals, np.arange(len(noise.rivals)))
     below[itself], above[itself], quotient[itself] = 0.0, 1.0, np.inf
     p_meets = below.max(axis=1)
     p_fails = _simes(above, count)
@@ -110,34 +111,34 @@ def verdicts(evidence: ScoreNoise, rule: Rule, level: float = LEVEL) -> Verdicts
     return Verdicts(verdict, p_meets, p_fails, quotient.argmin(axis=1), level_meets, level_fails / (count - 1), made)
 
 
-def contrasts(evidence: ScoreNoise, rule: Rule) -> Contrasts:
+def contrasts(noise: ScoreNoise, rule: Rule) -> Contrasts:
     """Estimate and variance of every contrast."""
-    gain = evidence.scores if rule.higher_is_better else -evidence.scores
-    weight, rivals = rule.weight, evidence.rivals
+    gain = noise.scores if rule.higher_is_better else -noise.scores
+    weight, rivals = rule.weight, noise.rivals
     value = gain[:, None] - weight * gain[None, rivals] + rule.offset
-    variance, observed, freedom = seed_variances(evidence, rule)
+    variance, observed, freedom = seed_variances(noise, rule)
 
     def of_pairs(of_a_run: np.ndarray) -> np.ndarray:
-        of_a_mean = of_a_run / evidence.seeds
+        of_a_mean = of_a_run / noise.seeds
         return of_a_mean[:, None] + weight**2 * of_a_mean[None, rivals]
 
     seed_part, seen = of_pairs(variance), of_pairs(observed)
-    own, covariance = evidence.own_variance, evidence.covariance
-    if own is None or covariance is None or evidence.n_examples is None:
+    own, covariance = noise.own_variance, noise.covariance
+    if own is None or covariance is None or noise.n_examples is None:
         return Contrasts(value, np.zeros_like(seed_part), seed_part, seen, freedom)
     example_part = own[:, None] + weight**2 * own[None, rivals] - 2 * weight * covariance
     # One more example on which the two differ: none in a sample does not mean none at all.
-    example_part = np.maximum(example_part, 0.0) + (evidence.unit / evidence.n_examples) ** 2
+    example_part = np.maximum(example_part, 0.0) + (noise.unit / noise.n_examples) ** 2
     return Contrasts(value, example_part, seed_part, seen, freedom)
 
 
-def seed_variances(evidence: ScoreNoise, rule: Rule) -> tuple[np.ndarray, np.ndarray, float]:
+def seed_variances(noise: ScoreNoise, rule: Rule) -> tuple[np.ndarray, np.ndarray, float]:
     """Variance of one run over seeds, per setting: without the noise of single answers, and as it is seen; and the
     degrees of freedom behind it (infinite where assumed)."""
-    scores, seeds, own = evidence.scores, evidence.seeds, evidence.seed_sd**2
+    scores, seeds, own = noise.scores, noise.seeds, noise.seed_sd**2
     best = scores.max() if rule.higher_is_better else scores.min()
-    near = np.abs(scores - best) <= max(_NEAR * abs(best), 3 * abs(best - rule.bar(best)))
-    answers = np.zeros(len(scores)) if evidence.answer_variance is None else evidence.answer_variance
+    near = np.abs(scores - best) <= max(_NEAR * abs(best), 3 * abs(best - rule.score_threshold(best)))
+    answers = np.zeros(len(scores)) if noise.answer_variance is None else noise.answer_variance
     for pool in (near & (seeds > 1), seeds > 1):
         weight = (seeds[pool] - 1) / max(1, (seeds[pool] - 1).sum())
         if own[pool].any():
@@ -145,7 +146,7 @@ def seed_variances(evidence: ScoreNoise, rule: Rule) -> tuple[np.ndarray, np.nda
             freedom = float((seeds[pool] - 1).sum())
             return np.fmax(own - answers, max(0.0, without)), np.fmax(own, seen), freedom
     assumed = np.full(len(scores), (ASSUMED_SD * best) ** 2 if best else np.inf)
-    if evidence.covariance is not None and (seeds > 1).any():
+    if noise.covariance is not None and (seeds > 1).any():
         assumed = np.zeros(len(scores))  # replicates that agree to the last digit: the examples' noise remains
     return assumed, assumed, np.inf
 

@@ -1,4 +1,4 @@
-"""Pick stability: how often the literal rule picks the same setting when seeds and examples are drawn anew."""
+"""Pick stability: how often the point-estimate rule shares the same setting when seeds and examples are drawn anew."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ RESAMPLES = 1000
 
 
 class Stability(NamedTuple):
-    """`share` of the resamples with the same pick, `picks` the share of each setting that was picked, most first, and
+    """`share` of the resamples with the same pick, `shares` the share of each setting that was picked, most first, and
     `over` what was drawn anew: "seeds and examples", "seeds" or "examples"."""
 
     share: float
-    picks: dict[str, float]
+    shares: dict[str, float]
     over: str
 
 
 def stability(
     runs: pd.DataFrame,
     settings: pd.DataFrame,
-    pick: str,
+    selected: str,
     rule: Rule,
     examples: Examples | Absent,
     resamples: int = RESAMPLES,
@@ -57,8 +57,8 @@ def stability(
             means[:, column] = np.take_along_axis(own, drawn, axis=1).mean(axis=1)
     picked = _picks(means, settings, rule)
     found = pd.Series([names[i] for i in picked if i >= 0]).value_counts() / resamples
-    picks = {str(name): float(share) for name, share in found.items()}
-    return Stability(picks.get(pick, 0.0), picks, over)
+    shares = {str(name): float(share) for name, share in found.items()}
+    return Stability(shares.get(selected, 0.0), shares, over)
 
 
 def _scores(
@@ -75,13 +75,15 @@ def _scores(
 
 
 def _picks(means: np.ndarray, settings: pd.DataFrame, rule: Rule) -> np.ndarray:
-    """The literal rule, row by row: the column picked, -1 where nothing can be."""
+    """The point-estimate rule, row by row: the column picked, -1 where nothing can be."""
     gain = means if rule.higher_is_better else -means
     best = np.nanmax(gain, axis=1, keepdims=True)
-    bar = np.array([rule.bar(value) for value in (best if rule.higher_is_better else -best)[:, 0]])[:, None]
+    limit = np.array([rule.score_threshold(value) for value in (best if rule.higher_is_better else -best)[:, 0]])[
+        :, None
+    ]
     memory = settings["memory"].to_numpy(float)
     with np.errstate(invalid="ignore"):
-        meets = (gain >= (bar if rule.higher_is_better else -bar)) & np.isfinite(memory)
+        meets = (gain >= (limit if rule.higher_is_better else -limit)) & np.isfinite(memory)
     cost = np.where(meets, memory, np.inf)
     smallest = meets & (cost == cost.min(axis=1, keepdims=True))
     # Of those that tie, the better score; where that ties, too, the first by parameters, then by name.

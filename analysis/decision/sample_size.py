@@ -20,9 +20,8 @@ FIRST_SEEDS = 3
 class SampleSize(NamedTuple):
     """`seeds` per setting in all, and `examples` in all, that would settle it; None where they need not change.
 
-    `hopeless` where no number within reason would: the setting is too close to the bar. `first_look` where there is one
-    seed, and so nothing to compute from.
-    """
+    `hopeless` where no number within reason would: the setting is too close to the threshold. `first_look` where there
+    is one seed, and so nothing to compute from."""
 
     rival: str
     seeds: int | None = None
@@ -31,30 +30,29 @@ class SampleSize(NamedTuple):
     first_look: bool = False
 
 
-def required_sample_size(evidence: ScoreNoise, found: Verdicts) -> list[SampleSize | None]:
+def required_sample_size(noise: ScoreNoise, found: Verdicts) -> list[SampleSize | None]:
     """One per setting, None where there is a verdict.
 
-    From the present estimate of the difference to the bar and of its noise: the least number for which the test would
-    reach its level with a chance of CHANCE. Seeds shrink the noise between seeds, examples that of the examples; if
-    neither is enough alone, both.
-    """
+    From the present estimate of the difference to the threshold and of its noise: the least number for which the test
+    would reach its level with a chance of CHANCE. Seeds shrink the noise between seeds, examples that of the examples;
+    if neither is enough alone, both."""
     return [
-        _settlement(evidence, found, k) if verdict == INCONCLUSIVE else None for k, verdict in enumerate(found.verdict)
+        _sample_size(noise, found, k) if verdict == INCONCLUSIVE else None for k, verdict in enumerate(found.verdict)
     ]
 
 
-def _settlement(evidence: ScoreNoise, found: Verdicts, k: int) -> SampleSize:
+def _sample_size(noise: ScoreNoise, found: Verdicts, k: int) -> SampleSize:
     column = int(found.rival[k])
-    j = int(evidence.rivals[column])
-    rival = evidence.settings[j]
-    if not (evidence.seeds > 1).any():
+    j = int(noise.rivals[column])
+    rival = noise.settings[j]
+    if not (noise.seeds > 1).any():
         return SampleSize(rival, seeds=FIRST_SEEDS, first_look=True)
     made = found.contrasts
     difference = abs(float(made.value[k, column]))
     level = found.level_meets if made.value[k, column] > 0 else found.level_fails
-    now = int(min(evidence.seeds[k], evidence.seeds[j]))
+    now = int(min(noise.seeds[k], noise.seeds[j]))
     seed_part, example_part = float(made.seed_variance[k, column]) * now, float(made.example_variance[k, column])
-    per_seed_freedom = made.seed_df / max(1, (evidence.seeds - 1).sum()) * len(evidence.seeds)
+    per_seed_freedom = made.seed_df / max(1, (noise.seeds - 1).sum()) * len(noise.seeds)
 
     def room(seeds: int) -> float:
         """How large the variance may be with so many seeds."""
@@ -66,7 +64,7 @@ def _settlement(evidence: ScoreNoise, found: Verdicts, k: int) -> SampleSize:
     for seeds in range(now + 1, MOST_SEEDS + 1):
         if seed_part / seeds + example_part <= room(seeds):
             return SampleSize(rival, seeds=seeds)
-    n = evidence.n_examples
+    n = noise.n_examples
     if n is not None and difference > 0:
         for seeds in (now, *(s for s in (FIRST_SEEDS, 5, 10, MOST_SEEDS) if s > now)):
             left = room(seeds) - seed_part / seeds

@@ -1,4 +1,4 @@
-"""What the runs say of each setting's score, and of its noise: the input of the verdicts."""
+"""Each setting's score and its noise, estimated from the runs: the input of the verdicts."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ class ScoreNoise(NamedTuple):
 
     `rivals` are the indices of the settings that may be the best: the MOST_RIVALS best by score. `own_variance` is the
     variance of the settings' mean scores when the validation examples are drawn anew, and `covariance` (settings ×
-    rivals) goes with it; both are None where nothing is known of single examples (`why_not` says why). `unit` is by
-    how much two settings differ on an example on which they differ. `answer_variance` is the part of a run's variance
-    that comes from single answers: what differs between seeds on one example, beyond what differs on all.
-    `n_examples` counts groups of examples where examples belong together (`in_groups`).
-    """
+    rivals) goes with it; both are None where nothing is known of single examples (`why_not` is the reason). `unit` is
+    by how much two settings differ on an example on which they differ. `answer_variance` is the part of a run's
+    variance that comes from single answers: what differs between seeds on one example, beyond what differs on all.
+    `n_examples` counts groups of examples where examples belong together (`in_groups`)."""
 
     settings: list[str]
     scores: np.ndarray

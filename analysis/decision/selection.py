@@ -1,4 +1,4 @@
-"""The decision: the smallest-memory setting that reaches the threshold, and what the data say of each setting."""
+"""The decision: the smallest-memory setting that reaches the score threshold, and a verdict on each setting."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ from analysis.decision.score_noise import ScoreNoise
 from analysis.decision.threshold import Rule
 from sweep.core.errors import UserError
 
-# Of the smaller figure: means over different seeds, and so over different batches, differ by so much for no reason.
+# Share of the smaller figure. Means over different seeds, and so over different batches, differ by up to this much by
+# chance.
 MEMORY_TIE = 0.001
 
 
 class Decision(NamedTuple):
-    """`settings` with the columns `meets`, `pick` and `best` of the literal rule, and where there is evidence,
-    `verdict`, `p_meets`, `p_fails` and `settlement`; `bar` is the score that a setting has to reach."""
+    """`settings` with the columns `meets`, `selected` and `best` of the point-estimate rule, and where there is noise,
+    `verdict`, `p_meets`, `p_fails` and `sample_size`; `score_threshold` is the score that a setting
+    must reach."""
 
     settings: pd.DataFrame
     best: str
-    pick: str
-    bar: float
+    selected: str
+    score_threshold: float
     rule: Rule
 
 
@@ -34,9 +36,9 @@ def decide(
     threshold: float = 0.99,
     margin: float | None = None,
     higher_is_better: bool = True,
-    evidence: ScoreNoise | None = None,
+    noise: ScoreNoise | None = None,
 ) -> Decision:
-    """The point-estimate rule on means over seeds; with `evidence`, a verdict per setting
+    """The point-estimate rule on means over seeds; with `noise`, a verdict per setting
     (`analysis.decision.noninferiority`).
 
     A setting meets the threshold with score ≥ threshold × best; where lower is better, with score ≤ best / threshold;
@@ -49,7 +51,8 @@ def decide(
     may have `seeds` (the sorted seeds behind its means).
 
     Raises:
-        UserError: without any score and memory; where all that reach the bar lack a memory figure; or where a share of
+        UserError: without any score and memory; where all that reach the threshold lack a memory figure; or where a
+        share of
             the best has no meaning, since the best is not positive.
     """
     scored = settings[settings["score"].notna()]
@@ -60,21 +63,22 @@ def decide(
     best_score = float(scores.max() if higher_is_better else scores.min())
     if margin is None and best_score <= 0:
         raise UserError(_no_share(settings, best_score, threshold))
-    bar = rule.bar(best_score)
-    meets = settings["score"] >= bar if higher_is_better else settings["score"] <= bar
+    score_threshold = rule.score_threshold(best_score)
+    meets = settings["score"] >= score_threshold if higher_is_better else settings["score"] <= score_threshold
     sign = -1.0 if higher_is_better else 1.0
     ranked = scored.assign(loss=sign * scores)
     best = str(ranked.sort_values(["loss", "memory", "setting"])["setting"].iloc[0])
     eligible = ranked[meets.reindex(ranked.index) & ranked["memory"].notna()]
     if eligible.empty:
         raise UserError(
-            f"what reaches the bar ({', '.join(settings.loc[meets, 'setting'].astype(str))}) has no memory figure, so "
-            "the smallest of them cannot be told; run it again, or choose another memory_metric"
+            f"the settings that reach the threshold ({', '.join(settings.loc[meets, 'setting'].astype(str))}) have no "
+            "memory figure, so "
+            "the smallest of them is unknown; run the study's command again, or choose another memory_metric"
         )
     tied = eligible[_ties_with_smallest(eligible)]
-    pick = str(tied.sort_values(["loss", "trainable_params", "setting"])["setting"].iloc[0])
-    decided = settings.assign(meets=meets, pick=settings["setting"] == pick, best=settings["setting"] == best)
-    return Decision(_with_verdicts(decided, evidence, rule), best, pick, bar, rule)
+    selected = str(tied.sort_values(["loss", "trainable_params", "setting"])["setting"].iloc[0])
+    decided = settings.assign(meets=meets, selected=settings["setting"] == selected, best=settings["setting"] == best)
+    return Decision(_with_verdicts(decided, noise, rule), best, selected, score_threshold, rule)
 
 
 def _ties_with_smallest(eligible: pd.DataFrame) -> pd.Series:
@@ -86,18 +90,18 @@ def _ties_with_smallest(eligible: pd.DataFrame) -> pd.Series:
     return ties
 
 
-def _with_verdicts(settings: pd.DataFrame, evidence: ScoreNoise | None, rule: Rule) -> pd.DataFrame:
-    if evidence is None:
+def _with_verdicts(settings: pd.DataFrame, noise: ScoreNoise | None, rule: Rule) -> pd.DataFrame:
+    if noise is None:
         return settings
-    found = verdicts(evidence, rule)
-    place = {name: i for i, name in enumerate(evidence.settings)}
+    found = verdicts(noise, rule)
+    place = {name: i for i, name in enumerate(noise.settings)}
     at = [place.get(str(name)) for name in settings["setting"]]
-    settlements = required_sample_size(evidence, found)
+    sample_sizes = required_sample_size(noise, found)
     return settings.assign(
         verdict=pd.Series([None if i is None else str(found.verdict[i]) for i in at], settings.index, dtype=object),
         p_meets=[np.nan if i is None else float(found.p_meets[i]) for i in at],
         p_fails=[np.nan if i is None else float(found.p_fails[i]) for i in at],
-        settlement=pd.Series([None if i is None else settlements[i] for i in at], index=settings.index, dtype=object),
+        sample_size=pd.Series([None if i is None else sample_sizes[i] for i in at], index=settings.index, dtype=object),
     )
 
 
@@ -128,5 +132,5 @@ def _nothing_to_decide(settings: pd.DataFrame) -> str:
     return (
         "no run has both a score and a memory figure, so there is nothing to recommend:\n"
         + "\n".join(lines)
-        + "\nMend the cause and run the study's command again: it repeats what failed."
+        + "\nFix the cause and run the study's command again: it repeats what failed."
     )

@@ -1,4 +1,4 @@
-"""The threshold: what a score has to reach, given the best."""
+"""The score threshold, computed from the best score."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ class Rule(NamedTuple):
     margin: float | None = None
     higher_is_better: bool = True
 
-    def bar(self, best: float) -> float:
-        """The score to reach."""
+    def score_threshold(self, best: float) -> float:
+        """The score that a setting must reach."""
         if self.margin is not None:
             return best - self.margin if self.higher_is_better else best + self.margin
         return best * self.threshold if self.higher_is_better else best / self.threshold
 
     @property
     def weight(self) -> float:
-        """How much of a rival's score a setting has to have (scores negated where lower is better)."""
+        """The share of a rival's score that a setting must have. Scores are negated where lower is better."""
         if self.margin is not None:
             return 1.0
         return self.threshold if self.higher_is_better else 1 / self.threshold
@@ -30,7 +30,7 @@ class Rule(NamedTuple):
         return self.margin or 0.0
 
     def words(self, metric: str) -> str:
-        """What has to be reached, in words."""
+        """The threshold as a phrase."""
         if self.margin is not None:
             return f"within {self.margin:g} of the best {metric}"
         if self.higher_is_better:

@@ -25,10 +25,10 @@ class Drawn(NamedTuple):
 
 def draw_all(report: Report, folder: Path, suffixes: list[str]) -> Drawn:
     """Draw into `folder`."""
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("always", "Glyph .* missing")
         drawn = _draw_all(report, folder, suffixes)
-    if any("missing from font" in str(warning.message) for warning in told):
+    if any("missing from font" in str(warning.message) for warning in caught):
         drawn.left_out.append("in the PNG files, characters that no font here has (fonts-noto-cjk may); SVG has them")
     return drawn
 
@@ -46,8 +46,8 @@ def _draw_all(report: Report, folder: Path, suffixes: list[str]) -> Drawn:
             axis,
             title=_title(report, axis),
             score_label=score_label(report),
-            bar=report.decision.bar,
-            bar_label=report.bar_words.replace("_", " "),
+            score_threshold=report.decision.score_threshold,
+            threshold_label=report.threshold_words.replace("_", " "),
             looks=looks,
             note=_note(report),
         )
@@ -108,17 +108,17 @@ def _learning_curves(report: Report, folder: Path, suffixes: list[str], looks: s
 def _title(report: Report, axis: Axis) -> str:
     """The conclusion of the chart."""
     if axis.column == "memory":
-        return f"{labels.shorten(report.decision.pick)} is the smallest that reaches the bar"
+        return f"{labels.shorten(report.decision.selected)} is the smallest that reaches the threshold"
     known: pd.DataFrame = report.settings.dropna(subset=[axis.column, "score"])
     good = known[known["meets"].astype(bool)]
     if good.empty:
         return f"Score against {axis.label.partition(' [')[0]}"
     at = good[axis.column].idxmax() if axis.more_is_better else good[axis.column].idxmin()
     words = {
-        "train_seconds": "is the quickest that reaches the bar",
-        "energy_joules": "needs the least energy of those at the bar",
-        "tokens_per_second": "trains fastest of those at the bar",
-        "trainable_params": "trains the fewest parameters at the bar",
+        "train_seconds": "is the quickest that reaches the threshold",
+        "energy_joules": "needs the least energy of those at the threshold",
+        "tokens_per_second": "trains fastest of those at the threshold",
+        "trainable_params": "trains the fewest parameters at the threshold",
     }
     return f"{labels.shorten(str(good.loc[at, 'setting']))} {words[axis.column]}"
 

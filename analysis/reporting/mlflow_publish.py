@@ -1,4 +1,4 @@
-"""The answer where people look: on the study's row and its runs in MLflow, and the list of studies on the terminal."""
+"""The answer in MLflow, on the study's run and its children, and the list of studies on the terminal."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from sweep.core.errors import UserError, first_line
 log = logging.getLogger(__name__)
 
 
-def present(store: StudyReader, made: Report, files: Sequence[Path]) -> None:
+def publish_to_mlflow(store: StudyReader, made: Report, files: Sequence[Path]) -> None:
     """Description, tags and artifacts of the study's run; verdict and colour of its children; the saved view.
 
-    The report's files are there already, so what cannot be written is told, not raised.
+    The report's files are there already, so a failure here is logged, not raised.
     """
     parent = made.study.parent_id
     if parent is None:
@@ -29,13 +29,13 @@ def present(store: StudyReader, made: Report, files: Sequence[Path]) -> None:
         store.log_report(parent, title(made), files, note(made), _tags(made), view)
         store.tag_runs(_run_tags(made))
     except UserError as error:
-        log.warning("the report is written, but not all of it could be shown in MLflow: %s", first_line(error))
+        log.warning("the report is written, but MLflow did not take all of it: %s", first_line(error))
 
 
 def title(made: Report) -> str:
     """The study and its answer in a line. The page of a run has its description far down, its name on top."""
     so_far = ", so far" if made.so_far else ""
-    pick = made.words.pick
+    pick = made.narrative.pick
     return f"{made.study.name}: use {labels.shorten(str(pick.setting))}, {formatting.show_bytes(pick.memory)}{so_far}"
 
 
@@ -57,14 +57,14 @@ def _cell(text: str) -> str:
 
 
 def _tags(made: Report) -> dict[str, str]:
-    pick = made.words.pick
+    pick = made.narrative.pick
     found = {
-        "selected": made.decision.pick,
+        "selected": made.decision.selected,
         "selected.verdict": str(pick.verdict),
         "selected.score": f"{pick.score:.6g}",
         f"selected.{made.memory_metric}": f"{pick.memory:.0f}",
         "best": made.decision.best,
-        "threshold": made.bar_words,
+        "threshold": made.threshold_words,
     }
     if made.stability is not None:
         found["selected.stability"] = f"{made.stability.share:.3f}"
@@ -72,16 +72,16 @@ def _tags(made: Report) -> dict[str, str]:
 
 
 def _run_tags(made: Report) -> dict[str, dict[str, str]]:
-    """run id → what differs from what it says already."""
+    """run id → the tags that differ from those it has."""
     looks = style.looks([str(variant) for variant in made.settings["variant"]])
     verdict = dict(zip(made.settings["setting"], made.settings["verdict"], strict=True))
-    pick = made.decision.pick
-    runs = made.runs.reindex(columns=[*dict.fromkeys([*made.runs.columns, "verdict", "picked", COLOUR])])
+    pick = made.decision.selected
+    runs = made.runs.reindex(columns=[*dict.fromkeys([*made.runs.columns, "verdict", "selected", COLOUR])])
     changes: dict[str, dict[str, str]] = {}
     for row in runs.to_dict("records"):
         wanted = {
             "verdict": str(verdict.get(row["setting"]) or "none"),
-            "picked": "yes" if row["setting"] == pick else "no",
+            "selected": "yes" if row["setting"] == pick else "no",
             COLOUR: looks[str(row["variant"])][0],
         }
         different = {key: value for key, value in wanted.items() if row[key] != value}
@@ -94,7 +94,7 @@ def listing(states: Sequence[StudyState], count: int) -> str:
     """The studies with their state, latest first."""
     if not states:
         return "There is no study yet. A first one: python -m sweep -m experiment=quickstart"
-    rows = [("study", "state", "begun", "runs", "pick")]
+    rows = [("study", "state", "begun", "runs", "selected")]
     for state in states:
         outcomes = ", ".join(f"{n} {outcome}" for outcome, n in state.outcomes.items()) or "none"
         runs = f"{sum(state.outcomes.values())} and more" if state.more else outcomes

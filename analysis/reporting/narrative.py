@@ -1,4 +1,4 @@
-"""The answer in sentences: what to use, how sure that is, what it costs to be surer, and what to do next."""
+"""The answer in sentences: what to use, how reliable that is, what would make it more reliable, and what to do next."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from analysis.decision.sample_size import CHANCE, MOST_EXAMPLES, MOST_SEEDS, Sam
 from analysis.decision.score_noise import ScoreNoise
 from analysis.decision.selection import Decision, inconclusive
 
-VERDICT_WORDS = {MEETS: "meets", FAILS: "fails", "inconclusive": "cannot tell"}
+VERDICT_WORDS = {MEETS: "meets", FAILS: "fails", "inconclusive": "inconclusive"}
 _FEW = 6  # names in a sentence
 
 
 class Row(NamedTuple):
-    """One setting that could not be told, in words: `seen` is what the runs show, `next_step` what to do."""
+    """One inconclusive setting: `seen` is what the runs show, `next_step` what to do."""
 
     setting: str
     seen: str
@@ -32,37 +32,37 @@ class Narrative:
     def __init__(
         self,
         decision: Decision,
-        evidence: ScoreNoise,
+        noise: ScoreNoise,
         stability: Stability | None,
         metric: str,
         seeds: Sequence[int],
     ):
         self._decision = decision
         self._settings = decision.settings.set_index("setting", drop=False).rename_axis(None)
-        self._evidence = evidence
+        self._noise = noise
         self._stability = stability
         self._metric = metric
         self._seeds = sorted(seeds)
-        self.pick = self._settings.loc[decision.pick]
+        self.pick = self._settings.loc[decision.selected]
         self.best = self._settings.loc[decision.best]
 
     @property
     def _alone(self) -> bool:
-        return len(self._evidence.scores) == 1
+        return len(self._noise.scores) == 1
 
     def answer(self) -> str:
         """The recommendation in a sentence."""
         pick, best = self.pick, self.best
         memory = formatting.show_bytes(pick.memory)
         if self._alone:
-            what = "setting there is" if len(self._settings) == 1 else "setting with a score"
+            what = "setting" if len(self._settings) == 1 else "setting with a score"
             return f"Use {pick.setting}, the only {what}: {self._metric} {pick.score:.4f}, at {memory}."
         if pick.setting == best.setting:
             smaller = self._settings[self._settings["memory"] < pick.memory]
-            rest = f"Nothing needs less than its {memory}"
+            rest = f"No setting needs less than its {memory}"
             if len(smaller):
                 unknown = " or has no score" if smaller["score"].isna().any() else ""
-                rest = f"What needs less than its {memory} misses the bar{unknown}"
+                rest = f"Every setting that needs less than its {memory} misses the threshold{unknown}"
             return f"Use {pick.setting}: it has the best {self._metric}, {pick.score:.4f}. {rest}."
         share = ""
         if best.score > 0:
@@ -82,31 +82,31 @@ class Narrative:
 
     def _standing(self) -> str:
         if self._alone:
-            return "With nothing to compare it with, it is the best by definition: run other settings, too."
+            return "There is nothing to compare it with: run other settings, too."
         pick = self.pick
         smaller = self._settings[(self._settings["memory"] < pick.memory) & self._settings["score"].notna()]
         open_smaller = [str(s) for s in smaller.loc[smaller["verdict"] != FAILS, "setting"]]
         if pick.verdict == MEETS and not open_smaller:
-            rest = " and everything that needs less misses it" if len(smaller) else ""
-            return f"Firm: also when chance is allowed for, {pick.setting} reaches the bar{rest}."
+            rest = ", and every setting that needs less memory misses it" if len(smaller) else ""
+            return f"Firm: {pick.setting} reaches the threshold also when noise is accounted for{rest}."
         if pick.verdict == MEETS:
             return (
-                f"Safe, but perhaps not the smallest: also when chance is allowed for, {pick.setting} reaches the bar; "
-                f"whether {few(open_smaller)} would do with less memory cannot be told from these runs."
+                f"Safe, but perhaps not the smallest: {pick.setting} reaches the threshold also when noise is "
+                f"accounted for. These runs do not show whether {few(open_smaller)} would reach it with less memory."
             )
         firm = self._settings[self._settings["verdict"] == MEETS].sort_values(["memory", "setting"])
-        text = f"Tentative: that {pick.setting} reaches the bar may be luck; these runs cannot tell."
+        text = f"Tentative: {pick.setting} reaches the threshold, but this may be chance."
         if len(firm):
             safe = firm.iloc[0]
             text += (
-                f" The smallest that reaches it also when chance is allowed for is {safe.setting}, at "
+                f" The smallest setting that reaches it also when noise is accounted for is {safe.setting}, at "
                 f"{formatting.show_bytes(safe.memory)}."
             )
         return text
 
     def _unsteady(self) -> str:
-        """The mean of the survivors flatters a setting that does not always survive."""
-        for name in dict.fromkeys([self._decision.pick, self._decision.best]):
+        """A mean over the runs that ended well is too good for a setting that does not always end well."""
+        for name in dict.fromkeys([self._decision.selected, self._decision.best]):
             lost = {k: n for k, n in self._settings.loc[name, "outcomes"].items() if k in ("oom", "diverged")}
             if lost:
                 words = " and ".join(f"{count} {outcome}" for outcome, count in lost.items())
@@ -117,7 +117,9 @@ class Narrative:
         found = self._stability
         if found is None or self._alone:
             return ""
-        others = [(name, share) for name, share in found.picks.items() if name != self._decision.pick and share >= 0.05]
+        others = [
+            (name, share) for name, share in found.shares.items() if name != self._decision.selected and share >= 0.05
+        ]
         instead = ", ".join(f"{name} ({share:.0%})" for name, share in others[:3])
         rest = f", and otherwise mostly {instead}" if instead else ""
         return (
@@ -126,15 +128,16 @@ class Narrative:
         )
 
     def _one_seed(self) -> str:
-        if (self._evidence.seeds > 1).any() or self._alone:
+        if (self._noise.seeds > 1).any() or self._alone:
             return ""
         return (
-            "With one seed per setting, nothing is known of how much another seed changes a score: "
-            f"{ASSUMED_SD:.0%} of the best score is assumed, and only what is far from the bar gets a verdict."
+            "With one seed per setting, the noise between seeds is unknown: "
+            f"{ASSUMED_SD:.0%} of the best score is assumed, and only settings far from the threshold get a verdict."
         )
 
     def runner_up(self) -> list[str]:
-        """What another choice costs: the next larger setting that reaches the bar, and the best of the smaller ones."""
+        """What another choice costs: the next larger setting that reaches the threshold, and the best of the smaller
+        ones."""
         pick = self.pick
         ranked = self._settings[self._settings["memory"].notna() & self._settings["score"].notna()]
         others = ranked[(ranked["setting"] != pick.setting)]
@@ -143,18 +146,21 @@ class Narrative:
         down = down.sort_values("score", ascending=not self._decision.rule.higher_is_better)
         sentences = []
         if len(up):
-            sentences.append(f"The runner-up, {up.iloc[0].setting}, reaches the bar, too: {self._against(up.iloc[0])}.")
+            sentences.append(
+                f"The runner-up, {up.iloc[0].setting}, reaches the threshold, too: {self._against(up.iloc[0])}."
+            )
         if len(down):
             nearest = down.iloc[0]
-            missed = abs(nearest.score - self._decision.bar)
+            missed = abs(nearest.score - self._decision.score_threshold)
             sentences.append(
-                f"Of those that need less memory, {nearest.setting} scores best, and misses the bar by {missed:.4f}: "
+                f"Of those that need less memory, {nearest.setting} scores best. It misses the threshold by "
+                f"{missed:.4f}: "
                 f"{self._against(nearest)}."
             )
         if not sentences and len(others):
             nearest = others.sort_values("score", ascending=not self._decision.rule.higher_is_better).iloc[0]
             sentences.append(
-                f"No other setting reaches the bar. Nearest is {nearest.setting}: {self._against(nearest)}."
+                f"No other setting reaches the threshold. Nearest is {nearest.setting}: {self._against(nearest)}."
             )
         return sentences or ["There is no other setting with both a score and a memory figure."]
 
@@ -171,44 +177,47 @@ class Narrative:
         return f"{', '.join(parts)} (verdict: {VERDICT_WORDS[other.verdict]})"
 
     def open_questions(self) -> list[Row]:
-        """What could not be told, smallest memory first, and what would settle it; last what nothing would."""
+        """The inconclusive settings, smallest memory first, each with what would give a verdict; last those that no
+        reasonable number of runs would decide."""
         rows = [row for _, row in inconclusive(self._settings).iterrows()]
-        return [self._question(row) for row in sorted(rows, key=lambda row: row.settlement.hopeless)]
+        return [self._question(row) for row in sorted(rows, key=lambda row: row.sample_size.hopeless)]
 
     def _question(self, row: pd.Series) -> Row:
-        settlement: SampleSize = row.settlement
-        distance = row.score - self._decision.bar
+        sample_size: SampleSize = row.sample_size
+        distance = row.score - self._decision.score_threshold
         if not self._decision.rule.higher_is_better:
             distance = -distance
         side = "above" if distance >= 0 else "below"
         score = f"{self._metric} {formatting.show_score(row.score, row.score_halfwidth)}"
         rival = ""
-        if settlement.rival != row.setting:
-            rival = f" It was compared with {settlement.rival}, which may be the true best."
-        seen = f"{score} is {abs(distance):.4f} {side} the bar, which may be chance.{rival}"
-        return Row(str(row.setting), seen, self._next_step(settlement))
+        if sample_size.rival != row.setting:
+            rival = f" It was compared with {sample_size.rival}, which may be the true best."
+        seen = f"{score} is {abs(distance):.4f} {side} the threshold, which may be chance.{rival}"
+        return Row(str(row.setting), seen, self._next_step(sample_size))
 
-    def _next_step(self, settlement: SampleSize) -> str:
-        if settlement.first_look:
+    def _next_step(self, sample_size: SampleSize) -> str:
+        if sample_size.first_look:
             return (
-                f"Run {settlement.seeds} seeds each ({self._flag(settlement.seeds)}): with one, luck and merit look "
-                "the same."
+                f"Run {sample_size.seeds} seeds each ({self._flag(sample_size.seeds)}): with one, chance and "
+                "quality look the same."
             )
-        if settlement.hopeless:
+        if sample_size.hopeless:
             return (
-                f"Too close to call for this much noise: not even {MOST_SEEDS} seeds or {MOST_EXAMPLES:,} validation "
-                "examples would be likely to tell. Let memory decide, or lower the threshold."
+                f"The difference is too small for this much noise: not even {MOST_SEEDS} seeds or {MOST_EXAMPLES:,} "
+                "validation examples would probably give a verdict. Let memory decide, or lower the threshold."
             )
         parts = []
-        if settlement.seeds:
-            more = max(1, settlement.seeds - int(self._evidence.seeds.max()))
-            parts.append(f"{more} more seed{'s' if more > 1 else ''} for each setting ({self._flag(settlement.seeds)})")
-        if settlement.examples and self._evidence.n_examples:
-            what = "groups of validation examples" if self._evidence.in_groups else "validation examples"
-            parts.append(f"{settlement.examples:,} {what} instead of {self._evidence.n_examples:,}")
+        if sample_size.seeds:
+            more = max(1, sample_size.seeds - int(self._noise.seeds.max()))
+            parts.append(
+                f"{more} more seed{'s' if more > 1 else ''} for each setting ({self._flag(sample_size.seeds)})"
+            )
+        if sample_size.examples and self._noise.n_examples:
+            what = "groups of validation examples" if self._noise.in_groups else "validation examples"
+            parts.append(f"{sample_size.examples:,} {what} instead of {self._noise.n_examples:,}")
         return (
-            f"{' and '.join(parts)} would tell with a chance of {CHANCE:.0%}, if the true difference is the one seen "
-            "so far."
+            f"{' and '.join(parts)} would give a verdict with a probability of {CHANCE:.0%}, if the true difference is "
+            "the one seen so far."
         )
 
     def _flag(self, seeds: int | None) -> str:

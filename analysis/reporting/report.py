@@ -1,4 +1,4 @@
-"""What a report says, before it is written."""
+"""The content of a report, before it is written to files."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ MEMORY_WORDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """All that a report says. `allowed` are conditions that differ between the runs and were allowed to; `command` is
+    """The content of a report. `allowed` are the conditions that differ and were allowed to; `command` is
     what wrote this report."""
 
     study: Study
     decision: Decision
-    evidence: ScoreNoise
+    noise: ScoreNoise
     stability: Stability | None
     metric: str
     memory_metric: str
@@ -54,23 +54,23 @@ class Report:
         return self.decision.rule.higher_is_better
 
     @cached_property
-    def words(self) -> Narrative:
+    def narrative(self) -> Narrative:
         seeds = sorted(set(self.study.scored()["seed"].tolist()))
-        return Narrative(self.decision, self.evidence, self.stability, self.metric, seeds)
+        return Narrative(self.decision, self.noise, self.stability, self.metric, seeds)
 
     @cached_property
     def answer(self) -> str:
         """The recommendation in a sentence."""
-        return self.words.answer()
+        return self.narrative.answer()
 
     @cached_property
     def confidence(self) -> str:
-        """How sure it is."""
-        return self.words.confidence()
+        """How reliable the recommendation is."""
+        return self.narrative.confidence()
 
     @property
-    def bar_words(self) -> str:
-        """What has to be reached, in words."""
+    def threshold_words(self) -> str:
+        """The threshold as a phrase."""
         return self.decision.rule.words(self.metric)
 
     @cached_property
@@ -83,7 +83,7 @@ class Report:
 
     @property
     def so_far(self) -> str:
-        """Said first where the study has not ended."""
+        """The first sentence where the study has not ended."""
         unfinished = self.study.unfinished
         if unfinished:
             return f"The answer so far: {unfinished} run{'s have' if unfinished > 1 else ' has'} not ended."
@@ -91,25 +91,25 @@ class Report:
 
     @cached_property
     def notes(self) -> list[str]:
-        """What a reader has to know of the data."""
-        told = [*self.study.notes, *self.more_notes]
-        told += [
+        """What a reader must know about the data."""
+        notes = [*self.study.notes, *self.more_notes]
+        notes += [
             f"Allowed to differ between the runs: {key} ({', '.join(values)})." for key, values in self.allowed.items()
         ]
-        told += [_without_number(self.study.latest(), "score", "score"),
+        notes += [_without_number(self.study.latest(), "score", "score"),
                  _without_number(self.study.scored(), self.memory_metric, "memory figure")]  # fmt: skip
         repeated = self.runs[self.runs["outcome"] == "ok"].duplicated(["setting", "seed"], keep="last").sum()
         if repeated:
             runs = f"{repeated} runs were" if repeated > 1 else "One run was"
-            told.append(f"{runs} repeated with the same setting and seed: the latest counts.")
-        told += learning_rates.sentences(learning_rates.data(self.runs, self.higher_is_better))
-        told += failures.doubts(self.study.latest())
-        if self.evidence.own_variance is None:
-            told.append(
-                "The verdicts allow for the luck of seeds, not for that of the validation examples: "
-                f"{self.evidence.why_not}."
+            notes.append(f"{runs} repeated with the same setting and seed: the latest counts.")
+        notes += learning_rates.sentences(learning_rates.data(self.runs, self.higher_is_better))
+        notes += failures.doubts(self.study.latest())
+        if self.noise.own_variance is None:
+            notes.append(
+                "The verdicts account for the noise of seeds, not for that of the validation examples: "
+                f"{self.noise.why_not}."
             )
-        return [text for text in told if text]
+        return [text for text in notes if text]
 
     def table(self) -> list[dict[str, Any]]:
         """The settings as a person reads them, smallest memory first; `sort` holds the numbers behind the text."""
@@ -117,7 +117,7 @@ class Report:
         return [
             {
                 "setting": str(row.setting),
-                "mark": " · ".join(["pick"] * bool(row.pick) + ["best"] * bool(row.best)),
+                "mark": " · ".join(["selected"] * bool(row.selected) + ["best"] * bool(row.best)),
                 "score": formatting.show_score(row.score, row.score_halfwidth),
                 "meets": formatting.MISSING if math.isnan(row.score) else "yes" if row.meets else "no",
                 "verdict": VERDICT_WORDS.get(row.verdict, formatting.MISSING),
@@ -147,7 +147,7 @@ class Report:
         head = {
             "setting": "setting",
             "score": self.metric.replace("_", " "),
-            "meets": "reaches the bar",
+            "meets": "reaches the threshold",
             "verdict": "verdict",
             "memory": "peak memory",
             "time": "training\u00a0(s)",
@@ -181,13 +181,13 @@ class Report:
 
     @property
     def memory_words(self) -> str:
-        """What the memory axis shows."""
+        """The label of the memory axis."""
         if self.memory_metric != "max_memory_allocated":
             return self.memory_metric
         return MEMORY_WORDS.get(self.memory_source, "peak memory while training")
 
     def as_json(self) -> dict[str, Any]:
-        """The answer for programs. `best` and `pick` are names in `settings`; what was not measured is null."""
+        """The answer for programs. `best` and `selected` are names in `settings`; what was not measured is null."""
         rule, found = self.decision.rule, self.stability
         return {
             "study": self.study.name,
@@ -195,16 +195,16 @@ class Report:
             "higher_is_better": rule.higher_is_better,
             "threshold": rule.threshold,
             "margin": rule.margin,
-            "bar": self.decision.bar,
+            "score_threshold": self.decision.score_threshold,
             "memory_metric": self.memory_metric,
             "memory_source": self.memory_source,
             "best": self.decision.best,
-            "pick": self.decision.pick,
+            "selected": self.decision.selected,
             "answer": self.answer,
             "confidence": self.confidence,
             "pick_stability": None
             if found is None
-            else {"share": found.share, "over": found.over, "picks": found.picks},
+            else {"share": found.share, "over": found.over, "shares": found.shares},
             "hypervolume": self.hypervolumes(),
             "unfinished_runs": self.study.unfinished,
             "settings": [self._setting_json(row) for row in self.settings.itertuples()],
@@ -216,7 +216,7 @@ class Report:
         }
 
     def _setting_json(self, row: Any) -> dict[str, Any]:
-        settlement = row.settlement
+        sample_size = row.sample_size
         return {
             "setting": str(row.setting),
             "variant": str(row.variant),
@@ -232,9 +232,9 @@ class Report:
             "verdict": row.verdict,
             "p_meets": _number(row.p_meets),
             "p_fails": _number(row.p_fails),
-            "would_settle": None
-            if settlement is None
-            else {"rival": settlement.rival, "seeds": settlement.seeds, "examples": settlement.examples},
+            "needed_sample_size": None
+            if sample_size is None
+            else {"rival": sample_size.rival, "seeds": sample_size.seeds, "examples": sample_size.examples},
         }
 
 

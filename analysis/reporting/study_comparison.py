@@ -1,4 +1,4 @@
-"""Two studies side by side: what each answers, what their common settings cost, and what was not the same."""
+"""Two studies side by side: the answer of each, the cost of their common settings, and the conditions that differ."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class StudyComparison:
     @property
     def answer(self) -> str:
         """Both picks in a sentence."""
-        one, two = (report.words.pick for report in self.reports)
+        one, two = (report.narrative.pick for report in self.reports)
         names = self.names
         if not self.same_scale:
             return (
@@ -97,7 +97,7 @@ class StudyComparison:
                 f"verdict{number}": VERDICT_WORDS.get(found.verdict, formatting.MISSING)
                 if there
                 else formatting.MISSING,
-                f"mark{number}": "pick" if there and found.pick else "",
+                f"mark{number}": "selected" if there and found.selected else "",
             }
         both = name in one.index and name in two.index
         row["score_change"] = (
@@ -163,9 +163,9 @@ def summary(made: StudyComparison, out: Path) -> str:
         "  ".join(f"{row[k]:<{w}}" if k == "setting" else f"{row[k]:>{w}}" for k, w in widths.items()) for row in rows
     ]
     differ = [f"  {key}: {a} / {b}" for key, a, b in made.differing]
-    told = ["Not the same:", *differ] if differ else ["The conditions are the same."]
-    told += ["", *(f"{report.study.name}: {report.so_far}" for report in made.reports if report.so_far)]
-    return "\n".join(["", *lines, "", *told, "", made.answer, "", f"Report: {out / 'comparison.html'}"])
+    lines_after = ["Not the same:", *differ] if differ else ["The conditions are the same."]
+    lines_after += ["", *(f"{report.study.name}: {report.so_far}" for report in made.reports if report.so_far)]
+    return "\n".join(["", *lines, "", *lines_after, "", made.answer, "", f"Report: {out / 'comparison.html'}"])
 
 
 def default_folder(options: Mapping[str, Any], first: str, second: str) -> Path:

@@ -40,7 +40,7 @@ def write(report: Report, out: Path, suffixes: Sequence[str] = (".svg", ".png"))
 
 def replace_all(out: Path, study: str, write_into: Callable[[Path], None]) -> list[Path]:
     """Files into `out` at once: what fails half-way leaves the folder as it was, and what an older report of the same
-    study had besides goes.
+    study had in addition is deleted.
 
     Raises:
         UserError: where `out` holds something else than a report of this study.
@@ -142,15 +142,15 @@ def latex(text: object) -> str:
 
 def _flat(report: Report) -> pd.DataFrame:
     """The settings for a spreadsheet: the memory column under its own name, outcomes and seeds as text."""
-    flat = report.settings.rename(columns={"memory": report.memory_metric}).drop(columns=["settlement"])
-    would_settle = [
+    flat = report.settings.rename(columns={"memory": report.memory_metric}).drop(columns=["sample_size"])
+    needed_sample_size = [
         "" if s is None else "; ".join(f"{key}={v}" for key, v in (("seeds", s.seeds), ("examples", s.examples)) if v)
-        for s in report.settings["settlement"]
+        for s in report.settings["sample_size"]
     ]
     return flat.assign(
         outcomes=[", ".join(f"{n} {o}" for o, n in outcomes.items()) for outcomes in flat["outcomes"]],
         seeds=[" ".join(map(str, seeds)) for seeds in flat["seeds"]],
-        would_settle=would_settle,
+        needed_sample_size=needed_sample_size,
     )
 
 

@@ -6,11 +6,11 @@
 studies) or continuous. Three effects make them: the example (hard for all settings: results on it are correlated), the
 example for this setting, and the seed. The truth is the expectation over seeds and examples: exact for continuous
 scores, and for binary ones by the closed form of a probit with normal effects, Φ(μ / √(1 + Σσ²)). Gaps to the best are
-wide, narrow, or just at the bar, where errors are made; seeds spread by up to 1.5% of the score, in a fifth of the
-studies very unequally between settings.
+wide, narrow, or just at the threshold, where errors are made; seeds spread by up to 1.5% of the score, in a fifth of
+the studies very unequally between settings.
 
-To reach: of the settings called `meets`, at most 5% that do not meet the bar; of those called `fails`, at most 5% that
-meet it. Power is the share of the truly meeting (failing) settings that are called so; `power` has it by seeds and
+To reach: of the settings called `meets`, at most 5% that do not meet the threshold; of those called `fails`, at most 5%
+that meet it. Power is the share of the truly meeting (failing) settings that are called so; `power` has it by seeds and
 examples, over GRID_STUDIES studies each. `benchmarks/decision/shapes.py` looks for studies on which verdicts go wrong.
 """
 
@@ -49,7 +49,7 @@ def simulate(rng: np.random.Generator, seeds: int | None = None, examples: int |
     gaps = {
         "wide": rng.uniform(0, 0.15, settings),
         "narrow": rng.uniform(0, 0.03, settings),
-        "at the bar": rng.choice([0, 0.0098, 0.0105, 0.012, 0.05], settings),
+        "at the threshold": rng.choice([0, 0.0098, 0.0105, 0.012, 0.05], settings),
     }
     shape = str(rng.choice(list(gaps)))
     truth = best * (1 - gaps[shape])
@@ -89,9 +89,9 @@ def evidence_of(study: Simulated, with_examples: bool) -> ScoreNoise:
     return made if with_examples else without_examples(made)
 
 
-def without_examples(evidence: ScoreNoise) -> ScoreNoise:
+def without_examples(noise: ScoreNoise) -> ScoreNoise:
     """What is left of it where nothing is known of single examples."""
-    return evidence._replace(own_variance=None, covariance=None, n_examples=None, answer_variance=None)
+    return noise._replace(own_variance=None, covariance=None, n_examples=None, answer_variance=None)
 
 
 def measure(studies: list[Simulated], rule: Rule, with_examples: bool = True) -> dict[str, float | int]:
@@ -99,7 +99,7 @@ def measure(studies: list[Simulated], rule: Rule, with_examples: bool = True) ->
     called = {MEETS: [0, 0, 0], FAILS: [0, 0, 0]}  # called, of these false, true settings of the kind
     for study in studies:
         verdict = verdicts(evidence_of(study, with_examples), rule).verdict
-        meeting = study.truth >= rule.bar(study.truth.max()) - 1e-12
+        meeting = study.truth >= rule.score_threshold(study.truth.max()) - 1e-12
         for name, true in ((MEETS, meeting), (FAILS, ~meeting)):
             counts = called[name]
             counts[0] += int((verdict == name).sum())

@@ -9,9 +9,9 @@ expectation, which is exact. Continuous scores have normal, heavy-tailed (Studen
 (log-normal) noise of examples.
 
 Each shape is a study drawn at random (4 to 12 settings, 2 to 5 seeds, 300 to 3,000 examples, gaps to the best that are
-wide, narrow, just above or below the bar), with one thing pushed to its extreme. The verdicts from seeds alone are for
-comparison: they know nothing of single examples, and the truth is that of all examples, not of those that were drawn.
-"""
+wide, narrow, just above or below the threshold), with one thing pushed to its extreme. The verdicts from seeds alone
+are for comparison: they know nothing of single examples, and the truth is that of all examples, not of those that were
+drawn."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def main() -> None:
         studies = [study(rng, shape) for _ in range(options.studies)]
         for threshold in THRESHOLDS:
             figures[f"{name}; threshold {threshold}"] = _told(counts(studies, Rule(threshold)))
-        blind = [(without_examples(evidence), truth) for evidence, truth in studies]
+        blind = [(without_examples(noise), truth) for noise, truth in studies]
         figures[f"{name}; threshold {THRESHOLDS[0]}, from seeds alone"] = _told(counts(blind, Rule(THRESHOLDS[0])))
     figures["processor_seconds"] = time.process_time() - started
     save("decision_shapes", figures)
@@ -221,11 +221,11 @@ def _told(found: Mapping[str, int]) -> str:
 
 
 def counts(studies: list[tuple[ScoreNoise, np.ndarray]], rule: Rule) -> dict[str, int]:
-    """Of all settings, how many meet (fail) the bar, how many are called so, and how many of these falsely."""
+    """Of all settings, how many meet (fail) the threshold, how many are called so, and how many of these falsely."""
     found = dict.fromkeys(("meeting", "called_meets", "falsely_meets", "failing", "called_fails", "falsely_fails"), 0)
-    for evidence, truth in studies:
-        verdict = verdicts(evidence, rule).verdict
-        meeting = truth >= rule.bar(truth.max()) - 1e-12
+    for noise, truth in studies:
+        verdict = verdicts(noise, rule).verdict
+        meeting = truth >= rule.score_threshold(truth.max()) - 1e-12
         for name, true in ((MEETS, meeting), (FAILS, ~meeting)):
             found["meeting" if name == MEETS else "failing"] += int(true.sum())
             found[f"called_{name}"] += int((verdict == name).sum())

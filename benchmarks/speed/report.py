@@ -127,9 +127,7 @@ def _decide(_: str) -> dict[str, float]:
     )
     examples = Examples.of(dict(zip(runs["run_id"], values, strict=True)))
     return {
-        "processor_seconds": _processor(
-            lambda: decide(settings(runs, "memory"), evidence=estimate_noise(runs, examples))
-        )
+        "processor_seconds": _processor(lambda: decide(settings(runs, "memory"), noise=estimate_noise(runs, examples)))
     }
 
 

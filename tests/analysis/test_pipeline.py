@@ -175,7 +175,7 @@ def test_a_direction_that_is_not_known_is_asked_for():
     study = Study("s", None, {}, "", runs)
     with pytest.raises(UserError, match="direction=maximize or direction=minimize"):
         pipeline.build(study, 0.99, None, "max_memory_allocated")
-    assert pipeline.build(study, 0.99, None, "max_memory_allocated", direction="minimize").decision.pick == "a"
+    assert pipeline.build(study, 0.99, None, "max_memory_allocated", direction="minimize").decision.selected == "a"
 
 
 def test_gpu_and_cpu_memory_are_never_ranked_together():

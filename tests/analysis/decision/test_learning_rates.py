@@ -31,11 +31,11 @@ def test_the_best_rate_by_its_mean_and_the_price_of_all():
     assert learning_rates.data(runs(), higher_is_better=False)["best_factor"].tolist()[:2] == [0.3, 1.0]
 
 
-def test_it_is_said_in_words():
+def test_the_sentences_name_the_best_rate_and_the_cost():
     lora, fft, dora = learning_rates.sentences(learning_rates.data(runs(), higher_is_better=True))
     assert "×0.3, ×1, ×3 of its own, ×1 scored best (0.8000); its 4 runs took 33.0 s" in lora
-    assert "its best may lie beyond" in fft
-    assert "dora was ok under none" in dora
+    assert "the best rate may lie outside" in fft
+    assert "dora has no ok run at any" in dora
 
 
 def test_without_brackets_nothing_is_said():

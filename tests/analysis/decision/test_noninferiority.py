@@ -60,10 +60,10 @@ def test_examples_of_one_seed_with_no_noise_between_seeds_are_a_paired_t_test():
 )
 def test_a_lower_is_better_metric_is_its_mirror(runs: list[list[float]], threshold: float):
     """score ≤ best / t with s is -s ≥ (1/t) · (-best): the same verdicts as for negated contrasts."""
-    evidence = means_only(*runs)
-    found = noninferiority.verdicts(evidence, Rule(threshold, higher_is_better=False))
+    noise = means_only(*runs)
+    found = noninferiority.verdicts(noise, Rule(threshold, higher_is_better=False))
     value = found.contrasts.value
-    scores, rivals = evidence.scores, evidence.scores[evidence.rivals]
+    scores, rivals = noise.scores, noise.scores[noise.rivals]
     assert np.allclose(value, rivals[None, :] / threshold - scores[:, None])
     assert set(found.verdict) <= {"meets", "fails", "inconclusive"}
     assert not ((found.p_meets < 0.05) & (found.p_fails < 0.05)).any()
@@ -90,7 +90,7 @@ def test_agreement_to_the_last_digit_is_no_certainty():
 
 
 def test_a_far_off_setting_without_spread_does_not_make_the_others_look_sure():
-    """Two collapsed settings with no variance at all are not pooled with those near the bar."""
+    """Two collapsed settings with no variance at all are not pooled with those near the threshold."""
     near = [[0.80, 0.86], [0.79, 0.84]]
     alone = noninferiority.verdicts(means_only(*near), Rule(0.99))
     among = noninferiority.verdicts(means_only(*near, [0.0, 0.0], [0.0, 0.0]), Rule(0.99))
@@ -138,6 +138,6 @@ def test_a_hundred_settings_take_seconds():
     )
     started = time.perf_counter()
     examples = Examples.of(dict(zip(frame["run_id"], values, strict=True)))
-    decision = decide(settings(frame, "memory"), evidence=estimate_noise(frame, examples))
+    decision = decide(settings(frame, "memory"), noise=estimate_noise(frame, examples))
     assert time.perf_counter() - started < 5
     assert decision.settings["verdict"].notna().all()

@@ -58,7 +58,7 @@ def test_a_resampled_mean_has_the_variance_of_a_mean():
 
 
 def test_copies_of_an_example_in_one_group_tell_no_more_than_the_example(tmp_path: Path):
-    """Every example written down three times, with a name in common: the same evidence as from the originals."""
+    """Every example written down three times, with a name in common: the same noise as from the originals."""
     values = (np.random.default_rng(0).random((4, 50)) < 0.7) * 1.0
     run_of, names = np.array([0, 0, 1, 1]), ["a", "b"]
     once, grouped = from_examples(values, run_of, names), np.repeat(np.arange(50), 3)
@@ -197,11 +197,11 @@ def test_what_is_asked_for_settles_it():
         scores = [0.80 + rng.normal(0, 0.01, seeds), 0.77 + rng.normal(0, 0.01, seeds)]
         rows = [(f"s{i}", score) for i, runs in enumerate(scores) for score in runs]
         frame = pd.DataFrame(rows, columns=["setting", "score"]).assign(run_id=range(2 * seeds))
-        evidence = estimate_noise(frame, Absent("none"))
-        found = verdicts(evidence, Rule(0.99))
-        return str(found.verdict[1]), required_sample_size(evidence, found)[1]
+        noise = estimate_noise(frame, Absent("none"))
+        found = verdicts(noise, Rule(0.99))
+        return str(found.verdict[1]), required_sample_size(noise, found)[1]
 
-    asked = [settlement for verdict, settlement in (one(3) for _ in range(300)) if verdict == "inconclusive"]
+    asked = [sample_size for verdict, sample_size in (one(3) for _ in range(300)) if verdict == "inconclusive"]
     needed = int(np.median([s.seeds for s in asked if s.seeds]))
     assert 3 < needed < 12
     settled = np.mean([one(needed)[0] == "fails" for _ in range(300)])
@@ -210,8 +210,8 @@ def test_what_is_asked_for_settles_it():
 
 def test_a_single_seed_asks_for_a_first_look():
     frame = pd.DataFrame({"setting": ["a", "b"], "score": [0.8, 0.79], "run_id": ["a", "b"]})
-    evidence = estimate_noise(frame, Absent("none"))
-    assert required_sample_size(evidence, verdicts(evidence, Rule()))[1].first_look
+    noise = estimate_noise(frame, Absent("none"))
+    assert required_sample_size(noise, verdicts(noise, Rule()))[1].first_look
 
 
 def small(memory: list[float]) -> pd.DataFrame:
@@ -226,7 +226,7 @@ def test_pick_stability_is_the_chance_of_the_literal_pick():
     assert found is not None
     assert found.over == "examples"
     assert found.share == pytest.approx(0.75, abs=0.03)
-    assert sum(found.picks.values()) == pytest.approx(1)
+    assert sum(found.shares.values()) == pytest.approx(1)
 
 
 def test_stability_over_seeds_and_over_counts():
@@ -234,7 +234,7 @@ def test_stability_over_seeds_and_over_counts():
     found = stability(runs, small([1.0, 2.0]), "a", Rule(0.99), Absent("none"), resamples=4000)
     assert found is not None
     assert found.over == "seeds"
-    assert found.share == pytest.approx(0.75, abs=0.03)  # a misses the bar where its bad seed is drawn twice
+    assert found.share == pytest.approx(0.75, abs=0.03)  # a misses the threshold where its bad seed is drawn twice
     one = pd.DataFrame({"run_id": ["a", "b"], "setting": ["a", "b"], "score": [0.5, 0.9]})
     assert stability(one, small([1.0, 2.0]), "b", Rule(0.99), Absent("none")) is None
     counted = stability(one.assign(n_examples=2), small([1.0, 2.0]), "b", Rule(1.0), Absent("none"), resamples=4000)

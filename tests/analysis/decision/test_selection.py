@@ -30,23 +30,23 @@ def test_the_pick_is_the_smallest_that_meets(pairs: list[tuple[float, int]], thr
     decision = decide(frame, threshold=threshold, higher_is_better=higher)
     best = max(s for s, _ in pairs) if higher else min(s for s, _ in pairs)
     good = [(s, m) for s, m in pairs if (s >= threshold * best if higher else s <= best / threshold)]
-    score, memory = pairs[int(decision.pick)]
+    score, memory = pairs[int(decision.selected)]
     assert memory == min(m for _, m in good)
     assert score == (max if higher else min)(s for s, m in good if m == memory)
     assert pairs[int(decision.best)][0] == best
     assert decision.settings["meets"].sum() == len(good)
-    assert decision.settings["pick"].sum() == 1
+    assert decision.settings["selected"].sum() == 1
 
 
 def test_ties_go_to_the_better_score_then_to_fewer_parameters_then_to_the_name():
-    assert decide(table(("a", 0.90, 5, 1), ("b", 0.95, 5, 9)), threshold=0.9).pick == "b"
-    assert decide(table(("a", 0.95, 5, 9), ("b", 0.95, 5, 1))).pick == "b"
-    assert decide(table(("b", 0.95, 5, 1), ("a", 0.95, 5, 1))).pick == "a"
+    assert decide(table(("a", 0.90, 5, 1), ("b", 0.95, 5, 9)), threshold=0.9).selected == "b"
+    assert decide(table(("a", 0.95, 5, 9), ("b", 0.95, 5, 1))).selected == "b"
+    assert decide(table(("b", 0.95, 5, 1), ("a", 0.95, 5, 1))).selected == "a"
 
 
 def test_settings_without_a_result_keep_their_row_and_are_not_picked():
     decision = decide(table(("small", math.nan, math.nan, 1), ("large", 0.5, 9, 1)))
-    assert decision.pick == "large"
+    assert decision.selected == "large"
     assert decision.settings["meets"].tolist() == [False, True]
 
 
@@ -54,8 +54,8 @@ def test_a_share_of_nothing_has_no_meaning_but_a_margin_has():
     frame = table(("a", 0.0, 9, 1), ("b", -0.2, 1, 1))
     with pytest.raises(UserError, match="margin"):
         decide(frame)
-    assert decide(frame, margin=0.3).pick == "b"
-    assert decide(frame, margin=0.1).pick == "a"
+    assert decide(frame, margin=0.3).selected == "b"
+    assert decide(frame, margin=0.1).selected == "a"
 
 
 def test_nothing_to_decide_lists_the_outcomes():

@@ -130,7 +130,7 @@ def test_mlflow_opens_at_score_against_memory(links: list[str], browser: Browser
 def test_the_study_s_row_opens_with_the_answer(links: list[str], browser: Browser):
     browser.open(links[1], width=1400, height=1000)
     browser.wait_for("document.body.innerText.includes('Use lora: exact_match 0.9')")
-    browser.wait_for("document.body.innerText.includes('pick.verdict')")
+    browser.wait_for("document.body.innerText.includes('selected.verdict')")
     assert browser.run("document.querySelector('h1, h2').innerText") == "seen: use lora, 38.1 MiB"
     assert "picklora" in re.sub(r"[\s:]+", "", browser.run("document.body.innerText"))
 

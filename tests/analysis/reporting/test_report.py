@@ -51,7 +51,7 @@ def out(made: report.Report, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_answer_names_pick_score_and_saving(made: report.Report):
-    assert made.decision.pick == "lora"
+    assert made.decision.selected == "lora"
     assert "Use lora: exact_match 0.9000, 99.4% of the best (fft, 0.9050)" in made.answer
     assert "(33% less)" in made.answer
 
@@ -60,7 +60,7 @@ def test_the_chart_s_numbers(made: report.Report):
     marks = cost_curve.data(made.decision, made.runs, Axis("memory", "max_memory_allocated", "memory [bytes]"))
     settings = marks[marks["kind"] == "setting"].set_index("setting")
     assert settings["front"].to_dict() == {"fft": True, "lora": True, "qlora": True}
-    assert settings["pick"].to_dict() == {"fft": False, "lora": True, "qlora": False}
+    assert settings["selected"].to_dict() == {"fft": False, "lora": True, "qlora": False}
     assert settings["cost"].to_dict() == {"fft": 60e6, "lora": 40e6, "qlora": 30e6}
     assert len(marks[marks["kind"] == "run"]) == 6
 
@@ -169,7 +169,7 @@ def test_a_setting_that_does_not_always_survive_is_said_to(made: report.Report):
     runs = study().runs
     runs.loc[(runs["setting"] == "lora") & (runs["seed"] == 1), ["outcome", "score"]] = ["diverged", math.nan]
     shaky = pipeline.build(study()._replace(runs=runs), 0.98, None, "max_memory_allocated")
-    assert shaky.decision.pick == "lora"
+    assert shaky.decision.selected == "lora"
     assert "Careful: of lora's replicates 1 diverged" in shaky.confidence
     assert "Careful" not in made.confidence
 

@@ -176,11 +176,11 @@ def test_the_answer_is_the_literal_rule_read_from_the_csv(folder: Path):
     assert len(runs) == 6
     means = runs[runs["outcome"] == "ok"].groupby("setting")[["score", "max_memory_allocated"]].mean()
     meets = means[means["score"] >= means["score"].max() - 0.5]
-    assert answer["pick"] == meets["max_memory_allocated"].idxmin()
+    assert answer["selected"] == meets["max_memory_allocated"].idxmin()
     assert {setting["setting"]: setting["meets"] for setting in answer["settings"]} == dict.fromkeys(means.index, True)
-    assert answer["pick"] in done.stdout
+    assert answer["selected"] in done.stdout
     parent = rows(folder, "study")[0]
-    assert answer["pick"] in parent.data.tags["mlflow.note.content"]
+    assert answer["selected"] in parent.data.tags["mlflow.note.content"]
     kept = {file.path for file in client(folder).list_artifacts(parent.info.run_id, "report")}
     assert "report/report.html" in kept
 
