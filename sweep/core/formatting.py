@@ -1,6 +1,8 @@
-"""Numbers as a person reads them."""
+"""Numbers and tables as a person reads them."""
 
 from __future__ import annotations
+
+from collections.abc import Collection, Sequence
 
 
 def gib(count: float) -> str:
@@ -9,3 +11,23 @@ def gib(count: float) -> str:
         if abs(count) >= size:
             return f"{count / size:.1f} {unit}"
     return f"{count:.0f} B"
+
+
+def table(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> str:
+    """Aligned columns of text, two spaces apart.
+
+    Args:
+        rows: cells by row, the header first where there is one. All rows have the same length.
+        left: numbers of the columns that are aligned to the left, from 0. The others are aligned to the right.
+
+    Returns:
+        One line per row, without trailing spaces; "" for no rows.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if number in left else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )

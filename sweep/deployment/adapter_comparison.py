@@ -11,8 +11,8 @@ import pyarrow
 from peft import PeftModel
 from pyarrow import parquet
 
+from sweep.core import formatting
 from sweep.core.errors import UserError, first_line
-from sweep.core.formatting import gib
 from sweep.core.reporter import silent
 from sweep.deployment.comparison_options import AdapterComparison
 from sweep.deployment.evaluation_setup import EvaluationSetup
@@ -139,13 +139,7 @@ def table(results: list[Scored]) -> str:
     metrics = list(results[0].scores)
     rows = [["adapter", *metrics, "size", "swap"]]
     for result in results:
-        size = gib(result.bytes) if result.bytes is not None else ""
+        size = formatting.gib(result.bytes) if result.bytes is not None else ""
         swap = f"{result.swap_seconds * 1000:.1f} ms" if result.swap_seconds is not None else ""
         rows.append([result.name, *(f"{result.scores[metric]:.4f}" for metric in metrics), size, swap])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(
-            f"{cell:<{w}}" if c == 0 else f"{cell:>{w}}" for c, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    )
+    return formatting.table(rows)
