@@ -19,6 +19,7 @@ from analysis.reporting.narrative import few
 from analysis.reporting.report import Report
 from sweep.core import redaction
 from sweep.core.errors import UserError, alternatives
+from sweep.core.formatting import table
 from sweep.core.record import is_memory
 
 if TYPE_CHECKING:
@@ -128,9 +129,9 @@ def build(
         study.find_examples,
         cluster,
     )
-    table = settings(study.runs, memory_metric)
+    by_setting = settings(study.runs, memory_metric)
     noise = estimate_noise(scored, found, higher) if len(scored) else None
-    decision = decide(table, threshold=threshold, margin=margin, higher_is_better=higher, noise=noise)
+    decision = decide(by_setting, threshold=threshold, margin=margin, higher_is_better=higher, noise=noise)
     assert noise is not None  # else nothing could be decided
     steadiness = stability(scored, decision.settings, decision.selected, decision.rule, found)
     return Report(
@@ -198,18 +199,11 @@ def _command(options: Mapping[str, Any]) -> str:
 
 def summary(made: Report, out: Path) -> str:
     """The summary for the terminal: the table, the recommendation, and what to do next."""
-    head = {key: words for key, words in made.columns.items() if key != "energy"}
     short = {"meets": "reaches", "memory": "memory", "time": "train s", "trainable": "trainable"}
-    rows = [{"mark": "", **head, **{key: short[key] for key in short if key in head}}]
+    head = {key: short.get(key, title) for key, title in made.columns.items() if key != "energy"}
     marks = {"selected": "→", "best": "★", "selected · best": "→★", "": ""}
-    rows += [{**row, "mark": marks[row["mark"]]} for row in made.table()]
-    keys = ["mark", *head]
-    widths = {key: max(len(row[key]) for row in rows) for key in keys}
-    left = {"mark", "setting", "outcomes", "verdict"}
-    lines = [
-        "  ".join(f"{row[k]:<{w}}" if k in left else f"{row[k]:>{w}}" for k, w in widths.items()).rstrip()
-        for row in rows
-    ]
+    rows = [["", *head.values()], *([marks[row["mark"]], *(row[key] for key in head)] for row in made.table())]
+    left = {0, *(number for number, key in enumerate(head, 1) if key in ("setting", "outcomes", "verdict"))}
     legend = f"The threshold is {made.threshold_words}: {made.decision.score_threshold:.4f}.  → selected  ★ best score"
     steps: dict[str, list[str]] = {}
     for row in made.narrative.open_questions():
@@ -218,7 +212,7 @@ def summary(made: Report, out: Path) -> str:
     next_steps = ["", "For the inconclusive settings:", *asked] if asked else []
     answer = [*filter(None, [made.so_far]), made.answer, made.confidence]
     report = f"Report: {out / 'report.html'}"
-    return "\n".join(["", *lines, "", legend, "", *answer, *next_steps, *_notes(made), "", report])
+    return "\n".join(["", table(rows, left), "", legend, "", *answer, *next_steps, *_notes(made), "", report])
 
 
 def _notes(made: Report) -> list[str]:

@@ -12,6 +12,7 @@ from analysis.loading.mlflow_store import COLOUR, StudyReader, StudyState
 from analysis.reporting import mlflow_view
 from analysis.reporting.report import Report
 from sweep.core.errors import UserError, first_line
+from sweep.core.formatting import table
 
 log = logging.getLogger(__name__)
 
@@ -99,10 +100,15 @@ def listing(states: Sequence[StudyState], count: int) -> str:
         outcomes = ", ".join(f"{n} {outcome}" for outcome, n in state.outcomes.items()) or "none"
         runs = f"{sum(state.outcomes.values())} and more" if state.more else outcomes
         rows.append((state.name, state.state, f"{state.begun:%Y-%m-%d %H:%M}", runs, state.pick or "no report yet"))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(f"{text:<{w}}" for text, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     more = [f"… and {count - len(states)} older ones"] if count > len(states) else []
-    return "\n".join([*lines, *more, "", f"The answer of one: python -m analysis study={_quoted(states[0].name)}"])
+    return "\n".join(
+        [
+            table(rows, left=range(5)),
+            *more,
+            "",
+            f"The answer of one: python -m analysis study={_quoted(states[0].name)}",
+        ]
+    )
 
 
 def _quoted(name: str) -> str:

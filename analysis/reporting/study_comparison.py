@@ -19,6 +19,7 @@ from analysis.loading import comparability
 from analysis.reporting import writer
 from analysis.reporting.narrative import VERDICT_WORDS
 from analysis.reporting.report import Report
+from sweep.core.formatting import table
 
 NAME = "comparison"
 
@@ -157,15 +158,11 @@ def summary(made: StudyComparison, out: Path) -> str:
         "memory2": "memory",
         "memory_change": "change",
     }
-    rows = [head, *made.table()]
-    widths = {key: max(len(row[key]) for row in rows) for key in head}
-    lines = [
-        "  ".join(f"{row[k]:<{w}}" if k == "setting" else f"{row[k]:>{w}}" for k, w in widths.items()) for row in rows
-    ]
+    rows = [list(head.values()), *([row[key] for key in head] for row in made.table())]
     differ = [f"  {key}: {a} / {b}" for key, a, b in made.differing]
     lines_after = ["Not the same:", *differ] if differ else ["The conditions are the same."]
     lines_after += ["", *(f"{report.study.name}: {report.so_far}" for report in made.reports if report.so_far)]
-    return "\n".join(["", *lines, "", *lines_after, "", made.answer, "", f"Report: {out / 'comparison.html'}"])
+    return "\n".join(["", table(rows), "", *lines_after, "", made.answer, "", f"Report: {out / 'comparison.html'}"])
 
 
 def default_folder(options: Mapping[str, Any], first: str, second: str) -> Path:

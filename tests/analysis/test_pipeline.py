@@ -71,7 +71,7 @@ def test_a_study_s_report_and_what_mlflow_shows(written: Written, tmp_path: Path
     assert kept == set(told["files"])
     runs = study.runs.set_index("setting")
     assert set(runs.loc["tiny", "verdict"]) == {"fails"}
-    assert set(runs.loc["lora", "picked"]) == {"yes"}
+    assert set(runs.loc["lora", "selected"]) == {"yes"}
     assert runs["mlflow.runColor"].groupby(level=0).nunique().max() == 1
     assert runs["mlflow.runColor"].nunique() == 4
     tags = store.client.get_experiment(store.experiment_id).tags
@@ -104,7 +104,7 @@ def test_a_study_still_running_is_answered_so_far(written: Written, tmp_path: Pa
 def test_no_study_lists_them(written: Written, tmp_path: Path):
     said = pipeline.answer(options(written, tmp_path / "out"))
     lines = said.splitlines()
-    assert lines[0].split() == ["study", "state", "begun", "runs", "pick"]
+    assert lines[0].split() == ["study", "state", "begun", "runs", "selected"]
     assert [line.split("  ")[0] for line in lines[1:5]] == ["mixed", "hopeless", "going on", "good"]
     assert "running" in lines[3]
     assert "6 ok" in lines[4]
@@ -147,7 +147,7 @@ def test_two_studies_side_by_side(written: Written, tmp_path: Path):
     [
         ({"score": [math.nan, 0.9, 0.5]}, "Without a score"),
         ({"max_memory_allocated": [math.nan, 2e6, 3e6]}, "Without a memory figure"),
-        ({"setting": ["only"] * 3, "seed": [0, 1, 2]}, "With nothing to compare it with"),
+        ({"setting": ["only"] * 3, "seed": [0, 1, 2]}, "There is nothing to compare it with"),
         ({"score": [math.nan, 0.9, math.nan]}, "Use b, the only setting with a score"),
         ({"setting": ["a", "a", "b"], "seed": [0, 0, 0]}, "repeated with the same setting and seed"),
     ],
