@@ -31,7 +31,7 @@ def find() -> str | None:
 
 
 class Browser:
-    """One page. `errors` are what it said on the console, and requests that left the machine."""
+    """One page. `errors` are its messages on the console, and requests that left the machine."""
 
     def __init__(self, profile: Path):
         program = find()
@@ -83,7 +83,7 @@ class Browser:
             if found := self.run(script):
                 return found
             time.sleep(0.3)
-        raise AssertionError(f"{script} did not come true; the page says: {self.run('document.body.innerText')!r}")
+        raise AssertionError(f"{script} did not come true; the page shows: {self.run('document.body.innerText')!r}")
 
     def screenshot(self, path: Path) -> Path:
         shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=False)

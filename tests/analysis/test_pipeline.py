@@ -1,4 +1,4 @@
-"""From a store to the report and back: what is written where, and what is said of odd studies."""
+"""From a store to the report and back: the files, the MLflow tags, and the messages about unusual studies."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def options(written: Written, out: Path, **changes: object) -> dict:
 
 
 def test_a_study_s_report_and_what_mlflow_shows(written: Written, tmp_path: Path):
-    said = pipeline.answer(options(written, tmp_path / "out", study="good"))
-    assert "Use lora: exact_match 0.8975, 99.4% of the best (fft, 0.9025)" in said
-    assert "with other seeds and examples" in said
-    told = json.loads((tmp_path / "out/recommendation.json").read_text())
-    assert {s["setting"]: s["verdict"] for s in told["settings"]}["tiny"] == "fails"
-    assert set(told["files"]) == {file.name for file in (tmp_path / "out").iterdir()}
-    assert {"memory_parts.svg", "training_loss.png", "table.tex", "report.md"} <= set(told["files"])
-    assert any("energy" in text for text in told["charts_left_out"])
+    summary = pipeline.answer(options(written, tmp_path / "out", study="good"))
+    assert "Use lora: exact_match 0.8975, 99.4% of the best (fft, 0.9025)" in summary
+    assert "with other seeds and examples" in summary
+    answer = json.loads((tmp_path / "out/recommendation.json").read_text())
+    assert {s["setting"]: s["verdict"] for s in answer["settings"]}["tiny"] == "fails"
+    assert set(answer["files"]) == {file.name for file in (tmp_path / "out").iterdir()}
+    assert {"memory_parts.svg", "training_loss.png", "table.tex", "report.md"} <= set(answer["files"])
+    assert any("energy" in text for text in answer["charts_left_out"])
     page = (tmp_path / "out/report.html").read_text()
     assert SCRIPT not in page
     assert "train.activation_checkpointing=true" in page  # what to change after an OOM
@@ -68,7 +68,7 @@ def test_a_study_s_report_and_what_mlflow_shows(written: Written, tmp_path: Path
     assert parent.data.tags["selected"] == "lora"
     assert 0 < float(parent.data.tags["selected.stability"]) <= 1
     kept = {Path(file.path).name for file in store.client.list_artifacts(study.parent_id, "report")}
-    assert kept == set(told["files"])
+    assert kept == set(answer["files"])
     runs = study.runs.set_index("setting")
     assert set(runs.loc["tiny", "verdict"]) == {"fails"}
     assert set(runs.loc["lora", "selected"]) == {"yes"}
@@ -94,16 +94,16 @@ def test_the_saved_view_is_what_mlflow_s_page_inflates():
 def test_a_study_still_running_is_answered_so_far(written: Written, tmp_path: Path):
     asked = options(written, tmp_path, study="going on")
     made = pipeline.of_study(StudyReader(written.uri, written.experiment).study("going on"), asked)
-    said = "The answer so far: the study has not ended."
-    assert said in pipeline.summary(made, tmp_path)
+    summary = "The answer so far: the study has not ended."
+    assert summary in pipeline.summary(made, tmp_path)
     page = writer.environment().get_template("report.html.j2")
-    assert said in page.render(report=made, charts={}, left_out=[], main="", **writer.page_script())
-    assert mlflow_publish.note(made).startswith(f"*{said}*")
+    assert summary in page.render(report=made, charts={}, left_out=[], main="", **writer.page_script())
+    assert mlflow_publish.note(made).startswith(f"*{summary}*")
 
 
 def test_no_study_lists_them(written: Written, tmp_path: Path):
-    said = pipeline.answer(options(written, tmp_path / "out"))
-    lines = said.splitlines()
+    summary = pipeline.answer(options(written, tmp_path / "out"))
+    lines = summary.splitlines()
     assert lines[0].split() == ["study", "state", "begun", "runs", "selected"]
     assert [line.split("  ")[0] for line in lines[1:5]] == ["mixed", "hopeless", "going on", "good"]
     assert "running" in lines[3]
@@ -112,23 +112,23 @@ def test_no_study_lists_them(written: Written, tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_odd_studies_are_told_in_a_sentence(written: Written, tmp_path: Path):
-    def said(**changes: object) -> str:
+def test_an_unusual_study_gets_a_message_of_one_sentence(written: Written, tmp_path: Path):
+    def summary(**changes: object) -> str:
         with pytest.raises(UserError) as caught:
             pipeline.answer(options(written, tmp_path / "out", **changes))
         return str(caught.value)
 
-    assert "fft: 1 oom (no room)" in said(study="hopeless")
-    assert "did you mean good?" in said(study="goood")
-    assert "device: B (b · seed 0); a CPU (a · seed 0)" in said(study="mixed")
-    assert "no such condition differs" in said(study="mixed", allow_different=["devices"])
+    assert "fft: 1 oom (no room)" in summary(study="hopeless")
+    assert "did you mean good?" in summary(study="goood")
+    assert "device: B (b · seed 0); a CPU (a · seed 0)" in summary(study="mixed")
+    assert "no such condition differs" in summary(study="mixed", allow_different=["devices"])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_two_studies_side_by_side(written: Written, tmp_path: Path):
-    said = pipeline.answer(options(written, tmp_path / "out", compare=["good", "going on"]))
-    assert "Both pick lora" in said or "picks" in said
-    assert "The conditions are the same." in said
+    summary = pipeline.answer(options(written, tmp_path / "out", compare=["good", "going on"]))
+    assert "Both pick lora" in summary or "picks" in summary
+    assert "The conditions are the same." in summary
     mixed = options(written, tmp_path / "mixed", compare=["good", "mixed"], allow_different=["device"])
     assert "  device: a CPU / B, a CPU" in pipeline.answer(mixed)
     with pytest.raises(UserError, match="no such condition differs"):
@@ -136,7 +136,7 @@ def test_two_studies_side_by_side(written: Written, tmp_path: Path):
     page = (tmp_path / "out/comparison.html").read_text()
     assert SCRIPT not in page
     assert "The answer so far: the study has not ended." in page
-    assert "The answer so far: the study has not ended." in said
+    assert "The answer so far: the study has not ended." in summary
     table = pd.read_csv(tmp_path / "out/comparison.csv").set_index("setting")
     assert table.loc["fft", "score_change"] == "+0.0000" or table.loc["fft", "score_change"] == 0
     assert (tmp_path / "out/comparison.png").exists()
@@ -152,7 +152,7 @@ def test_two_studies_side_by_side(written: Written, tmp_path: Path):
         ({"setting": ["a", "a", "b"], "seed": [0, 0, 0]}, "repeated with the same setting and seed"),
     ],
 )
-def test_odd_data_are_noted(change: dict, words: str):
+def test_unusual_data_get_a_note(change: dict, words: str):
     runs = pd.DataFrame(
         {"run_id": list("xyz"), "setting": list("abc"), "variant": "v", "seed": 0, "outcome": "ok", "reason": "",
          "score": [0.8, 0.9, 0.5], "max_memory_allocated": [1e6, 2e6, 3e6], "running": False, "conditions_hash": "",
@@ -161,8 +161,8 @@ def test_odd_data_are_noted(change: dict, words: str):
     from analysis.loading.study import Study
 
     made = pipeline.build(Study("s", None, {}, "", runs.assign(**change)), 0.99, None, "max_memory_allocated")
-    said = [*made.notes, made.confidence, made.answer]
-    assert any(words in text for text in said), said
+    summary = [*made.notes, made.confidence, made.answer]
+    assert any(words in text for text in summary), summary
 
 
 def test_a_direction_that_is_not_known_is_asked_for():

@@ -66,7 +66,7 @@ def test_changes_for_people():
     assert formatting.change(1.0, math.nan) == formatting.MISSING
 
 
-def test_make_ui_says_what_is_in_the_way(tmp_path):
+def test_make_ui_names_the_process_on_the_port(tmp_path):
     with pytest.raises(UserError, match="run a study first"):
         ui.serve(tmp_path / "mlflow.db", "127.0.0.1", 5000, "paretune")
     (tmp_path / "mlflow.db").touch()

@@ -81,7 +81,7 @@ def test_one_seed_gives_a_verdict_only_to_what_is_far():
     assert list(noninferiority.verdicts(means_only([0.80]), Rule(0.99)).verdict) == ["meets"]
 
 
-def test_agreement_to_the_last_digit_is_no_certainty():
+def test_equal_scores_to_the_last_digit_do_not_give_certainty():
     """Equal answers on 20 examples do not show that two settings are within 1%; on 2,000 they do."""
     few, many = np.ones((4, 20)), np.ones((4, 2000))
     run_of = np.array([0, 0, 1, 1])

@@ -57,7 +57,7 @@ def test_a_resampled_mean_has_the_variance_of_a_mean():
     assert by_sums.own_variance == pytest.approx(exact.own_variance, rel=0.15)
 
 
-def test_copies_of_an_example_in_one_group_tell_no_more_than_the_example(tmp_path: Path):
+def test_copies_of_an_example_in_one_group_add_no_information(tmp_path: Path):
     """Every example written down three times, with a name in common: the same noise as from the originals."""
     values = (np.random.default_rng(0).random((4, 50)) < 0.7) * 1.0
     run_of, names = np.array([0, 0, 1, 1]), ["a", "b"]
@@ -158,7 +158,7 @@ def test_examples_are_read_in_order_of_their_index(tmp_path: Path):
     assert found.values.tolist() == [[1, 0, 1], [1, 0, 0]]
 
 
-def test_a_metric_that_is_no_mean_is_not_taken_for_one(tmp_path: Path):
+def test_a_metric_that_is_not_a_mean_is_not_treated_as_one(tmp_path: Path):
     path = written(tmp_path, "a", index=[0, 1], bleu=[10.0, 30.0])
     found = read({"a": 25.0}, "bleu", None, {"a": path}.get)
     assert isinstance(found, Absent)
@@ -189,8 +189,8 @@ def test_why_examples_cannot_be_used(tmp_path: Path, files: dict, reason: str):
     assert reason in found.reason
 
 
-def test_what_is_asked_for_settles_it():
-    """Studies of the size that was asked for get a verdict about as often as was said."""
+def test_the_required_sample_size_gives_a_verdict():
+    """Studies of the size that was asked for get a verdict about as often as predicted."""
     rng = np.random.default_rng(3)
 
     def one(seeds: int) -> tuple[str, object]:
@@ -218,7 +218,7 @@ def small(memory: list[float]) -> pd.DataFrame:
     return pd.DataFrame({"setting": ["a", "b"], "memory": memory, "trainable_params": [1.0, 1.0]})
 
 
-def test_pick_stability_is_the_chance_of_the_literal_pick():
+def test_pick_stability_is_the_chance_of_the_same_selection():
     """b, the larger one, is picked when a's one example of two is drawn less often: 1 resample of 4."""
     runs = pd.DataFrame({"run_id": ["a", "b"], "setting": ["a", "b"], "score": [0.5, 0.5]})
     examples = Examples.of({"a": np.array([1.0, 0.0]), "b": np.array([0.0, 1.0])})

@@ -25,7 +25,9 @@ def table(*rows: tuple[str, float, float, float]) -> pd.DataFrame:
     st.sampled_from([0.9, 0.99, 1.0]),
     st.booleans(),
 )
-def test_the_pick_is_the_smallest_that_meets(pairs: list[tuple[float, int]], threshold: float, higher: bool):
+def test_the_selected_setting_is_the_smallest_that_meets(
+    pairs: list[tuple[float, int]], threshold: float, higher: bool
+):
     frame = table(*((str(i), score, float(memory), 1.0) for i, (score, memory) in enumerate(pairs)))
     decision = decide(frame, threshold=threshold, higher_is_better=higher)
     best = max(s for s, _ in pairs) if higher else min(s for s, _ in pairs)
@@ -44,7 +46,7 @@ def test_ties_go_to_the_better_score_then_to_fewer_parameters_then_to_the_name()
     assert decide(table(("b", 0.95, 5, 1), ("a", 0.95, 5, 1))).selected == "a"
 
 
-def test_settings_without_a_result_keep_their_row_and_are_not_picked():
+def test_settings_without_a_result_keep_their_row_and_are_not_selected():
     decision = decide(table(("small", math.nan, math.nan, 1), ("large", 0.5, 9, 1)))
     assert decision.selected == "large"
     assert decision.settings["meets"].tolist() == [False, True]
@@ -89,7 +91,7 @@ def test_settings_are_means_over_ok_replicates_and_the_latest_run_of_a_seed_coun
     )
 
 
-def test_one_replicate_says_nothing_of_its_noise():
+def test_one_replicate_gives_no_interval():
     widths = t_halfwidth(np.array([math.nan, 1.0]), np.array([1, 3]))
     assert math.isnan(widths[0])
     assert widths[1] == pytest.approx(4.30265 / 3**0.5, rel=1e-5)  # from a printed table of t

@@ -1,4 +1,4 @@
-"""A CSV from elsewhere: read, decided, and refused in words that name the row."""
+"""A CSV from elsewhere: read, decided, and refused with a message that names the row."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def file(tmp_path: Path, text: str) -> Path:
 
 
 def test_three_columns_are_enough(tmp_path: Path):
-    said = pipeline.answer(options(file(tmp_path, GOOD), tmp_path / "out", pdf=True))
-    assert "Use lora: score 0.8950, 99.4% of the best (fft, 0.9000), at 40.0 B instead of 100.0 B (60% less)" in said
+    summary = pipeline.answer(options(file(tmp_path, GOOD), tmp_path / "out", pdf=True))
+    assert "Use lora: score 0.8950, 99.4% of the best (fft, 0.9000), at 40.0 B instead of 100.0 B (60% less)" in summary
     assert (tmp_path / "out/score_against_memory.pdf").read_bytes().startswith(b"%PDF")
 
 
@@ -76,8 +76,8 @@ def test_conditions_that_differ_are_refused_and_can_be_allowed(tmp_path: Path):
     path = file(tmp_path, "setting,score,max_memory_allocated,conditions\na,1,1,A100\nb,1,2,H100\n")
     with pytest.raises(UserError, match=r"conditions: A100 \(a · seed 0\); H100 \(b · seed 0\)"):
         pipeline.answer(options(path, tmp_path / "out"))
-    said = pipeline.answer(options(path, tmp_path / "out", allow_different=["conditions"]))
-    assert "Allowed to differ between the runs: conditions (A100, H100)" in said
+    summary = pipeline.answer(options(path, tmp_path / "out", allow_different=["conditions"]))
+    assert "Allowed to differ between the runs: conditions (A100, H100)" in summary
     assert "Not the same in all runs: conditions" in (tmp_path / "out/score_against_memory.svg").read_text()
 
 

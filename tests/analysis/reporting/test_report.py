@@ -50,7 +50,7 @@ def out(made: report.Report, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_answer_names_pick_score_and_saving(made: report.Report):
+def test_the_answer_names_selected_setting_score_and_saving(made: report.Report):
     assert made.decision.selected == "lora"
     assert "Use lora: exact_match 0.9000, 99.4% of the best (fft, 0.9050)" in made.answer
     assert "(33% less)" in made.answer
@@ -165,7 +165,7 @@ def test_runs_of_other_conditions_are_refused_by_key_and_name():
     assert "device" not in str(caught.value)
 
 
-def test_a_setting_that_does_not_always_survive_is_said_to(made: report.Report):
+def test_a_setting_that_does_not_always_end_well_is_reported(made: report.Report):
     runs = study().runs
     runs.loc[(runs["setting"] == "lora") & (runs["seed"] == 1), ["outcome", "score"]] = ["diverged", math.nan]
     shaky = pipeline.build(study()._replace(runs=runs), 0.98, None, "max_memory_allocated")
@@ -181,7 +181,7 @@ def test_where_lower_is_better_the_share_is_of_the_best():
     assert "lora: exact_match 1.0050, 99.5% of the best (fft, 1.0000)" in made.answer
 
 
-def test_one_seed_is_said_to_know_no_noise():
+def test_one_seed_is_reported_to_give_no_noise():
     single = study().runs.query("seed == 0")
     made = pipeline.build(study()._replace(runs=single), 0.99, None, "max_memory_allocated")
     assert "one seed" in made.confidence
@@ -193,7 +193,7 @@ def test_an_unknown_memory_metric_lists_those_measured():
         pipeline.build(study(), 0.99, None, "max_memory")
 
 
-def test_what_runs_doubt_of_themselves_is_said():
+def test_the_warnings_of_runs_are_in_the_notes():
     runs = study().runs
     runs["warnings"] = None
     first = runs.index[runs["setting"] == runs["setting"].iloc[0]]
