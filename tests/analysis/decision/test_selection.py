@@ -25,7 +25,7 @@ def table(*rows: tuple[str, float, float, float]) -> pd.DataFrame:
     st.sampled_from([0.9, 0.99, 1.0]),
     st.booleans(),
 )
-def test_the_selected_setting_is_the_smallest_that_meets(
+def test_the_smallest_that_meets_is_selected(
     pairs: list[tuple[float, int]], threshold: float, higher: bool
 ):
     frame = table(*((str(i), score, float(memory), 1.0) for i, (score, memory) in enumerate(pairs)))
