@@ -18,9 +18,10 @@ from sweep.deployment.comparison_options import parse
 def application(composed: DictConfig) -> None:
     try:
         comparison = parse(plain_config(composed))
-        from sweep.launch import preload  # noqa: F401  quiet libraries, weights loaded by one thread
+        from sweep.launch import preload
 
-        from sweep.deployment import adapter_comparison  # isort: skip
+        preload.initialise()
+        from sweep.deployment import adapter_comparison
 
         print(adapter_comparison.table(adapter_comparison.compare(comparison)))
     except UserError as error:

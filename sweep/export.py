@@ -21,9 +21,10 @@ DTYPES = ("auto", "fp32", "bf16", "fp16")
 def application(composed: DictConfig) -> None:
     options = typing.cast(dict, OmegaConf.to_container(composed, resolve=True))
     try:
-        from sweep.launch import preload  # noqa: F401  quiet libraries, weights loaded by one thread
+        from sweep.launch import preload
 
-        from sweep.deployment import exporter  # isort: skip
+        preload.initialise()
+        from sweep.deployment import exporter
 
         print(exporter.summary(exporter.export(options, Tracking(**options["tracking"]))))
     except UserError as error:

@@ -16,9 +16,9 @@ from transformers import set_seed
 
 from sweep.config.schema import parse
 from sweep.core.errors import UserError
-from sweep.core.job import EXAMPLES_FILE, TIMELINE_FILE, TRACEBACK_FILE, WEIGHTS_FOLDER, RunRequest
 from sweep.core.record import Outcome, Record
 from sweep.core.reporter import Reporter
+from sweep.core.run_request import EXAMPLES_FILE, TIMELINE_FILE, TRACEBACK_FILE, WEIGHTS_FOLDER, RunRequest
 from sweep.diagnostics import sanity_checks
 from sweep.meters import MemoryMeter, Meters, memory_meter, memory_timeline
 from sweep.meters.energy import EnergyMeter
@@ -33,7 +33,7 @@ from sweep.training.fit import Pruned, fit
 from sweep.training.options import Train
 
 
-def run(job: RunRequest, report: Reporter) -> Record:
+def run_training(job: RunRequest, report: Reporter) -> Record:
     """One training run. It always yields a Record: what goes wrong is an outcome with a reason."""
     folder = Path(job.folder)
     meter = memory_meter(device_type(), Meters(**job.config.get("meters", {})), folder)

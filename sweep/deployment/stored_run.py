@@ -12,9 +12,9 @@ from omegaconf import OmegaConf
 
 from sweep.config.schema import RunConfig, parse
 from sweep.core.errors import ConfigError, UserError, alternatives, first_line
-from sweep.core.job import EXAMPLES_FILE, WEIGHTS_FOLDER
 from sweep.core.preflight import sqlite_path
 from sweep.core.record import Outcome, Record
+from sweep.core.run_request import EXAMPLES_FILE, WEIGHTS_FOLDER
 from sweep.tracking.mlflow_store import MlflowStore
 from sweep.tracking.options import Tracking
 from sweep.tracking.record_tags import to_record

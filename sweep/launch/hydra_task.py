@@ -15,8 +15,8 @@ from sweep.cli import app
 from sweep.config.schema import RunConfig, parse, plain_config
 from sweep.core import console, redaction
 from sweep.core.errors import UserError
-from sweep.core.job import LOG_FILE
 from sweep.core.record import Outcome, Record
+from sweep.core.run_request import LOG_FILE
 from sweep.core.setting import varied_keys
 from sweep.diagnostics import annotate
 from sweep.processes import isolated_call
@@ -48,7 +48,7 @@ class TrainingTask:
 
     def __call__(self, composed: DictConfig) -> Record:
         """Run the config on the first device. Outside a study, report it and exit: 0 where the run gave a result."""
-        isolated_call.warm_up()
+        isolated_call.training_server().start()
         alone = HydraConfig.get().mode != RunMode.MULTIRUN
         try:
             ready = self.prepare(composed)

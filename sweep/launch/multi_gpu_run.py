@@ -20,9 +20,9 @@ from typing import Any
 import torch
 
 from sweep import training_run
-from sweep.core.job import RunRequest
 from sweep.core.record import Outcome, Record, is_memory
 from sweep.core.reporter import Reporter, silent
+from sweep.core.run_request import RunRequest
 from sweep.processes import child_process, isolated_call
 
 GRACE_SECONDS = 10.0  # for the others to notice that one has failed, before they are ended
@@ -32,7 +32,7 @@ _CAUSES = (Outcome.OOM, Outcome.DIVERGED, Outcome.PRUNED, Outcome.FAILED, Outcom
 
 
 def run(job: RunRequest, report: Reporter) -> Record:
-    """Train on `train.devices_per_run` devices. As `sweep.training_run.run`, it always yields a Record."""
+    """Train on `train.devices_per_run` devices. As `sweep.training_run.run_training`, it always yields a Record."""
     count = int(job.config["train"]["devices_per_run"])
     devices = _devices(count)
     if devices is None:
@@ -101,11 +101,11 @@ class _Events:
 def _rank(pipe: connection.Connection, job: RunRequest, rank: int, env: Mapping[str, str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.update(env)
-    child_process.die_with_parent_soon()
+    child_process.die_with_parent()
     folder = Path(job.folder, f"rank{rank}") if rank else Path(job.folder)
     folder.mkdir(exist_ok=True)
     job = replace(job, folder=str(folder))
-    record = training_run.run(job, _Events(pipe) if rank == 0 else silent)
+    record = training_run.run_training(job, _Events(pipe) if rank == 0 else silent)
     if rank and not any(folder.iterdir()):
         folder.rmdir()
     pipe.send(record)

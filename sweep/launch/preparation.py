@@ -12,7 +12,7 @@ from typing import Any
 from sweep.config.schema import RunConfig
 from sweep.core import console, provenance, redaction
 from sweep.core.errors import UserError
-from sweep.core.job import (
+from sweep.core.run_request import (
     LOG_FILE,
 )
 from sweep.launch import device_leases

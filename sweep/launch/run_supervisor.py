@@ -13,7 +13,8 @@ from typing import Any
 
 from sweep.config.schema import RunConfig
 from sweep.core import console, formatting, process_identity, provenance, redaction
-from sweep.core.job import (
+from sweep.core.record import LAUNCHED, Outcome, Record
+from sweep.core.run_request import (
     EXAMPLES_FILE,
     LOG_FILE,
     SNAPSHOT_FILE,
@@ -22,7 +23,6 @@ from sweep.core.job import (
     WEIGHTS_FOLDER,
     RunRequest,
 )
-from sweep.core.record import LAUNCHED, Outcome, Record
 from sweep.core.setting import setting_digest, setting_name
 from sweep.diagnostics import annotate
 from sweep.launch import device_leases
@@ -132,7 +132,7 @@ def _run(job: RunRequest, row: RunLog, lease: Lease, should_prune: ShouldPrune |
     try:
         log_file = Path(job.folder, LOG_FILE)
         count = int(job.config["train"]["devices_per_run"])
-        target = "sweep.training_run:run" if count == 1 else "sweep.launch.multi_gpu_run:run"
+        target = "sweep.training_run:run_training" if count == 1 else "sweep.launch.multi_gpu_run:run"
         env = replace(lease, devices=lease.devices[:count]).env  # one that sees more would be split over them
         return isolated_call.call(target, job, log_file=log_file, env=env, on_event=on_event)
     except isolated_call.ChildFailed as error:

@@ -19,9 +19,9 @@ from transformers import AutoModelForCausalLM
 from sweep.config.schema import parse
 from sweep.core import provenance
 from sweep.core.errors import ConfigError, UserError
-from sweep.core.job import RunRequest
 from sweep.core.record import Outcome, Record
 from sweep.core.reporter import silent
+from sweep.core.run_request import RunRequest
 from sweep.datasets.scan import ScanAroundRight
 from sweep.deployment import adapter_comparison, exporter
 from sweep.deployment.comparison_options import parse as parse_comparison
@@ -34,7 +34,7 @@ from sweep.metrics.f1 import F1
 from sweep.tracking.mlflow_store import MlflowStore
 from sweep.tracking.options import Tracking
 from sweep.training import trained_weights
-from sweep.training_run import run
+from sweep.training_run import run_training
 
 pytestmark = pytest.mark.slow
 IDS = torch.arange(4, 20)[None]
@@ -80,7 +80,7 @@ def study(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> St
         files = folder / f"{variant}-{seed}"
         files.mkdir()
         row = store.open_run(record, parent, {}, plain)
-        record = run(RunRequest(config=plain, record=record, folder=str(files)), silent)
+        record = run_training(RunRequest(config=plain, record=record, folder=str(files)), silent)
         assert record.outcome is Outcome.OK, record.reason
         _close(row, record, files)
         assert not (files / "checkpoint").exists()  # not on the disk twice

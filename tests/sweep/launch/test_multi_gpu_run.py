@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 
 from sweep.config.schema import parse
 from sweep.core.errors import ConfigError, UserError
-from sweep.core.job import RunRequest
 from sweep.core.record import Outcome, Record
+from sweep.core.run_request import RunRequest
 from sweep.launch.device_leases import Lease, leases
 from sweep.launch.multi_gpu_run import SUM, joined
 from sweep.launch.preparation import first_devices
@@ -50,7 +50,7 @@ def test_two_ranks_equal_one_process_with_twice_the_accumulation(
         on_event=seen.append,
     )
     one = isolated_call.call(
-        "sweep.training_run:run",
+        "sweep.training_run:run_training",
         job(tmp_path / "one", toy, f"variant={variant}", "train.gradient_accumulation_steps=2"),
     )
     assert two.outcome is Outcome.OK, (two.reason, (tmp_path / "log").read_text()[-2000:])
