@@ -1,4 +1,4 @@
-"""`python -m sweep.evaluate adapters=[…]`: several adapters on one base, swapped and scored side by side."""
+"""`python -m sweep.evaluate adapters=[…]`: load several adapters onto one base, and compare their scores."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def application(composed: DictConfig) -> None:
 
 
 def validate(composed: DictConfig, multirun: bool) -> Iterator[Fault]:
-    """What is wrong with the options, before anything is read."""
+    """The faults of the options, before anything is read."""
     if multirun:
-        yield Fault("-m", "", "has no meaning here: name the adapters in one list")
+        yield Fault("-m", "", "is not supported here: name the adapters in one list")
     if OmegaConf.is_missing(composed, "adapters"):
         yield Fault("adapters", "", "is missing; name folders: 'adapters=[exports/a,exports/b]'")
         return

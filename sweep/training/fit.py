@@ -156,7 +156,7 @@ def fit(
         finally:
             watcher.finish()
         # accelerate leaves its autocast on the forward of the outermost model. FFT generates with that model, and an
-        # adapter generates with its base, which has no autocast: the variants would be evaluated in different precision.
+        # adapter with its base, which has no autocast: the variants would be evaluated in different precision.
         trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
     return watcher.result()
 

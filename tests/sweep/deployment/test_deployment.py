@@ -27,7 +27,7 @@ from sweep.deployment import adapter_comparison, exporter
 from sweep.deployment.comparison_options import parse as parse_comparison
 from sweep.deployment.score_check import difference
 from sweep.deployment.stored_run import best
-from sweep.launch.run_supervisor import _close
+from sweep.launch.run_supervisor import close_run
 from sweep.metrics.accuracy import Accuracy
 from sweep.metrics.exact_match import ExactMatch
 from sweep.metrics.f1 import F1
@@ -82,7 +82,7 @@ def study(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> St
         row = store.open_run(record, parent, {}, plain)
         record = run_training(RunRequest(config=plain, record=record, folder=str(files)), silent)
         assert record.outcome is Outcome.OK, record.reason
-        _close(row, record, files)
+        close_run(row, record, files)
         assert not (files / "checkpoint").exists()  # not on the disk twice
         runs[f"{variant} {seed}"] = row.run_id
     return Study(tracking, store, runs, base)
@@ -114,16 +114,16 @@ def test_the_pick_s_adapter_loads_with_plain_peft_and_scores_the_same(study: Stu
     made = export(study, tmp_path / "out")
     records = dict(study.store.records(study.store.find_study("deploy").info.run_id))
     replicates = [study.runs["lora_r8 0"], study.runs["lora_r8 1"]]
-    assert made.kept.run_id == max(replicates, key=lambda i: records[i].measurements["score"])
+    assert made.run.run_id == max(replicates, key=lambda i: records[i].measurements["score"])
     assert made.difference.changed == 0
-    assert made.difference.after == records[made.kept.run_id].measurements["score"] > 0
+    assert made.difference.after == records[made.run.run_id].measurements["score"] > 0
     asked = {json.loads(line)["prompt"] for line in (study.base.parent / "test.jsonl").read_text().splitlines()}
-    kept = [row["token_accuracy"] for row in made.kept.rows if row["prompt"] in asked]
-    assert len(kept) == 30 < len(made.kept.rows)
-    logged = study.store.run(made.kept.run_id).data.metrics
+    kept = [row["token_accuracy"] for row in made.run.rows if row["prompt"] in asked]
+    assert len(kept) == 30 < len(made.run.rows)
+    logged = study.store.run(made.run.run_id).data.metrics
     assert logged["export/score_drop"] == 0
     assert logged["test/token_accuracy"] == made.test["token_accuracy"] == pytest.approx(sum(kept) / len(kept))
-    assert "on the test split, which nothing was chosen by" in exporter.summary(made)
+    assert "on the test split, which did not influence any choice" in exporter.summary(made)
     scores = [records[i].measurements["score"] for i in replicates]
     assert f"their mean is {sum(scores) / 2:.4f}" in exporter.summary(made)
     model = PeftModel.from_pretrained(load(study.base), tmp_path / "out")
@@ -150,7 +150,7 @@ def test_a_qlora_adapter_is_merged_into_16_bits_and_says_so(study: Study, tmp_pa
     stored = load_file(tmp_path / "out" / "model.safetensors")
     assert {value.dtype for value in stored.values()} == {torch.bfloat16}
     assert "quantization_config" not in json.loads((tmp_path / "out" / "config.json").read_text())
-    assert "bfloat16 reload of the base, not into the quantised weights" in exporter.summary(made)
+    assert "bfloat16 load of the base, and not into the quantised weights" in exporter.summary(made)
     # By hand: the unquantised weight, and what the adapter adds to it.
     kept = study.store.fetch(study.runs["qlora_r8 0"], "checkpoint", tmp_path)
     adapter = load_file(kept / "adapter_model.safetensors")
@@ -192,9 +192,9 @@ def test_a_drop_beyond_the_noise_is_an_error_unless_allowed(study: Study, tmp_pa
 def test_a_base_is_found_where_it_was_moved_to_and_another_is_refused(study: Study, tmp_path: Path):
     moved = study.base.rename(tmp_path / "moved")
     try:
-        with pytest.raises(UserError, match="which is not here; say where it is: base=<folder>"):
+        with pytest.raises(UserError, match="which does not exist here; give its folder: base=<folder>"):
             export(study, tmp_path / "out")
-        with pytest.raises(UserError, match="not the one that this run adapted"):
+        with pytest.raises(UserError, match="base model has changed: this run adapted"):
             export(study, tmp_path / "out", base=str(copy_of(moved, tmp_path / "other", 0.01)))
         assert export(study, tmp_path / "out", base=str(moved)).difference.changed == 0
         assert AutoPeftModelForCausalLM.from_pretrained(tmp_path / "out").peft_config["default"].r == 8
@@ -203,13 +203,13 @@ def test_a_base_is_found_where_it_was_moved_to_and_another_is_refused(study: Stu
 
 
 def test_what_cannot_be_exported_is_told_with_what_can(study: Study, tmp_path: Path):
-    with pytest.raises(UserError, match=r"no setting of study deploy; did you mean lora_r8\?"):
+    with pytest.raises(UserError, match=r"not a run or a setting of study deploy; did you mean lora_r8\?"):
         export(study, tmp_path / "out", run="lora_r9")
     with pytest.raises(UserError, match="no study nowhere"):
         export(study, tmp_path / "out", study="nowhere")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").touch()
-    with pytest.raises(UserError, match="no export; choose another folder"):
+    with pytest.raises(UserError, match="has other files than an export; choose another folder"):
         export(study, tmp_path / "mine")
     with pytest.raises(UserError, match="there is no tracking store"):
         exporter.export({}, Tracking(uri=f"sqlite:///{tmp_path}/no.db", artifacts="", experiment="tests"))
@@ -277,13 +277,11 @@ def test_what_cannot_be_compared_is_told(study: Study, tmp_path: Path):
         parse_comparison(compose(*given, "base=/nowhere", config_name="evaluate"))
     assert [fault.key for fault in caught.value.faults] == ["base", "weights", "adapters"]
     assert f"is a whole model: to score it, base={tmp_path} 'adapters=[]'" in caught.value.faults[-1].message
-    with pytest.raises(ConfigError, match="no adapter that names one: say which one to load"):
+    with pytest.raises(ConfigError, match="no adapter names one: say which one to load"):
         parse_comparison(compose("adapters=[]", config_name="evaluate"))
     made = export(study, tmp_path / "adapter", run="qlora_r8")
     other = copy_of(study.base, tmp_path / "other", 0.01)
-    with pytest.raises(
-        UserError, match=r"stands on another base: it was trained on sha256:\w+, and this one is sha256:"
-    ):
+    with pytest.raises(UserError, match=r"needs another base: it was trained on sha256:\w+, and this base is sha256:"):
         adapter_comparison.compare(
             parse_comparison(compose(f"adapters=[{made.folder}]", f"base={other}", config_name="evaluate"))
         )

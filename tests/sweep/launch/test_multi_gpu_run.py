@@ -10,20 +10,43 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import PartialState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from conftest import compose
 from safetensors.torch import load_file
+from transformers import Trainer
 
 from sweep.config.schema import parse
 from sweep.core.errors import ConfigError, UserError
 from sweep.core.record import Outcome, Record
+from sweep.core.reporter import Reporter
 from sweep.core.run_request import RunRequest
+from sweep.launch import multi_gpu_run
 from sweep.launch.device_leases import Lease, leases
 from sweep.launch.multi_gpu_run import SUM, joined
 from sweep.launch.preparation import first_devices
 from sweep.processes import isolated_call
+from sweep.runtime import sharding
 from sweep.training.fit import training_order
 
 pytestmark = pytest.mark.slow
+
+
+def run_on_cpus(request: RunRequest, report: Reporter) -> Record:
+    """`multi_gpu_run.run` with FSDP on CPUs. PyTorch shards over gloo as over NCCL, but accelerate (1.15) supports only
+    data parallelism on CPUs, and offers no public way to change that: this writes its state."""
+    set_up = sharding.set_up
+
+    def set_up_on_cpus(trainer: Trainer) -> None:
+        state = trainer.accelerator.state
+        assert state.distributed_type == DistributedType.MULTI_CPU
+        state.fsdp_plugin = FullyShardedDataParallelPlugin(**trainer.args.fsdp_plugin_args)
+        state.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+        trainer.is_fsdp_enabled = True
+        set_up(trainer)
+
+    sharding.set_up = set_up_on_cpus  # in this call's process, and in the ranks that it forks
+    return multi_gpu_run.run(request, report)
 
 
 def job(folder: Path, toy: list[str], *overrides: str) -> RunRequest:
@@ -44,7 +67,7 @@ def test_two_ranks_equal_one_process_with_twice_the_accumulation(
     seen: list[isolated_call.Event] = []
     given = [f"variant={variant}", f"train.parallelism={parallel}", "train.gradient_accumulation_steps=1"]
     two = isolated_call.call(
-        "sweep.launch.multi_gpu_run:run",
+        "test_multi_gpu_run:run_on_cpus",
         job(tmp_path / "two", toy, *given, "train.devices_per_run=2", "train.eval_steps=4"),
         log_file=tmp_path / "log",
         on_event=seen.append,
