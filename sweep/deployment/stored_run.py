@@ -24,7 +24,7 @@ MANIFEST = "export.json"  # in an exported folder: its run and its base
 
 @dataclass(frozen=True, kw_only=True)
 class StoredRun:
-    """`weights` is a folder; `rows` are the validation results, one per example; `why` says how the run was selected."""
+    """`weights` is a folder; `rows` are the validation results by example; `why` says how the run was selected."""
 
     run_id: str
     record: Record
@@ -78,8 +78,8 @@ def find(store: MlflowStore, study: str | None, run: str | None, scratch: Path, 
         size = record.measurements.get("weights/trained_bytes")
         needed = f"tracking.max_saved_weights_bytes={size:.0f}" if size else "tracking.max_saved_weights_bytes"
         raise UserError(
-            f"the trained weights of run {record.name} were too large to be saved. Delete the run in MLflow, and repeat "
-            f"the study's command with {needed} or more: it repeats this run only"
+            f"the trained weights of run {record.name} were too large to be saved. Delete the run in MLflow, and "
+            f"repeat the study's command with {needed} or more: it repeats this run only"
         )
     fetched = {name: store.fetch(run_id, name, scratch) for name in ("config.yaml", WEIGHTS_FOLDER, EXAMPLES_FILE)}
     return StoredRun(

@@ -40,7 +40,7 @@ def by_category(model: Module | None, optimizer: Optimizer | None, live_bytes: i
         add("quantization_state", state)
         add("gradients", [parameter.grad])
     if optimizer is not None:
-        add("optimizer_state", (value for held in optimizer.state.values() for value in held.values()))
+        add("optimizer_state", (value for state in optimizer.state.values() for value in state.values()))
     if model is not None:
         add("buffers_and_batch", model.buffers())
     return {**sizes, REST: max(0, live_bytes - sum(sizes.values()))}

@@ -35,6 +35,6 @@ def agreed(value: Any) -> Any:
     """The main rank's value, on every rank. Every rank must call this at the same point."""
     if not joined():
         return value
-    held = [value]
-    distributed.broadcast_object_list(held, src=0)
-    return held[0]
+    values = [value]
+    distributed.broadcast_object_list(values, src=0)
+    return values[0]

@@ -63,7 +63,7 @@ PROGRAM = {
     "cwd": Path(__file__).parent,
     "env": {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])},
 }
-# Its server need not import what training needs.
+# A fork server without the imports of training.
 LIGHT = "from sweep.processes.isolated_call import ForkServer; server = ForkServer('gc:collect')"
 
 
@@ -104,7 +104,7 @@ def test_an_end_without_an_answer_is_reported(target: str, words: str):
 
 @pytest.fixture
 def small_machine() -> Iterator[Path]:
-    """The file that a process writes its id into to have 1 GiB of memory at most, with all that it starts."""
+    """A file: a process that writes its id there has at most 1 GiB of memory, together with its children."""
     version_1 = Path("/sys/fs/cgroup/memory")
     group = (version_1 if version_1.is_dir() else Path("/sys/fs/cgroup")) / f"paretune-test-{os.getpid()}"
     try:
