@@ -84,20 +84,6 @@ def joined(by_rank: Mapping[int, Record]) -> Record:
     return replace(main, measurements=measured, facts={**main.facts, "ranks": str(len(records))})
 
 
-class _Events:
-    """The main rank's `Reporter`."""
-
-    def __init__(self, pipe: connection.Connection):
-        self._pipe = pipe
-
-    def __getattr__(self, name: str) -> Any:
-        def send(*arguments: Any) -> Any:
-            self._pipe.send((name, arguments))
-            return self._pipe.recv()
-
-        return send
-
-
 def _rank(pipe: connection.Connection, request: RunRequest, rank: int, env: Mapping[str, str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.update(env)
@@ -105,7 +91,7 @@ def _rank(pipe: connection.Connection, request: RunRequest, rank: int, env: Mapp
     folder = Path(request.folder, f"rank{rank}") if rank else Path(request.folder)
     folder.mkdir(exist_ok=True)
     request = replace(request, folder=str(folder))
-    record = training_run.run_training(request, _Events(pipe) if rank == 0 else silent)
+    record = training_run.run_training(request, child_process.Sender(pipe) if rank == 0 else silent)
     if rank and not any(folder.iterdir()):
         folder.rmdir()
     pipe.send(record)
@@ -129,9 +115,10 @@ def _listen(processes: Sequence[Any], pipes: Sequence[connection.Connection], re
                 message = pipe.recv()
             except EOFError:
                 message = None
-            if isinstance(message, tuple):
-                name, arguments = message
-                pipe.send(getattr(report, name)(*arguments))
+            if isinstance(message, child_process.Event):
+                reply = getattr(report, message.name)(*message.arguments)
+                if message.name in child_process.QUESTIONS:
+                    pipe.send(reply)
                 continue
             del waiting[rank]
             if message is not None:

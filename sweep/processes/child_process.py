@@ -36,7 +36,7 @@ class Call(NamedTuple):
     env: Mapping[str, str]
 
 
-class _Sender:
+class Sender:
     """The child's `Reporter`: every call becomes an event in the parent."""
 
     def __init__(self, sender: connection.Connection):
@@ -74,7 +74,7 @@ def work(connected: connection.Connection, initialise: str, arguments: Sequence[
         return
     try:
         function_of(initialise)(*arguments)
-        answer = ("returned", function_of(call.target)(*call.args, _Sender(connected)))
+        answer = ("returned", function_of(call.target)(*call.args, Sender(connected)))
     except Exception as error:  # noqa: BLE001  every error is the parent's to handle
         traceback.print_exc()
         user_error = str(error) if isinstance(error, UserError) else None

@@ -56,5 +56,5 @@ class DivergenceWatch:
         if self._skipped >= SKIPPED_IN_A_ROW:
             raise Diverged(
                 f"the gradient norm is {norm} at step {step}, for {self._skipped} steps in a row: no scale of the loss "
-                "keeps these gradients in the range of fp16"
+                "keeps these gradients inside fp16"
             )
