@@ -155,7 +155,11 @@ def fork_server() -> dict[str, Any]:
     started = time.perf_counter()
     child = isolated_call.call("benchmarks.gpu:seen", env={"CUDA_VISIBLE_DEVICES": "0"})
     seconds = time.perf_counter() - started
-    return {**child, "start_seconds": seconds, "server_never_initialised_cuda": isolated_call._method == "forkserver"}
+    return {
+        **child,
+        "start_seconds": seconds,
+        "server_never_initialised_cuda": isolated_call.training_server().method == "forkserver",
+    }
 
 
 def study(folder: Path, model: Path, *overrides: str, name: str) -> list[dict[str, Any]]:

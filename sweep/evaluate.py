@@ -1,4 +1,4 @@
-"""`python -m sweep.evaluate adapters=[…]`: several adapters on one base, swapped and scored side by side."""
+"""`python -m sweep.evaluate adapters=[…]`: load several adapters onto one base, and compare their scores."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from sweep.deployment.comparison_options import parse
 def application(composed: DictConfig) -> None:
     try:
         comparison = parse(plain_config(composed))
-        from sweep.launch import preload  # noqa: F401  quiet libraries, weights loaded by one thread
+        from sweep.launch import preload
 
-        from sweep.deployment import adapter_comparison  # isort: skip
+        preload.initialise()
+        from sweep.deployment import adapter_comparison
 
         print(adapter_comparison.table(adapter_comparison.compare(comparison)))
     except UserError as error:
@@ -28,9 +29,9 @@ def application(composed: DictConfig) -> None:
 
 
 def validate(composed: DictConfig, multirun: bool) -> Iterator[Fault]:
-    """What is wrong with the options, before anything is read."""
+    """The faults of the options, before anything is read."""
     if multirun:
-        yield Fault("-m", "", "has no meaning here: name the adapters in one list")
+        yield Fault("-m", "", "is not supported here: name the adapters in one list")
     if OmegaConf.is_missing(composed, "adapters"):
         yield Fault("adapters", "", "is missing; name folders: 'adapters=[exports/a,exports/b]'")
         return

@@ -1,4 +1,4 @@
-"""`python -m sweep.export study=NAME`: a run's adapter or merged model, checked to score as the run did."""
+"""`python -m sweep.export study=NAME`: export a run's adapter or merged model, and check its score."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ DTYPES = ("auto", "fp32", "bf16", "fp16")
 def application(composed: DictConfig) -> None:
     options = typing.cast(dict, OmegaConf.to_container(composed, resolve=True))
     try:
-        from sweep.launch import preload  # noqa: F401  quiet libraries, weights loaded by one thread
+        from sweep.launch import preload
 
-        from sweep.deployment import exporter  # isort: skip
+        preload.initialise()
+        from sweep.deployment import exporter
 
         print(exporter.summary(exporter.export(options, Tracking(**options["tracking"]))))
     except UserError as error:
@@ -31,9 +32,9 @@ def application(composed: DictConfig) -> None:
 
 
 def validate(composed: DictConfig, multirun: bool) -> Iterator[Fault]:
-    """What is wrong with the options, before anything is read."""
+    """The faults of the options, before anything is read."""
     if multirun:
-        yield Fault("-m", "", "has no meaning here: one run is exported at a time")
+        yield Fault("-m", "", "is not supported here: one run is exported at a time")
     if composed.study is None and composed.run is None:
         yield Fault("study", "null", "is missing; name one: python -m sweep.export study=quickstart, or run=<id>")
     for key in ("study", "run", "base", "out", "register"):

@@ -1,109 +1,93 @@
-"""READ THIS FIRST: one run, from a config to its Record, in a process of its own."""
+"""READ THIS FIRST: one run, from its config to its Record, in a process of its own."""
 
 from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Mapping
-from contextlib import nullcontext
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from transformers import set_seed
 
-from sweep.config.schema import parse
+from sweep.config.schema import RunConfig, parse
 from sweep.core.errors import UserError
-from sweep.core.job import EXAMPLES_FILE, TIMELINE_FILE, TRACEBACK_FILE, WEIGHTS_FOLDER, RunRequest
 from sweep.core.record import Outcome, Record
 from sweep.core.reporter import Reporter
+from sweep.core.run_request import EXAMPLES_FILE, TRACEBACK_FILE, WEIGHTS_FOLDER, RunRequest
 from sweep.diagnostics import sanity_checks
-from sweep.meters import MemoryMeter, Meters, memory_meter, memory_timeline
-from sweep.meters.energy import EnergyMeter
+from sweep.meters import Meters
+from sweep.meters.measurements import Measurements
 from sweep.metrics.standard_error import standard_error
 from sweep.models.compatibility import check_checkpointing
 from sweep.runtime import distributed, precision
 from sweep.runtime.out_of_memory import is_out_of_memory
-from sweep.tasks import Task
+from sweep.tasks import Evaluation, Task
 from sweep.training import trained_weights
 from sweep.training.divergence import Diverged
 from sweep.training.fit import Pruned, fit
 from sweep.training.options import Train
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
-def run(job: RunRequest, report: Reporter) -> Record:
-    """One training run. It always yields a Record: what goes wrong is an outcome with a reason."""
-    folder = Path(job.folder)
-    meter = memory_meter(device_type(), Meters(**job.config.get("meters", {})), folder)
-    energy = EnergyMeter()
-    measured: dict[str, float] = {}
-    facts: dict[str, str] = {}
+    from sweep.datasets import Example
+
+
+def run_training(request: RunRequest, report: Reporter) -> Record:
+    """One training run. It always returns a Record: an error becomes an outcome with its reason."""
+    folder = Path(request.folder)
+    measured = Measurements(device_type(), Meters(**request.config.get("meters", {})), folder)
     outcome, reason = Outcome.OK, ""
     try:
-        _measure(job, meter, energy, measured, facts, report)
+        _run_phases(parse(request.config), folder, measured, report)
     except Diverged as error:
         outcome, reason = Outcome.DIVERGED, str(error)
     except Pruned as error:
         outcome, reason = Outcome.PRUNED, str(error)
-        measured["score"], measured["train/steps"] = error.score, error.step
+        measured.add({"score": error.score, "train/steps": error.step})
     except UserError as error:
         outcome, reason = Outcome.FAILED, str(error)
-    except Exception as error:  # noqa: BLE001  an outcome, never the end of a study
+    except Exception as error:  # noqa: BLE001  one failed run must not end a study
         outcome = Outcome.OOM if is_out_of_memory(error) else Outcome.FAILED
         if outcome is Outcome.OOM:
-            measured.update(meter.out_of_memory())
+            measured.add(measured.memory.out_of_memory())
         reason = f"{type(error).__name__}: {str(error).strip() or 'no message'}"
         Path(folder, TRACEBACK_FILE).write_text(traceback.format_exc())
-    train_peak = meter.readings.get("memory/train_max_allocated_bytes")
-    if train_peak is not None:
-        measured["max_memory_allocated"] = train_peak
-    if energy.joules is not None:
-        measured["energy_joules"] = energy.joules
-    memory_timeline.write(meter.timeline, folder / TIMELINE_FILE)
-    record = replace(job.record, facts={**job.record.facts, **meter.facts, "energy_source": energy.source, **facts})
-    return record.ended(outcome, reason, **meter.readings, **measured)
+    return measured.close(request.record, outcome, reason)
 
 
-def _measure(
-    job: RunRequest,
-    meter: MemoryMeter,
-    energy: EnergyMeter,
-    measured: dict[str, float],
-    facts: dict[str, str],
-    report: Reporter,
-) -> None:
-    """Data ▸ load ▸ wrap ▸ train ▸ evaluate. A failure keeps what was measured before it."""
-    config = parse(job.config)
-    device = device_type()
+def _run_phases(config: RunConfig, folder: Path, measured: Measurements, report: Reporter) -> None:
+    """Data ▸ load and wrap ▸ encode ▸ train ▸ save ▸ evaluate."""
+    device, meter = device_type(), measured.memory
     set_seed(config.seed)
     data = config.task.data.load()
     task = config.task.bind(data)
 
     with meter.phase("load"), meter.window():
         tokenizer = config.model.load_tokenizer()
-        compute = precision.resolve(config.train.precision, device)
-        quantization = config.variant.quantization(precision.dtype_of(compute), task.task_type, config.train.sharded)
-        # A model that is to be split comes to the devices part by part: whole, it may fit on none of them.
-        place = "cpu" if config.train.sharded and not config.variant.quantized else device
-        base = config.model.load(task.auto_class(), quantization, place, task.model_arguments(tokenizer))
-        model = config.variant.wrap(base, task.task_type, config.train.activation_checkpointing)
-        precision.cast_fp16_weights(model, compute)
+        model = _load_and_wrap(config, task, tokenizer, device)
         meter.watch(model)
-    measured["total_params"], measured["trainable_params"] = count_parameters(model)
+    total, trainable = count_parameters(model)
+    measured.add({"total_params": total, "trainable_params": trainable})
 
     examples = task.encode(tokenizer, data.train, config.train.max_length)
-    measured["data/train_examples"] = len(data.train) - examples.dropped
-    measured["data/dropped_examples"] = examples.dropped
-    measured["data/truncated_examples"] = examples.truncated
-    measured["data/truncated_fraction"] = examples.truncated / len(data.train)
-    measured["data/contaminated_fraction"] = data.leaked / len(data.validation)
+    measured.add({
+        "data/train_examples": len(data.train) - examples.dropped,
+        "data/dropped_examples": examples.dropped,
+        "data/truncated_examples": examples.truncated,
+        "data/truncated_fraction": examples.truncated / len(data.train),
+        "data/contaminated_fraction": data.leaked / len(data.validation),
+    })  # fmt: skip
     train = config.train.with_steps(len(examples))
     task.verify(model, examples)
-    beside = _beside(task, model, tokenizer, train, device)
+    evaluator = _Evaluator(task, model, tokenizer, data.validation, train, device)
+    off_task_before = evaluator.off_task_metrics()
 
-    with meter.phase("train"), energy:
+    with meter.phase("train"), measured.energy:
         fitted = fit(
             model,
             examples,
@@ -115,72 +99,95 @@ def _measure(
             is_causal=task.is_causal,
             meter=meter,
             report=report,
-            evaluate=lambda: _look(task, model, tokenizer, data.validation, train, device),
+            evaluate=evaluator.evaluate_during_training,
         )
-    measured["train/steps"] = fitted.steps
-    measured["train_seconds"] = fitted.train_seconds
-    measured["train/final_loss"] = fitted.loss
-    measured["train/tokens"] = fitted.tokens
-    measured.update(sanity_checks.moved(fitted.losses))
-    if fitted.tokens_per_second is not None:
-        measured["tokens_per_second"] = fitted.tokens_per_second
+    measured.add({
+        "train/steps": fitted.steps,
+        "train_seconds": fitted.train_seconds,
+        "train/final_loss": fitted.loss,
+        "train/tokens": fitted.tokens,
+        "tokens_per_second": fitted.tokens_per_second,
+        **sanity_checks.moved(fitted.losses),
+    })  # fmt: skip
     if not distributed.is_main() and not train.sharded:
-        return  # every rank holds the same model: one of them writes and evaluates
-    measured.update(trained_weights.keep(config.variant, model, Path(job.folder, WEIGHTS_FOLDER), config.tracking))
+        return  # every rank holds the same model: the main rank saves and evaluates
+    measured.add(trained_weights.keep(config.variant, model, folder / WEIGHTS_FOLDER, config.tracking))
 
-    with meter.phase("eval"), precision.autocast(train.precision, device):
-        model.eval()
+    with meter.phase("eval"):
         report.progress("evaluating", 0, 1)
-        evaluation = task.evaluate(
-            model,
-            tokenizer,
-            data.validation,
-            train.eval_batch_size,
-            metered=meter.batch,
-            max_length=train.max_length,
-        )
-    measured.update({f"eval/{name}": value for name, value in evaluation.scores.items() if math.isfinite(value)})
-    measured["data/validation_truncated_examples"] = evaluation.truncated
-    measured["score"] = evaluation.scores[task.score]
-    measured["eval/examples"] = len(evaluation.rows)
-    measured.update(sanity_checks.chance(task.metrics[task.score], evaluation.rows))
-    facts.update(evaluation.facts)
-    for name, after in _beside(task, model, tokenizer, train, device).items():
-        measured[f"eval/{name}"] = after
-        measured[f"eval/{name}_rise"] = after - beside[name]
+        evaluation = evaluator.evaluate(meter.batch)
+    measured.add({f"eval/{name}": value for name, value in evaluation.scores.items() if math.isfinite(value)})
+    measured.add(
+        {
+            "score": evaluation.scores[task.score],
+            "data/validation_truncated_examples": evaluation.truncated,
+            "eval/examples": len(evaluation.rows),
+            **sanity_checks.chance(task.metrics[task.score], evaluation.rows),
+        },
+        evaluation.facts,
+    )
+    for name, after in evaluator.off_task_metrics().items():
+        measured.add({f"eval/{name}": after, f"eval/{name}_increase": after - off_task_before[name]})
     if distributed.is_main():
-        _write_parquet(Path(job.folder, EXAMPLES_FILE), evaluation.rows)
+        _write_parquet(folder / EXAMPLES_FILE, evaluation.rows)
 
 
-def _beside(task: Task, model: torch.nn.Module, tokenizer: Any, train: Train, device: str) -> dict[str, float]:
-    with precision.autocast(train.precision, device):
-        return task.off_task_metrics(model, tokenizer, train.max_length)
+def _load_and_wrap(config: RunConfig, task: Task, tokenizer: PreTrainedTokenizerBase, device: str) -> torch.nn.Module:
+    """The base model on its device, wrapped by the variant."""
+    train, variant = config.train, config.variant
+    compute = precision.resolve(train.precision, device)
+    quantization = variant.quantization(precision.dtype_of(compute), task.task_type, train.sharded)
+    # A sharded model moves to the devices part by part: the whole model may be too large for each of them.
+    place = "cpu" if train.sharded and not variant.quantized else device
+    base = config.model.load(task.auto_class(), quantization, place, task.model_arguments(tokenizer))
+    model = variant.wrap(base, task.task_type, train.activation_checkpointing)
+    precision.cast_fp16_weights(model, compute)
+    return model
 
 
-def _look(
-    task: Task, model: torch.nn.Module, tokenizer: Any, validation: Any, train: Train, device: str
-) -> tuple[float, float]:
-    """The score of a model that still learns, and the standard error of its mean over the validation examples; infinite
-    where the score is no mean."""
-    with precision.autocast(train.precision, device):
-        found = task.evaluate(
-            model,
-            tokenizer,
-            validation,
-            train.eval_batch_size,
-            metered=lambda batch: nullcontext(),
-            max_length=train.max_length,
-        )
-    values = [row[task.score] for row in found.rows if task.score in row]
-    return found.scores[task.score], standard_error(values)
+class _Evaluator(NamedTuple):
+    """Evaluates a model on the validation examples, in the precision of training."""
+
+    task: Task
+    model: torch.nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    validation: Sequence[Example]
+    train: Train
+    device: str
+
+    def evaluate(self, metered: Callable[[int], AbstractContextManager[None]]) -> Evaluation:
+        """`metered` gives the context of each batch, by its number."""
+        self.model.eval()
+        with precision.autocast(self.train.precision, self.device):
+            return self.task.evaluate(
+                self.model,
+                self.tokenizer,
+                self.validation,
+                self.train.eval_batch_size,
+                metered=metered,
+                max_length=self.train.max_length,
+            )
+
+    def evaluate_during_training(self) -> tuple[float, float]:
+        """The score, and the standard error of its mean over the examples; infinite where the score is not a mean."""
+        found = self.evaluate(lambda batch: nullcontext())
+        values = [row[self.task.score] for row in found.rows if self.task.score in row]
+        return found.scores[self.task.score], standard_error(values)
+
+    def off_task_metrics(self) -> dict[str, float]:
+        """Metrics on data of other tasks, which show what the model forgets."""
+        with precision.autocast(self.train.precision, self.device):
+            return self.task.off_task_metrics(self.model, self.tokenizer, self.train.max_length)
 
 
 def prepare(config: Mapping[str, Any], report: Reporter) -> dict[str, str]:
-    """Make sure that data and base model are there and fit each other, and tell what the conditions need to know of
-    them and of the machine.
+    """Make data and base model available, and check that they fit each other.
+
+    Returns:
+        The facts of data, model and machine that the conditions contain.
 
     Raises:
-        UserError: for what would fail every run: data that cannot be learnt from, a damaged checkpoint.
+        UserError: for a fault that every run would have: unusable data, a damaged checkpoint.
     """
     parsed = parse(config)
     device = device_type()
@@ -190,8 +197,12 @@ def prepare(config: Mapping[str, Any], report: Reporter) -> dict[str, str]:
         )
     if parsed.train.precision == "fp16" and device != "cuda":
         raise UserError(
-            "train.precision = fp16 needs a GPU: on the CPU, accelerate would train in fp32 without a word; use bf16, "
-            "or fp32"
+            "train.precision = fp16 needs a GPU: on the CPU, accelerate trains in fp32 without a warning; use bf16, or "
+            "fp32"
+        )
+    if parsed.train.sharded and device != "cuda":
+        raise UserError(
+            "train.parallelism = fsdp needs GPUs: on the CPU, accelerate holds the whole model on every rank; use ddp"
         )
     data_facts = parsed.task.data.prepare(report)
     data = parsed.task.data.load()
@@ -210,12 +221,12 @@ def prepare(config: Mapping[str, Any], report: Reporter) -> dict[str, str]:
 
 
 def device_type() -> str:
-    """Where runs go: "cuda" where there is a GPU, else "cpu"."""
+    """The type of device that runs use: "cuda" where there is a GPU, else "cpu"."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def device_name() -> str:
-    """The kind of device, in the words of its maker."""
+    """The name that the maker gives the device."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
@@ -224,7 +235,7 @@ def device_name() -> str:
 
 
 def count_parameters(model: torch.nn.Module) -> tuple[int, int]:
-    """(all, trainable). A 4-bit weight counts with the elements that it stands for, not with its packed bytes."""
+    """(all, trainable). A 4-bit weight counts its original elements, not its packed bytes."""
     total = trainable = 0
     for parameter in model.parameters():
         state = getattr(parameter, "quant_state", None)

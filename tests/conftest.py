@@ -99,14 +99,12 @@ def hydra_by_default() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def light_fork_server() -> Iterator[None]:
-    """Leaves no fork server behind that has imported nothing of training."""
+    """Stops a fork server that has imported nothing of training: other tests would start runs from it, slowly. The
+    program itself never replaces its server, and multiprocessing has no public function for it."""
     from multiprocessing import forkserver
-
-    from sweep.processes import isolated_call
 
     yield
     forkserver._forkserver._stop()
-    isolated_call._preload = isolated_call.HEAVY
 
 
 def heed_interrupts() -> None:

@@ -15,11 +15,11 @@ from contextlib import nullcontext
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, set_seed
 
-import sweep.launch.preload  # noqa: F401  quiet libraries
 from benchmarks.results import save
 from sweep.datasets import Example
 from sweep.datasets.files import Files
 from sweep.datasets.scan import vocabulary
+from sweep.launch import preload
 from sweep.metrics.exact_match import ExactMatch
 from sweep.models.scan_llama import build_tokenizer
 from sweep.tasks.generation import Generation
@@ -28,6 +28,7 @@ PROMPTS, NEW_TOKENS, BATCH = 64, 32, 32
 
 
 def main(rounds: int = 3) -> None:
+    preload.initialise()  # without the libraries' warnings
     torch.set_num_threads(1)
     set_seed(0)
     tokenizer = build_tokenizer()

@@ -38,10 +38,10 @@ from transformers import (
     set_seed,
 )
 
-import sweep.launch.preload  # noqa: F401  quiet libraries
 from benchmarks.results import save
 from sweep.datasets import Example, Splits
 from sweep.datasets.files import Files
+from sweep.launch import preload
 from sweep.meters.cpu import LiveStorages, model_tensors
 from sweep.metrics.accuracy import Accuracy
 from sweep.tasks.classification import Classification
@@ -230,6 +230,7 @@ def accuracy(timed: Timed, validation: list[Example], way: str, steps: int, seed
 
 
 def main(rounds: int = 3, score_steps: int = 40, seeds: int = 3) -> None:
+    preload.initialise()  # without the libraries' warnings
     torch.set_num_threads(1)
     figures: dict[str, Any] = {"rounds": rounds, "steps": str(STEPS), "score_steps": score_steps, "seeds": seeds}
     for kind in LENGTHS:

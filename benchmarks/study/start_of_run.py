@@ -24,7 +24,7 @@ def now(report: object) -> float:
 
 
 def _spawned(sender: Connection) -> None:
-    importlib.import_module("sweep.launch.preload")
+    importlib.import_module("sweep.launch.preload").initialise()
     sender.send(time.clock_gettime(time.CLOCK_MONOTONIC))
 
 

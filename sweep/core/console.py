@@ -1,4 +1,4 @@
-"""What a person sees while runs go on: a line per finished run, and below it, on a terminal, how far the study is."""
+"""The console output of a study: one line per finished run, and on a terminal a progress bar below."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sweep.core.record import Outcome, Record
 
 
 class ConsoleHandler(logging.StreamHandler):
-    """Log lines go above the bar instead of through it."""
+    """Prints log lines above the progress bar."""
 
     def __init__(self) -> None:
         super().__init__(sys.stdout)
@@ -31,12 +31,12 @@ class _Bar:
 
 
 class Progress:
-    """A bar over the runs of a study, with the phase of a running one: `mine 3/8 runs [01:10<01:57, 2 running]
-    lora_r8 · seed 0: training 120/300`. Nothing is drawn where standard error is not a terminal."""
+    """A progress bar over the runs of a study, with the phase of one run: `mine 3/8 runs [01:10<01:57, 2 running]
+    lora_r8 · seed 0: training 120/300`. Nothing is drawn if standard error is not a terminal."""
 
     def __init__(self, total: int, study: str | None = None):
         drawn = sys.stderr.isatty()
-        sized = drawn and os.get_terminal_size(sys.stderr.fileno()).columns > 0  # not all terminals know it
+        sized = drawn and os.get_terminal_size(sys.stderr.fileno()).columns > 0  # some terminals report 0
         self._bar = tqdm(
             total=total,
             disable=not drawn,
@@ -51,11 +51,11 @@ class Progress:
         _Bar.current = None if self._bar.disable else self._bar
 
     def running(self, count: int) -> None:
-        """How many runs go on now."""
+        """Show how many runs are running."""
         self._bar.set_postfix_str(f"{count} running", refresh=True)
 
     def finished(self, left: int) -> None:
-        """One more is there; `left` have not ended, which a search learns as it goes."""
+        """Count one more finished run. `left` runs have not ended; a search adds runs during the study."""
         self._bar.total = self._bar.n + 1 + left
         self._bar.update(1)
 
@@ -67,14 +67,14 @@ class Progress:
         _Bar.current = None
 
 
-def show(what: str) -> None:
-    """Update the bar's text, where there is a bar."""
+def show(text: str) -> None:
+    """Update the text of the progress bar, if there is one."""
     if _Bar.current is not None:
-        _Bar.current.set_description_str(what, refresh=True)
+        _Bar.current.set_description_str(text, refresh=True)
 
 
 def line(record: Record) -> str:
-    """One finished run in one line."""
+    """One finished run as one line."""
     parts = [f"{record.name:<32}", f"{record.outcome:<8}"]
     measured = record.measurements
     if record.outcome is Outcome.OK:

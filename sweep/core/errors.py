@@ -1,4 +1,4 @@
-"""Faults of the user's own making: told in words, without a traceback."""
+"""Errors that a user can fix: printed as a message, without a traceback."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 _LINE = 116  # characters
-_FEW = 8  # alternatives that are worth naming beside a near one
+_FEW = 8  # so many alternatives are listed after a similar one
 
 
 class UserError(Exception):
-    """Something the user can mend. The message says what is wrong, its value, the rule and the fix."""
+    """An error that the user can fix. The message has the key, its value, the rule and the fix."""
 
     exit_code = 1
 
 
 class Fault(NamedTuple):
-    """One thing wrong with a config: `key`, the value found as text ("" where there is none), and what to do."""
+    """One fault of a config: its key, the value as text ("" without a value), and a message with the fix."""
 
     key: str
     value: str
@@ -30,7 +30,7 @@ class Fault(NamedTuple):
 
 
 class ConfigError(UserError):
-    """All the faults of a config, together."""
+    """All faults of a config together."""
 
     exit_code = 2
 
@@ -51,14 +51,14 @@ class ConfigError(UserError):
 
 
 def alternatives(wrong: str, known: Sequence[str]) -> str:
-    """ "did you mean …?" where something is near, and what there is otherwise."""
-    near = difflib.get_close_matches(wrong, known, n=1, cutoff=0.6)
+    """ "did you mean …?" if a known name is similar to the wrong one, else the list of known names."""
+    similar = difflib.get_close_matches(wrong, known, n=1, cutoff=0.6)
     listed = f"there is: {', '.join(known) or 'nothing'}"
-    if not near:
+    if not similar:
         return listed
-    return f"did you mean {near[0]}?" + (f" ({listed})" if len(known) <= _FEW else "")
+    return f"did you mean {similar[0]}?" + (f" ({listed})" if len(known) <= _FEW else "")
 
 
 def first_line(text: object) -> str:
-    """The first line that says anything, for places that have room for one."""
+    """The first line that is not empty."""
     return next((line.strip() for line in str(text).splitlines() if line.strip()), "")

@@ -1,4 +1,4 @@
-"""Where the program's own folders are."""
+"""The program's own folders."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What can be known to fail before anything is launched or written: folders, and the tracking store."""
+"""Checks before anything is launched or written: output folders and the tracking store."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from urllib.parse import urlsplit
 from sweep.core import redaction
 from sweep.core.errors import Fault
 
-_REACH_SECONDS = 5.0
+_TIMEOUT_SECONDS = 5.0
 
 
 def output_fault(key: str, folder: str) -> Iterator[Fault]:
-    """Whether a folder can be made and written to."""
+    """The fault of an output folder that cannot be created or written."""
     path = Path(folder).absolute()
     nearest = path
     try:
         while not nearest.exists() and nearest != nearest.parent:
             nearest = nearest.parent
     except OSError as error:
-        yield Fault(key, folder, f"cannot be made: {error.strerror}")
+        yield Fault(key, folder, f"cannot be created: {error.strerror}")
         return
     if not nearest.is_dir():
-        yield Fault(key, folder, f"cannot be made: {nearest} is not a folder; choose another")
+        yield Fault(key, folder, f"cannot be created: {nearest} is not a folder; choose another")
         return
     try:
-        os.rmdir(tempfile.mkdtemp(prefix=".paretune-", dir=nearest))  # permissions alone do not tell, to root
+        os.rmdir(tempfile.mkdtemp(prefix=".paretune-", dir=nearest))  # root can write despite the permissions
     except OSError as error:
         yield Fault(key, folder, f"cannot be written: {error.strerror} in {nearest}; choose another")
 
@@ -43,7 +43,7 @@ def sqlite_path(uri: str) -> Path | None:
 
 
 def store_fault(key: str, uri: str) -> Iterator[Fault]:
-    """Whether a database or server answers at all, without opening it."""
+    """The fault of a database or server that does not answer. The store is not opened."""
     shown = redaction.text(uri)
     file = sqlite_path(uri)
     if file is not None:
@@ -63,17 +63,17 @@ def store_fault(key: str, uri: str) -> Iterator[Fault]:
         yield Fault(
             key,
             shown,
-            "is no store that can be used; give sqlite:////folder/file.db, http://host:port, or postgresql://…",
+            "is not a supported store; give sqlite:////folder/file.db, http://host:port, or postgresql://…",
         )
         return
     if not host:
-        yield Fault(key, shown, "names no host")
+        yield Fault(key, shown, "has no host")
         return
     try:
         if parts.scheme in ("http", "https"):
-            _ask(parts.scheme, host, port)
+            _request(parts.scheme, host, port)
         else:
-            socket.create_connection((host, port), timeout=_REACH_SECONDS).close()
+            socket.create_connection((host, port), timeout=_TIMEOUT_SECONDS).close()
     except (OSError, http.client.HTTPException) as error:
         yield Fault(
             key,
@@ -83,10 +83,10 @@ def store_fault(key: str, uri: str) -> Iterator[Fault]:
         )
 
 
-def _ask(scheme: str, host: str, port: int) -> None:
-    """Ask a server for any answer: one that accepts a connection and stays silent would hold a study for minutes."""
+def _request(scheme: str, host: str, port: int) -> None:
+    """Request any answer: a server that accepts the connection and does not answer would delay a study by minutes."""
     kind = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
-    connection = kind(host, port, timeout=_REACH_SECONDS)
+    connection = kind(host, port, timeout=_TIMEOUT_SECONDS)
     try:
         connection.request("HEAD", "/health")
         connection.getresponse()

@@ -1,4 +1,4 @@
-"""The name of a process that no other process has, and whether it still runs."""
+"""A unique name of a process, and whether the process still runs."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-# A coordinator of another machine counts as dead after this long without a beat: ten beats, and clocks that differ.
+# Without a heartbeat for this time, a coordinator of another machine counts as dead. It is ten heartbeats long.
 SILENT_SECONDS = 300.0
 
 
 def identity() -> str:
-    """This process, as no other is called: host, process, and the moment of its start."""
+    """The unique name of this process: host, process id, and start time."""
     return f"{socket.gethostname()}/{os.getpid()}/{_start_of(os.getpid()) or 0}"
 
 
 def is_alive(name: str, beats: Mapping[str, float], now: float | None = None) -> bool:
-    """Whether the coordinator of this name still runs. `beats` are the last heartbeats, in Unix seconds."""
+    """Whether the coordinator of this name still runs. `beats` are the last heartbeats by name, in Unix seconds."""
     host, pid, started = name.rsplit("/", 2)
     if host == socket.gethostname():
         return _start_of(int(pid)) == int(started)
@@ -27,7 +27,7 @@ def is_alive(name: str, beats: Mapping[str, float], now: float | None = None) ->
 
 
 def _start_of(pid: int) -> int | None:
-    """When a process began, in clock ticks since the machine's start; None where there is none of this number."""
+    """The start time of a process in clock ticks since the machine's start; None if there is no such process."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,4 +1,4 @@
-"""What a run was made with, and the fingerprint of its conditions."""
+"""The versions, commit and command of a run, and the fingerprint of its conditions."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from typing import Any
 from sweep.core import redaction
 from sweep.core.paths import ROOT
 
-# Their versions change numbers, so they are conditions.
+# Their versions change results, so they are conditions.
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
-# What may differ between the runs of a study: what is compared, which replicate it is, and where things are kept.
+# Parts of a config that may differ between the runs of a study: the variant, the replicate, and where files are stored.
 NOT_CONDITIONS = ("variant", "seed", "study", "tracking", "meters")
 
 
 def versions() -> dict[str, str]:
-    """Version of Python, of ours, and of each library that changes numbers, without importing any."""
+    """Versions of Python, of paretune, and of each library that changes results. Imports none of them."""
     found = {"python": platform.python_version()}
     for name in ("paretune", *LIBRARIES):
         try:
@@ -34,7 +34,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The commit of this code, "+changes" where the work tree differs from it, or None outside a checkout."""
+    """The commit of this code, with "+changes" if the work tree differs from it; None outside a checkout."""
     if not (ROOT / ".git").exists():
         return None
 
@@ -51,7 +51,7 @@ def commit() -> str | None:
 
 
 def command() -> str:
-    """How this was started, for a person to repeat. Credentials are masked."""
+    """The command line of this program, for a repetition. Credentials are masked."""
     main = sys.modules["__main__"]
     spec = getattr(main, "__spec__", None)
     program = f"python -m {spec.name.removesuffix('.__main__')}" if spec is not None else Path(sys.argv[0]).name
@@ -61,10 +61,13 @@ def command() -> str:
 def conditions(
     config: Mapping[str, Any], facts: Mapping[str, str], swept: Iterable[str], location_keys: Iterable[str]
 ) -> dict[str, str]:
-    """All that is held fixed over a study, flat: key → value as text.
+    """Everything that is fixed during a study, flat: key → value as text.
 
-    `facts` are what only the machine knows (device, resolved precision, digest of the base model). Left out: what the
-    study varies (`swept`), and keys that say where something is rather than what (`location_keys`).
+    Args:
+        config: the resolved config.
+        facts: facts of the machine (device, resolved precision, digest of the base model).
+        swept: keys that the study varies; they are left out.
+        location_keys: keys that say where something is, and not what it is; they are left out.
     """
     left_out = {*swept, *location_keys}
     fixed = {key: value for key, value in config.items() if key not in NOT_CONDITIONS}
@@ -74,7 +77,7 @@ def conditions(
 
 
 def fingerprint(values: Mapping[str, str]) -> str:
-    """Twelve hexadecimal digits that are equal where all values are."""
+    """Twelve hexadecimal digits, equal if all values are equal."""
     return hashlib.sha256(json.dumps(dict(values), sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -1,4 +1,4 @@
-"""What one run yields: the only value that crosses from sweep to analysis. Standard library only."""
+"""The result of one run: the only value that goes from sweep to analysis. Standard library only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-LAUNCHED = "launched"  # the fact "false": memory was predicted not to suffice, and nothing was run
+LAUNCHED = "launched"  # the fact "false": the prediction exceeds the memory, and the run was not started
 
 
 class Outcome(StrEnum):
@@ -22,7 +22,7 @@ class Outcome(StrEnum):
 
     @property
     def final(self) -> bool:
-        """Whether running the same thing again would tell nothing new. `failed` and `killed` runs are worth a retry."""
+        """Whether a repetition would give the same result. `failed` and `killed` runs are worth a retry."""
         return self not in (Outcome.FAILED, Outcome.KILLED)
 
 
@@ -30,8 +30,8 @@ class Outcome(StrEnum):
 class Record:
     """One run, flat.
 
-    `measurements` is open: keys carry their unit (`train_seconds`, `memory/train_reserved_bytes`), a value that was not
-    measured is absent, never 0 or NaN. `facts` are the same for text (`memory_source`, `device`).
+    `measurements` accepts any key. A key contains its unit (`train_seconds`, `memory/train_reserved_bytes`). A value
+    that was not measured is absent, never 0 or NaN. `facts` are the same for text (`memory_source`, `device`).
     """
 
     variant: str
@@ -47,12 +47,16 @@ class Record:
 
     @property
     def name(self) -> str:
-        """What a person reads in a list of runs."""
+        """The run's name in a list of runs."""
         return f"{self.setting} · seed {self.seed}"
 
     def ended(self, outcome: Outcome, reason: str = "", **measurements: float) -> Record:
-        """The same run with its outcome, and what was measured until then."""
-        return replace(self, outcome=outcome, reason=reason, measurements={**self.measurements, **measurements})
+        """The same run with its outcome, and with more measurements."""
+        return replace(self.added(measurements), outcome=outcome, reason=reason)
+
+    def added(self, measurements: Mapping[str, float], facts: Mapping[str, str] | None = None) -> Record:
+        """The same run with more measurements and facts."""
+        return replace(self, measurements={**self.measurements, **measurements}, facts={**self.facts, **(facts or {})})
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -71,6 +75,6 @@ class Record:
 
 
 def is_memory(measurement: str) -> bool:
-    """Whether a measurement of this name is a memory figure in bytes, so that it may stand on the memory axis."""
+    """Whether the measurement of this name is memory in bytes, which a chart can show on its memory axis."""
     phase_figure = measurement.startswith("memory/") and measurement.endswith("_bytes")
     return phase_figure or measurement == "max_memory_allocated"

@@ -1,6 +1,6 @@
-"""No secret is stored or printed: credentials in URIs, and values of secret-looking keys and environment variables.
+"""Redaction of secrets: credentials in URIs, and values of keys and environment variables whose names look secret.
 
-Everything that leaves the program as text (logs, MLflow, artifacts, reports) goes through `text` or `tree`.
+All text that leaves the program (logs, MLflow, artifacts, reports) passes `text` or `tree`.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from typing import Any
 from omegaconf import OmegaConf
 
 MASK = "***"
-# Whole words at the end of a name. `tokens` counts something (`max_new_tokens`), unless it says whose they are.
+# Whole words at the end of a name. `tokens` is a number (`max_new_tokens`), unless their owner stands before it.
 _WORDS = r"(?:secret|password|passphrase|credential|api_?key|access_?key|private_?key)s?|token|passwd|pwd|auth"
 _SECRET_NAME = re.compile(
     rf"(?:^|[_\-.])(?:{_WORDS}|(?:hub|api|auth|access)_?tokens)$|(?:token|secret|password|passwd|apikey)$",
     re.IGNORECASE,
 )
 _NOT_SECRET = frozenset({"PWD", "OLDPWD"})  # folders, in every shell
-# Up to the last @ before the end of the word: a password may hold @ and /, though it should not.
+# Up to the last @ before the end of the word: a password may contain @ and /.
 _URI_CREDENTIALS = re.compile(r"(?P<scheme>[A-Za-z][\w+.\-]*://)[^\s'\"<>]+@(?=[\w.\-\[\]]+(?:[:/?#\s'\",)]|$))")
 _QUERY_SECRET = re.compile(r"(?P<key>[?&;][\w\-]*(?:token|secret|password|passwd|key|sig)=)[^&\s'\"]+", re.IGNORECASE)
 _ASSIGNED = re.compile(r"(?P<name>[\w.\-/+]+)(?P<sign>\s*=\s*)(?P<value>'[^']*'|\"[^\"]*\"|[^\s'\",&]+)")
 _HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}\b")
-_SHORTEST = 8  # a shorter value stands in too many innocent places
+_SHORTEST = 8  # a shorter value occurs in too many other words
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a key or variable of this name holds a secret by the look of it."""
+    """Whether the name of a key or variable looks like the name of a secret."""
     return name not in _NOT_SECRET and bool(_SECRET_NAME.search(name))
 
 
 def text(value: str) -> str:
-    """The text without URI credentials, Hub tokens, and values of secret-looking environment variables."""
+    """The text without URI credentials, Hub tokens, and values of environment variables with secret names."""
     value = _URI_CREDENTIALS.sub(lambda match: f"{match['scheme']}{MASK}@", value)
     value = _QUERY_SECRET.sub(lambda match: match["key"] + MASK, value)
     value = _HUB_TOKEN.sub(MASK, value)
@@ -48,7 +48,7 @@ def text(value: str) -> str:
 
 
 def tree(value: Any) -> Any:
-    """A nested container with secret keys masked and every text redacted. Keys stay as they are."""
+    """A nested container with the values of secret keys masked, and every text redacted. Keys do not change."""
     if isinstance(value, Mapping):
         return {key: _below(str(key), item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -57,7 +57,7 @@ def tree(value: Any) -> Any:
 
 
 def _below(key: str, value: Any) -> Any:
-    """Under a secret's name everything is masked, but for groups of further keys and what is not set."""
+    """The value of a secret key is masked, except a group of keys and a value that is not set."""
     if is_secret_name(key) and value is not None and not isinstance(value, Mapping):
         return MASK
     return tree(value)
@@ -69,12 +69,12 @@ def _mask_assigned(match: re.Match[str]) -> str:
 
 
 def yaml(content: Any) -> str:
-    """A redacted container as YAML, interpolations as they are written."""
+    """A redacted container as YAML, with its interpolations."""
     return OmegaConf.to_yaml(OmegaConf.create(tree(content)))
 
 
 def file(path: Path) -> None:
-    """Redact a text file in place, where it holds anything to redact."""
+    """Redact a text file in place. A file without secrets is not written."""
     if path.exists():
         content = path.read_text(errors="replace")
         clean = text(content)
@@ -87,13 +87,15 @@ def _environment_secrets(environment: tuple[tuple[str, str], ...]) -> tuple[str,
     secrets = {
         value
         for name, value in environment
-        if is_secret_name(name) and len(value) >= _SHORTEST and not os.path.exists(value)  # a socket is no secret
+        if is_secret_name(name)
+        and len(value) >= _SHORTEST
+        and not os.path.exists(value)  # a path, as of a socket, is not secret
     }
     return tuple(sorted(secrets, key=len, reverse=True))
 
 
 class Formatter(logging.Formatter):
-    """Redacts the finished line, arguments and traceback included."""
+    """Redacts the whole line, with its arguments and traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         return text(super().format(record))

@@ -1,4 +1,4 @@
-"""What a run says while it goes on, loss and scores by step and how far it is, and the one thing that it asks."""
+"""The reports of a run while it runs: metrics by step, progress, and one question."""
 
 from __future__ import annotations
 
@@ -6,17 +6,26 @@ from typing import Protocol
 
 
 class Reporter(Protocol):
-    """The way out of a run's process. A run knows no tracking server."""
+    """Receives a run's reports. A run does not contact a tracking server itself."""
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
         """Values at an optimizer step."""
 
     def progress(self, label: str, done: int, total: int) -> None:
-        """How far the present phase is."""
+        """The progress of the current phase."""
 
     def should_prune(self, step: int, score: float, error: float, memory_bytes: float | None) -> str | None:
-        """Tell the validation score at a step, its standard error, and the peak of training so far. Returns why the run
-        should stop here, if it should."""
+        """Whether the run should stop at this step.
+
+        Args:
+            step: number of the optimizer step.
+            score: validation score at the step.
+            error: its standard error.
+            memory_bytes: peak of training so far, None if it was not measured.
+
+        Returns:
+            The reason to stop, or None.
+        """
 
 
 class _Silent:

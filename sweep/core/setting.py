@@ -1,4 +1,4 @@
-"""What is recommended in the end: a variant and every swept hyperparameter, the seed excepted."""
+"""A setting is what a study recommends: a variant and the value of every swept key, except the seed."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ VARIANT = "variant"
 
 
 def varied_keys(overrides: Iterable[str]) -> list[str]:
-    """Of overrides "key=value", the keys that make a setting: all of the variant's own but its choice, which is the
-    setting's name already."""
+    """The keys of overrides "key=value" that belong to a setting: the keys of the variant. The choice of the variant is
+    not among them, since the setting's name has it."""
     keys = (override.partition("=")[0].lstrip("+") for override in overrides)
     return [key for key in dict.fromkeys(keys) if key.startswith(f"{VARIANT}.")]
 
 
 def setting_name(config: Mapping[str, Any], swept: Iterable[str]) -> str:
-    """ "lora_r8", or "lora_r8 r=4 max_steps=100" where more than the variant is swept.
+    """ "lora_r8", or "lora_r8 r=4 max_steps=100" if more than the variant is swept.
 
-    Keys are shortened to their last part where that is not ambiguous.
+    A key is shortened to its last part if that is not ambiguous.
     """
     keys = [key for key in swept if key not in (VARIANT, SEED)]
     last = [key.rpartition(".")[2] for key in keys]
@@ -31,18 +31,18 @@ def setting_name(config: Mapping[str, Any], swept: Iterable[str]) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A sampled number has seventeen digits, of which a name needs five."""
+    """A value in a name. A sampled number has seventeen digits, and a name needs five."""
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
 def setting_digest(config: Mapping[str, Any], swept: Iterable[str]) -> str:
-    """Digest of all that the setting's name stands for: an edited variant file does not pass for the old one."""
+    """Digest of everything that the setting's name means: it changes if the file of the variant changes."""
     content = {"variant": config["variant"], **{key: select(config, key) for key in sorted(swept) if key != SEED}}
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 def select(config: Mapping[str, Any], key: str) -> Any:
-    """The value at a dotted key; None where there is none."""
+    """The value at a dotted key; None if the key is missing."""
     node: Any = config
     for part in key.split("."):
         if not isinstance(node, Mapping):

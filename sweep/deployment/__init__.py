@@ -1,1 +1,1 @@
-"""From a finished run to something that others load: found, rebuilt, scored again, written with its card."""
+"""From a finished run to a model that others can load: find the run, rebuild, write and score its model."""

@@ -1,4 +1,4 @@
-"""Several adapters on one base that is loaded once: swapped, scored side by side, combined by weights."""
+"""Compare several adapters on one base, which is loaded once: swap, score and combine them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BASE, COMBINED = "(base alone)", "(combined)"
 
 
 class Scored(NamedTuple):
-    """`bytes` is the adapter's size on the disk, `swap_seconds` what changing to it took; None where there is none."""
+    """`bytes` is the adapter's size on the disk, `swap_seconds` the time to activate it; None without an adapter."""
 
     name: str
     scores: dict[str, float]
@@ -34,21 +34,21 @@ class Scored(NamedTuple):
 
 
 def compare(comparison: AdapterComparison) -> list[Scored]:
-    """Scores of each adapter on the validation examples, of the base alone, and of the combination that is asked for.
+    """The scores of the base, of each adapter and of their weighted combination on the validation examples.
 
     Raises:
-        UserError: where adapters do not fit the base, or one another.
+        UserError: the adapters do not fit the base, or each other.
     """
     compute = precision.resolve(comparison.precision, device_type())
     quantization = comparison.variant.quantization(precision.dtype_of(compute), comparison.task.task_type)
     _require_their_base(comparison.adapters, comparison.model.prepare(silent).get("model_revision", ""))
     task, model = comparison.task, comparison.model
-    ground = EvaluationSetup.at(task, model, quantization, compute, comparison.max_length, comparison.batch_size)
-    base = comparison.variant.prepare(ground.base(), False)
+    setup = EvaluationSetup.at(task, model, quantization, compute, comparison.max_length, comparison.batch_size)
+    base = comparison.variant.prepare(setup.base(), False)
     shown = shown_names(comparison.adapters)
-    # PEFT finds an adapter's weights by its name's place in theirs: one called "0" would take layer 0's away.
+    # PEFT searches an adapter's weights by the adapter's name in their names: the name "0" would match layer 0.
     names = [f"adapter_{index}" for index in range(len(shown))]
-    held = _load(base, dict(zip(names, comparison.adapters, strict=True))) if names else base
+    loaded = _load(base, dict(zip(names, comparison.adapters, strict=True))) if names else base
     out = Path(comparison.out) if comparison.out else None
     results: list[Scored] = []
 
@@ -59,28 +59,30 @@ def compare(comparison: AdapterComparison) -> list[Scored]:
             parquet.write_table(pyarrow.Table.from_pylist(evaluation.rows), out / f"{name.strip('()')}.parquet")
 
     if not names:
-        keep(BASE, ground.score(base), None, None)
-    elif not any(config.modules_to_save for config in held.peft_config.values() if hasattr(config, "modules_to_save")):
-        with held.disable_adapter():  # a new head means nothing without its training
-            keep(BASE, ground.score(held), None, None)
+        keep(BASE, setup.score(base), None, None)
+    elif not any(
+        config.modules_to_save for config in loaded.peft_config.values() if hasattr(config, "modules_to_save")
+    ):
+        with loaded.disable_adapter():  # a new head is untrained without the adapter
+            keep(BASE, setup.score(loaded), None, None)
     for name, show, folder in zip(names, shown, comparison.adapters, strict=True):
         started = time.perf_counter()
-        held.set_adapter(name)
+        loaded.set_adapter(name)
         swap = time.perf_counter() - started
-        keep(show, ground.score(held), sum(file.stat().st_size for file in Path(folder).glob("adapter_*")), swap)
+        keep(show, setup.score(loaded), sum(file.stat().st_size for file in Path(folder).glob("adapter_*")), swap)
     if comparison.weights is not None:
-        _combine(held, names, comparison)
-        keep(COMBINED, ground.score(held), None, None)
+        _combine(loaded, names, comparison)
+        keep(COMBINED, setup.score(loaded), None, None)
         if out is not None:
-            held.save_pretrained(str(out), selected_adapters=["combined"], save_embedding_layers=False)
-            (out / "README.md").unlink(missing_ok=True)  # a form that nobody has filled in
+            loaded.save_pretrained(str(out), selected_adapters=["combined"], save_embedding_layers=False)
+            (out / "README.md").unlink(missing_ok=True)  # PEFT writes an empty template
     if out is not None:
         (out / "evaluation.json").write_text(json.dumps([result._asdict() for result in results], indent=1))
     return results
 
 
 def shown_names(folders: list[str]) -> list[str]:
-    """The folders' own names, with as much of their parents' as keeps them apart."""
+    """The folders' names, with as many parent folders as make them unique."""
     parts = [Path(folder).resolve().parts for folder in folders]
     depth = 1
     while len({part[-depth:] for part in parts}) < len(parts) and depth < max(map(len, parts)):
@@ -92,50 +94,50 @@ def shown_names(folders: list[str]) -> list[str]:
 
 
 def _require_their_base(folders: list[str], revision: str) -> None:
-    """Where an export tells which base it stands on: PEFT would load it onto any of the same shape."""
+    """Check the base that an export names: PEFT loads an adapter onto every base of the same shape."""
     for folder in folders:
         manifest = Path(folder, MANIFEST)
         wanted = json.loads(manifest.read_text()).get("base_revision") if manifest.is_file() else None
         alike = wanted is not None and wanted.startswith("sha256:") == revision.startswith("sha256:")
         if alike and wanted != revision:
             raise UserError(
-                f"adapter {folder} stands on another base: it was trained on {wanted}, and this one is {revision}. "
-                "What was trained fits that base alone"
+                f"adapter {folder} needs another base: it was trained on {wanted}, and this base is {revision}. "
+                "Trained weights fit their own base only"
             )
 
 
 def _load(base: object, folders: dict[str, str]) -> PeftModel:
     (first, folder), *others = folders.items()
     try:
-        held = PeftModel.from_pretrained(base, folder, adapter_name=first)
+        loaded = PeftModel.from_pretrained(base, folder, adapter_name=first)
         for name, folder in others:
-            held.load_adapter(folder, adapter_name=name)
+            loaded.load_adapter(folder, adapter_name=name)
     except (ValueError, RuntimeError, KeyError) as error:
         raise UserError(
-            f"adapter {folder} cannot be loaded beside the others: {first_line(error)}\n"
-            "Adapters of one command share the base and the family (LoRA with LoRA)."
+            f"adapter {folder} cannot be loaded with the others: {first_line(error)}\n"
+            "The adapters of one command must have the same base and the same family (LoRA with LoRA)."
         ) from error
-    return held.eval()
+    return loaded.eval()
 
 
-def _combine(held: PeftModel, names: list[str], comparison: AdapterComparison) -> None:
-    """The weighted sum of what LoRA adapters add: W + Σ wᵢ·ΔWᵢ exactly for "cat" (ranks add up) and for "svd" of full
-    rank; "linear" weights the factors A and B instead, by PEFT's rule, and needs equal ranks."""
-    configs = [held.peft_config[name] for name in names]
+def _combine(loaded: PeftModel, names: list[str], comparison: AdapterComparison) -> None:
+    """Activate the weighted sum of LoRA adapters. It is exactly W + Σ wᵢ·ΔWᵢ for "cat" (the ranks add up) and for "svd"
+    of full rank. "linear" weights the factors A and B instead, by PEFT's rule, and needs equal ranks."""
+    configs = [loaded.peft_config[name] for name in names]
     if any(not hasattr(config, "lora_alpha") or config.use_dora or config.modules_to_save for config in configs):
         raise UserError(
-            "weights: only LoRA adapters without a magnitude (DoRA) and without a head of their own can be added up"
+            "weights: only LoRA adapters without a magnitude (DoRA) and without their own head can be combined"
         )
     extra = {"density": 0.5} if comparison.combination_type.startswith(("ties", "dare", "magnitude")) else {}
     try:
-        held.add_weighted_adapter(names, comparison.weights, "combined", comparison.combination_type, **extra)
+        loaded.add_weighted_adapter(names, comparison.weights, "combined", comparison.combination_type, **extra)
     except (ValueError, NotImplementedError) as error:
         raise UserError(f"weights: {first_line(error)}; combination_type=cat takes different ranks") from error
-    held.set_adapter("combined")
+    loaded.set_adapter("combined")
 
 
 def table(results: list[Scored]) -> str:
-    """Side by side, for a terminal."""
+    """The results as a table of text."""
     metrics = list(results[0].scores)
     rows = [["adapter", *metrics, "size", "swap"]]
     for result in results:

@@ -25,7 +25,8 @@ _MODEL = ("revision", "dtype", "attention", "trust_remote_code")
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterComparison:
-    """What to compare. `variant` says how the base is held; `weights` are weights of a combination, one per adapter."""
+    """The adapters to compare. `variant` gives the precision of the base. `weights` has one weight per adapter, to
+    combine them."""
 
     model: Model
     task: Task
@@ -45,19 +46,19 @@ class AdapterComparison:
             yield "weights", f"must have one weight for each of the {len(self.adapters)} adapters"
         for folder in self.adapters:
             if (Path(folder) / "config.json").is_file():
-                yield "adapters", f"{folder} is a whole model: to score it, base={folder} 'adapters=[]'"
+                yield "adapters", f"{folder} is a whole model: to score it, use base={folder} 'adapters=[]'"
             elif not Path(folder, ADAPTER_CONFIG).is_file():
-                yield "adapters", f"{folder} holds no {ADAPTER_CONFIG}: python -m sweep.export writes adapters"
+                yield "adapters", f"{folder} has no {ADAPTER_CONFIG}: python -m sweep.export writes adapters"
         if self.out is not None:
             for fault in preflight.output_fault("out", self.out):
                 yield fault.key, fault.message
 
 
 def parse(plain: Mapping[str, Any]) -> AdapterComparison:
-    """The composed config → AdapterComparison, its base the one that is given, or that the adapters name.
+    """The composed config → AdapterComparison. The base is the given one, or the one that the adapters name.
 
     Raises:
-        ConfigError: with every fault.
+        ConfigError: with all faults.
     """
     base = plain["base"] if plain["base"] is not None else _named_base(plain["adapters"]) or "unknown"
     model = {"_target_": "sweep.models.pretrained.Pretrained", "path": base, **{key: plain[key] for key in _MODEL}}
@@ -70,7 +71,7 @@ def parse(plain: Mapping[str, Any]) -> AdapterComparison:
 
 
 def _named_base(adapters: Any) -> str | None:
-    """The base that the adapters name; None where something else is wrong with them, which is told in its place."""
+    """The base that the adapters name; None if a folder is not an adapter, which is another fault."""
     folders = [str(folder) for folder in adapters] if isinstance(adapters, list) else []
     if any(not Path(folder, ADAPTER_CONFIG).is_file() for folder in folders):
         return None
@@ -81,6 +82,6 @@ def _named_base(adapters: Any) -> str | None:
         except (OSError, ValueError, KeyError):
             continue
     if len(set(names)) != 1:
-        told = f"the adapters name {', '.join(sorted(set(names)))}" if names else "there is no adapter that names one"
-        raise ConfigError([Fault("base", "null", f"{told}: say which one to load, base=<Hub id or folder>")])
+        found = f"the adapters name {', '.join(sorted(set(names)))}" if names else "no adapter names one"
+        raise ConfigError([Fault("base", "null", f"{found}: say which one to load, base=<Hub id or folder>")])
     return str(names[0])

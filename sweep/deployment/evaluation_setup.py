@@ -1,4 +1,4 @@
-"""What a trained model is loaded onto and judged by: base, tokenizer, task and validation examples."""
+"""The setup to load and evaluate a trained model: base, tokenizer, task and validation examples."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSetup:
-    """`arguments` are what the task tells `from_pretrained`; `compute` is the precision of matrix products."""
+    """`arguments` are the task's arguments of `from_pretrained`; `compute` is the precision of matrix products."""
 
     task: Task
     model: Model
@@ -37,7 +37,7 @@ class EvaluationSetup:
 
     @classmethod
     def of(cls, config: RunConfig) -> EvaluationSetup:
-        """As a run of this config has it."""
+        """The setup of a run of this config."""
         compute = precision.resolve(config.train.precision, device_type())
         quantization = config.variant.quantization(precision.dtype_of(compute), config.task.task_type)
         return cls.at(
@@ -66,16 +66,16 @@ class EvaluationSetup:
         )
 
     def base(self, model: Model | None = None, quantized: bool = True) -> PreTrainedModel:
-        """The base, or another `model` for the same task; as training held it, or whole."""
+        """The base, or another `model` for the same task; quantised as in training, or not."""
         quantization = self.quantization if quantized else None
         return (model or self.model).load(self.task.auto_class(), quantization, self.device, self.arguments)
 
     def score(self, model: torch.nn.Module) -> Evaluation:
-        """The validation that a run ends with."""
+        """The evaluation on the validation split, as at the end of a run."""
         return self._evaluate(model, self.validation)
 
     def test_scores(self, model: torch.nn.Module) -> dict[str, float]:
-        """On the test split, where the data has one: by its validation scores alone, what was chosen looks too good."""
+        """The scores on the test split, if the data has one: the validation scores of a selected run are too high."""
         return self._evaluate(model, self.test).scores if self.test else {}
 
     def _evaluate(self, model: torch.nn.Module, examples: Sequence[Example]) -> Evaluation:

@@ -1,4 +1,4 @@
-"""Rebuild a run's model, write it for others to load, and score what was written."""
+"""Rebuild a run's model, write it for others to load, and score the written model."""
 
 from __future__ import annotations
 
@@ -27,42 +27,46 @@ _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # as safeten
 
 
 def export(options: Mapping[str, Any], tracking: Tracking) -> model_card.ExportedModel:
-    """Write the run's adapter or model to a folder, scored again.
+    """Write the run's adapter or model to a folder, and score it again.
+
+    Args:
+        options: the composed options of `conf/export.yaml`.
+        tracking: the store that has the run.
 
     Raises:
-        UserError: where the run has nothing to export, its base has changed, or what was written scores worse than the
-            run by more than noise (and `allow_drop` is not set). Nothing is left in the folder then.
+        UserError: the run has nothing to export, its base has changed, or the exported model is worse than the run by
+            more than noise (unless `allow_drop` is set). Then the folder does not change.
     """
     store = open_store(tracking)
     with tempfile.TemporaryDirectory(prefix="paretune-export-") as scratch:
-        kept = find(store, options["study"], options["run"], Path(scratch), options["base"])
-        _require_same_base(kept)
-        out = Path(str(options["out"] or default_folder(kept)))
+        run = find(store, options["study"], options["run"], Path(scratch), options["base"])
+        _require_same_base(run)
+        out = Path(str(options["out"] or default_folder(run)))
         if out.exists() and not (out / MANIFEST).exists() and any(out.iterdir()):
-            raise UserError(f"out = {out} holds something that is no export; choose another folder")
+            raise UserError(f"out = {out} has other files than an export; choose another folder")
         out.parent.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
         try:
-            made = _write(kept, building, out, options)
-            if made.difference.beyond_noise and not options["allow_drop"]:
+            exported = _write(run, building, out, options)
+            if exported.difference.beyond_noise and not options["allow_drop"]:
                 raise UserError(
-                    f"the exported model is worse than its run: {made.difference}. Nothing was kept. Export the "
-                    "adapter (merge=false), hold the weights more precisely (dtype=fp32), or take it: allow_drop=true"
+                    f"the exported model is worse than its run: {exported.difference}. Nothing was written. Export the "
+                    "adapter (merge=false), raise the precision (dtype=fp32), or accept the drop: allow_drop=true"
                 )
-            (building / "README.md").write_text(model_card.text(made))
-            (building / MANIFEST).write_text(json.dumps(_manifest(made), indent=1))
+            (building / "README.md").write_text(model_card.text(exported))
+            (building / MANIFEST).write_text(json.dumps(_manifest(exported), indent=1))
             if out.exists():
                 shutil.rmtree(out)
-            building.chmod(0o755)  # it was made as a temporary folder
+            building.chmod(0o755)  # a temporary folder is private
             building.rename(out)
         finally:
             shutil.rmtree(building, ignore_errors=True)
         store.add(
-            kept.run_id,
+            run.run_id,
             {
-                "export/score": made.difference.after,
-                "export/score_drop": made.difference.drop,
-                **{f"test/{name}": score for name, score in made.test.items()},
+                "export/score": exported.difference.after,
+                "export/score_drop": exported.difference.drop,
+                **{f"test/{name}": score for name, score in exported.test.items()},
             },
             [out / "README.md", out / MANIFEST],
             "export",
@@ -70,101 +74,101 @@ def export(options: Mapping[str, Any], tracking: Tracking) -> model_card.Exporte
     if options["register"] is not None:
         from sweep.deployment.model_registry import register
 
-        return made._replace(registered=register(store, made, str(options["register"])))
-    return made
+        return exported._replace(registered=register(store, exported, str(options["register"])))
+    return exported
 
 
-def _require_same_base(kept: StoredRun) -> None:
-    found = kept.config.model.prepare(silent).get("model_revision")
-    if kept.base_revision is not None and found != kept.base_revision:
+def _require_same_base(run: StoredRun) -> None:
+    found = run.config.model.prepare(silent).get("model_revision")
+    if run.base_revision is not None and found != run.base_revision:
         raise UserError(
-            f"the base model is not the one that this run adapted: it was {kept.base_revision}, now it is {found}. "
-            "What was trained fits that base alone: bring it back, say where it is (base=<folder>), or train again"
+            f"the base model has changed: this run adapted {run.base_revision}, and now it is {found}. "
+            "Trained weights fit their own base only: restore it, give its folder (base=<folder>), or train again"
         )
 
 
-def default_folder(kept: StoredRun) -> Path:
-    """Without "=", which Hydra takes for another option's where several adapters are named."""
-    name = re.sub(r"[^\w.-]+", "-", f"{kept.record.setting}-seed{kept.record.seed}")
-    return Path("exports", *(kept.record.study or "runs").split("/"), name)
+def default_folder(run: StoredRun) -> Path:
+    """The folder's name has no "=", which Hydra would read as an option in a list of adapters."""
+    name = re.sub(r"[^\w.-]+", "-", f"{run.record.setting}-seed{run.record.seed}")
+    return Path("exports", *(run.record.study or "runs").split("/"), name)
 
 
-def _write(kept: StoredRun, building: Path, out: Path, options: Mapping[str, Any]) -> model_card.ExportedModel:
-    """Write into `building`, load again what was written, and score that."""
-    variant, source, ground = kept.config.variant, kept.config.model, EvaluationSetup.of(kept.config)
+def _write(run: StoredRun, building: Path, out: Path, options: Mapping[str, Any]) -> model_card.ExportedModel:
+    """Write into `building`, load the written model, and score it."""
+    variant, source, setup = run.config.variant, run.config.model, EvaluationSetup.of(run.config)
     is_adapter = variant.is_adapter and not options["merge"]
     if is_adapter:
-        shutil.copytree(kept.weights, building, dirs_exist_ok=True)
+        shutil.copytree(run.weights, building, dirs_exist_ok=True)
         _name_base(building / "adapter_config.json", source.location()[0])
-        model, dtype, note = variant.restore(ground.base(), building), "", ""
+        model, dtype, note = variant.restore(setup.base(), building), "", ""
     else:
-        dtype, note = _write_whole(kept, ground, building, str(options["dtype"]))
+        dtype, note = _write_whole(run, setup, building, str(options["dtype"]))
         written = Pretrained(path=str(building), attention=source.attention, trust_remote_code=source.trust_remote_code)
-        model = ground.base(written, quantized=False)
-    task = ground.task
+        model = setup.base(written, quantized=False)
+    task = setup.task
     if task.task_type == "CAUSAL_LM":
-        # As generation needs it; transformers 5 saves what a tokenizer was made with, and not what was set since.
-        ground.tokenizer.padding_side = ground.tokenizer.init_kwargs["padding_side"] = "left"
-    ground.tokenizer.save_pretrained(building)
-    before = (kept.record.measurements["score"], kept.rows)
-    evaluation = ground.score(model)
-    _require_same_examples(kept.rows, evaluation.rows)
+        # Generation needs it. Transformers 5 saves the arguments of the tokenizer's creation, and not later changes.
+        setup.tokenizer.padding_side = setup.tokenizer.init_kwargs["padding_side"] = "left"
+    setup.tokenizer.save_pretrained(building)
+    before = (run.record.measurements["score"], run.rows)
+    evaluation = setup.score(model)
+    _require_same_examples(run.rows, evaluation.rows)
     after = (evaluation.scores[task.score], evaluation.rows)
     return model_card.ExportedModel(
-        kept=kept,
+        run=run,
         folder=out,
         is_adapter=is_adapter,
         dtype=dtype or _weights_dtype(building),
         note=note,
         difference=difference(task.score, task.metrics[task.score], before, after),
         exported_bytes=sum(file.stat().st_size for file in building.iterdir()),
-        loading={**ground.arguments, **({"quantization_config": ground.quantization} if is_adapter else {})},
-        test=ground.test_scores(model),
+        loading={**setup.arguments, **({"quantization_config": setup.quantization} if is_adapter else {})},
+        test=setup.test_scores(model),
     )
 
 
 def _name_base(file: Path, base: str) -> None:
-    """Where the base is now, for `AutoPeftModel…`: it may have been moved since."""
+    """Write the base's current place into the adapter's config, for `AutoPeftModel…`: it may have moved."""
     file.write_text(json.dumps({**json.loads(file.read_text()), "base_model_name_or_path": base}, indent=2))
 
 
 def _require_same_examples(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> None:
     if [row.get("reference") for row in before] != [row.get("reference") for row in after]:
         raise UserError(
-            f"the validation examples are not those that the run was scored on ({len(before)} then, {len(after)} now, "
-            "or others): its data has changed, and the scores would not compare. Bring the data back to export"
+            f"the validation examples differ from those of the run ({len(before)} then, {len(after)} now): the data "
+            "has changed, and the scores cannot be compared. Restore the data to export"
         )
 
 
-def _write_whole(kept: StoredRun, ground: EvaluationSetup, building: Path, asked: str) -> tuple[str, str]:
-    """A plain model with what was trained inside. Returns its precision, and how it was merged.
+def _write_whole(run: StoredRun, setup: EvaluationSetup, building: Path, wanted: str) -> tuple[str, str]:
+    """Write the whole model, with the trained weights merged. Returns its precision, and a note about the merge.
 
-    Merging into 4-bit or 8-bit weights would round what was learned to their grid, so a quantised variant is merged
-    into a reload of the base in 16 bits: the checkpoint's own where it has 16, else bf16.
+    A merge into 4-bit or 8-bit weights would round the trained change. So a quantised variant is merged into a new load
+    of the base in 16 bits: the checkpoint's precision if it has 16 bits, else bf16.
     """
-    variant, model = kept.config.variant, kept.config.model
-    base = ground.base(model if asked == "auto" else replace(model, dtype=asked), quantized=False)
-    if variant.quantized and asked == "auto" and base.dtype.itemsize > 2:
+    variant, model = run.config.variant, run.config.model
+    base = setup.base(model if wanted == "auto" else replace(model, dtype=wanted), quantized=False)
+    if variant.quantized and wanted == "auto" and base.dtype.itemsize > 2:
         base = base.to(torch.bfloat16)
     dtype, names = base.dtype, base.state_dict().keys()
-    whole = variant.merge(variant.restore(base, kept.weights)).to(dtype)
+    whole = variant.merge(variant.restore(base, run.weights)).to(dtype)
     lost = sorted(names - whole.state_dict().keys())
     if lost:
         raise UserError(
             f"merging variant {variant.name} into {type(whole).__name__} would lose {', '.join(lost)}; export the "
             "adapter: merge=false"
         )
-    whole.config.use_cache = True  # off while training
+    whole.config.use_cache = True  # training switches it off
     whole.save_pretrained(building)
     name = str(dtype).removeprefix("torch.")
     if variant.quantized:
-        held = f"a {name} reload of the base, not into the quantised weights that it was trained on"
-        return name, f"The adapter was merged into {held}; they are not the same to the bit, so it was scored again."
+        target = f"a {name} load of the base, and not into the quantised weights of its training"
+        return name, f"The adapter was merged into {target}; they are not bit-identical, so it was scored again."
     return name, f"The adapter was merged into the base in {name}." if variant.is_adapter else ""
 
 
 def _weights_dtype(folder: Path) -> str:
-    """The precisions that the files in `folder` hold."""
+    """The precisions of the weights in `folder`."""
     from safetensors import safe_open
 
     found = set()
@@ -174,34 +178,35 @@ def _weights_dtype(folder: Path) -> str:
     return ", ".join(_DTYPES.get(name, name) for name in sorted(found))
 
 
-def _manifest(made: model_card.ExportedModel) -> dict[str, Any]:
-    kept = made.kept
+def _manifest(exported: model_card.ExportedModel) -> dict[str, Any]:
+    run = exported.run
     return {
-        "run_id": kept.run_id,
-        "study": kept.record.study,
-        "setting": kept.record.setting,
-        "seed": kept.record.seed,
-        "base": kept.config.model.location()[0],
-        "base_revision": kept.base_revision,
-        "adapter": made.is_adapter,
-        "dtype": made.dtype,
-        **made.difference._asdict(),
+        "run_id": run.run_id,
+        "study": run.record.study,
+        "setting": run.record.setting,
+        "seed": run.record.seed,
+        "base": run.config.model.location()[0],
+        "base_revision": run.base_revision,
+        "adapter": exported.is_adapter,
+        "dtype": exported.dtype,
+        **exported.difference._asdict(),
     }
 
 
-def summary(made: model_card.ExportedModel) -> str:
-    """What a person reads after an export."""
-    record = made.kept.record
-    kind = "adapter" if made.is_adapter else "model"
+def summary(exported: model_card.ExportedModel) -> str:
+    """The text that the command prints after an export."""
+    record = exported.run.record
+    kind = "adapter" if exported.is_adapter else "model"
+    size = gib(exported.exported_bytes)
     lines = [
-        f"{record.name} ({made.kept.why}) → {made.folder}: {kind}, {gib(made.exported_bytes)}, {made.dtype}",
-        f"{record.facts.get('metric', 'score')}: {made.difference}",
+        f"{record.name} ({exported.run.why}) → {exported.folder}: {kind}, {size}, {exported.dtype}",
+        f"{record.facts.get('metric', 'score')}: {exported.difference}",
     ]
-    if made.test:
-        shown = ", ".join(f"{name} {score:.4g}" for name, score in made.test.items())
-        lines.append(f"on the test split, which nothing was chosen by: {shown}")
-    if made.note:
-        lines.append(made.note)
-    if made.registered:
-        lines.append(f"registered as {made.registered}")
+    if exported.test:
+        shown = ", ".join(f"{name} {score:.4g}" for name, score in exported.test.items())
+        lines.append(f"on the test split, which did not influence any choice: {shown}")
+    if exported.note:
+        lines.append(exported.note)
+    if exported.registered:
+        lines.append(f"registered as {exported.registered}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The card of an exported model: what it is, on which base it stands, what it scored, and how to load it."""
+"""The card of an exported model: its base, its score, its memory, and how to load it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from sweep.deployment.stored_run import StoredRun
 
 
 class ExportedModel(NamedTuple):
-    """What was exported: `is_adapter` is an adapter, to be loaded onto its base; else a whole model. `dtype` is what
-    its weights are held in; `note` says how it was merged, where it was; `loading` is what an adapter's base is loaded
-    with; `test` are its scores on the test split, where there is one."""
+    """An export. `is_adapter` is True for an adapter, which is loaded onto its base, and False for a whole model.
+    `dtype` is the precision of its weights; `note` describes the merge, if there was one; `loading` has the arguments
+    to load an adapter's base; `test` has its scores on the test split, if there is one."""
 
-    kept: StoredRun
+    run: StoredRun
     folder: Path
     is_adapter: bool
     dtype: str
@@ -28,56 +28,58 @@ class ExportedModel(NamedTuple):
     registered: str | None = None
 
 
-def text(made: ExportedModel) -> str:
-    """Markdown, with the metadata that the Hub reads in front."""
-    kept, record = made.kept, made.kept.record
-    base, _ = kept.config.model.location()
+def text(exported: ExportedModel) -> str:
+    """Markdown, with the Hub's metadata at its start."""
+    run, record = exported.run, exported.run.record
+    base, _ = run.config.model.location()
     measured = record.measurements
-    steps = measured.get("train/steps") or kept.config.train.max_steps
+    steps = measured.get("train/steps") or run.config.train.max_steps
     facts = {
-        "Base": f"`{redaction.text(base)}`, revision {kept.base_revision or 'unknown'}",
-        "Variant": f"`{record.variant}`; setting `{record.setting}`, seed {record.seed} ({kept.why})",
-        f"Score ({record.facts.get('metric', 'score')})": f"{made.difference} (validation)",
+        "Base": f"`{redaction.text(base)}`, revision {run.base_revision or 'unknown'}",
+        "Variant": f"`{record.variant}`; setting `{record.setting}`, seed {record.seed} ({run.why})",
+        f"Score ({record.facts.get('metric', 'score')})": f"{exported.difference} (validation)",
         "Peak memory in training": _memory(measured.get("max_memory_allocated"), record.facts.get("memory_source")),
         "Trainable parameters": f"{measured['trainable_params']:,.0f} of {measured['total_params']:,.0f}",
-        "Training": f"{steps:.0f} steps of {kept.config.train.batch_size}, "
-        f"learning rate {kept.config.variant.learning_rate:g}, {measured['train_seconds']:.0f} s on "
+        "Training": f"{steps:.0f} steps of {run.config.train.batch_size}, "
+        f"learning rate {run.config.variant.learning_rate:g}, {measured['train_seconds']:.0f} s on "
         f"{record.facts.get('device', 'an unknown device')}",
-        "Size": f"{formatting.gib(made.exported_bytes)}, {made.dtype}",
+        "Size": f"{formatting.gib(exported.exported_bytes)}, {exported.dtype}",
         "Command": f"`{redaction.text(record.facts.get('command', 'unknown'))}`",
         "Code": f"paretune {record.facts.get('version.paretune', '')}, commit {record.facts.get('commit', 'unknown')}",
         "Libraries": ", ".join(f"{name} {version}" for name, version in _libraries(record.facts).items()),
-        "MLflow run": f"`{kept.run_id}`" + (f", study {record.study}" if record.study else ""),
+        "MLflow run": f"`{run.run_id}`" + (f", study {record.study}" if record.study else ""),
     }
-    if made.test:
-        facts["Test split"] = ", ".join(f"{name} {score:.4g}" for name, score in made.test.items())
+    if exported.test:
+        facts["Test split"] = ", ".join(f"{name} {score:.4g}" for name, score in exported.test.items())
     head = [
         "---",
         f"base_model: {redaction.text(base)}",
-        "library_name: " + ("peft" if made.is_adapter else "transformers"),
+        "library_name: " + ("peft" if exported.is_adapter else "transformers"),
     ]
     lines = [*head, "tags: [paretune]", "---", "", f"# {record.setting}, seed {record.seed}", ""]
-    if made.note:
-        lines += [made.note, ""]
+    if exported.note:
+        lines += [exported.note, ""]
     lines += ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts.items()), ""]
-    return "\n".join([*lines, "```python", *_loading(made, base), "```", ""])
+    return "\n".join([*lines, "```python", *_loading(exported, base), "```", ""])
 
 
-def _loading(made: ExportedModel, base: str) -> list[str]:
-    """What gives the model that was scored, by plain transformers and PEFT."""
-    auto = made.kept.config.task.auto_class().__name__
-    tokenizer = f'tokenizer = AutoTokenizer.from_pretrained("{made.folder}")'
-    if not made.is_adapter:
+def _loading(exported: ExportedModel, base: str) -> list[str]:
+    """The code that loads the scored model with transformers and PEFT."""
+    auto = exported.run.config.task.auto_class().__name__
+    tokenizer = f'tokenizer = AutoTokenizer.from_pretrained("{exported.folder}")'
+    if not exported.is_adapter:
         head = f"from transformers import {auto}, AutoTokenizer"
-        return [head, "", f'model = {auto}.from_pretrained("{made.folder}")', tokenizer]
-    arguments = {key: repr(value) for key, value in made.loading.items() if value is not None and key != "num_labels"}
-    quantization, names = made.loading.get("quantization_config"), [auto, "AutoTokenizer"]
+        return [head, "", f'model = {auto}.from_pretrained("{exported.folder}")', tokenizer]
+    arguments = {
+        key: repr(value) for key, value in exported.loading.items() if value is not None and key != "num_labels"
+    }
+    quantization, names = exported.loading.get("quantization_config"), [auto, "AutoTokenizer"]
     if quantization is not None:
         options = {key: value for key, value in quantization.to_diff_dict().items() if key != "quant_method"}
         given = ", ".join(f"{key}={value!r}" for key, value in options.items())
         arguments["quantization_config"] = f"BitsAndBytesConfig({given})"
         names.append("BitsAndBytesConfig")
-    revision = made.kept.base_revision
+    revision = exported.run.base_revision
     if revision is not None and not revision.startswith("sha256:"):
         arguments["revision"] = repr(revision)
     lines = [f"    {key}={value}," for key, value in arguments.items()]
@@ -89,7 +91,7 @@ def _loading(made: ExportedModel, base: str) -> list[str]:
         f'    "{redaction.text(base)}",',
         *lines,
         ")",
-        f'model = PeftModel.from_pretrained(base, "{made.folder}")',
+        f'model = PeftModel.from_pretrained(base, "{exported.folder}")',
         tokenizer,
     ]
 

@@ -20,32 +20,32 @@ from sweep.tracking.mlflow_store import MlflowStore
 _PIPELINES = {"CAUSAL_LM": "text-generation", "SEQ_CLS": "text-classification"}
 
 
-def register(store: MlflowStore, made: ExportedModel, name: str) -> str:
+def register(store: MlflowStore, exported: ExportedModel, name: str) -> str:
     """Register the export under `name`, and return the URI of its version ("models:/name/3").
 
-    A whole model is stored in MLflow's own form, for `mlflow.transformers.load_model(uri)`. An adapter is stored as it
-    is: `PeftModel.from_pretrained(base, mlflow.artifacts.download_artifacts(uri))`.
+    A whole model is stored in MLflow's format, for `mlflow.transformers.load_model(uri)`. An adapter is stored
+    unchanged: `PeftModel.from_pretrained(base, mlflow.artifacts.download_artifacts(uri))`.
 
     Raises:
         UserError: where the store has no registry, or refuses the name.
     """
     try:
         with tempfile.TemporaryDirectory(prefix="paretune-register-") as scratch:
-            folder = made.folder if made.is_adapter else _as_mlflow_model(made, Path(scratch, "model"))
-            place = "export/adapter" if made.is_adapter else "export/model"
-            store.client.log_artifacts(made.kept.run_id, str(folder), place)
+            folder = exported.folder if exported.is_adapter else _as_mlflow_model(exported, Path(scratch, "model"))
+            place = "export/adapter" if exported.is_adapter else "export/model"
+            store.client.log_artifacts(exported.run.run_id, str(folder), place)
         try:
             store.client.create_registered_model(name)
         except MlflowException as error:
             if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
                 raise
-        root = store.client.get_run(made.kept.run_id).info.artifact_uri
+        root = store.client.get_run(exported.run.run_id).info.artifact_uri
         version = store.client.create_model_version(
             name,
             source=f"{root}/{place}",
-            run_id=made.kept.run_id,
-            tags={"setting": made.kept.record.setting, "score": f"{made.difference.after:.6g}"},
-            description=made.note or None,
+            run_id=exported.run.run_id,
+            tags={"setting": exported.run.record.setting, "score": f"{exported.difference.after:.6g}"},
+            description=exported.note or None,
         )
     except MlflowException as error:
         raise UserError(
@@ -54,20 +54,20 @@ def register(store: MlflowStore, made: ExportedModel, name: str) -> str:
     return f"models:/{name}/{version.version}"
 
 
-def _as_mlflow_model(made: ExportedModel, folder: Path) -> Path:
-    """Loaded first, since MLflow (3.17) cannot read a folder of transformers 5 by itself."""
-    task = made.kept.config.task
+def _as_mlflow_model(exported: ExportedModel, folder: Path) -> Path:
+    """Write the model in MLflow's format. It is loaded first: MLflow (3.17) cannot read a folder of transformers 5."""
+    task = exported.run.config.task
     if task.task_type not in _PIPELINES:
         raise UserError(f"register: MLflow has no pipeline for {task.task_type} models; register the adapter instead")
     versions = provenance.versions()
-    # Its warnings are about a page of the Hub, which an export of ours has not, and about its own type hints.
+    # Its warnings are about a page on the Hub, which an export does not have, and about its own type hints.
     logging.getLogger("mlflow.transformers").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*type hint is inferred as AnyType", category=UserWarning)
         mlflow.transformers.save_model(
             {
-                "model": task.auto_class().from_pretrained(made.folder),
-                "tokenizer": AutoTokenizer.from_pretrained(made.folder),
+                "model": task.auto_class().from_pretrained(exported.folder),
+                "tokenizer": AutoTokenizer.from_pretrained(exported.folder),
             },
             str(folder),
             task=_PIPELINES[task.task_type],

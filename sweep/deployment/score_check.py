@@ -1,4 +1,4 @@
-"""Whether an exported model does what the run's model did, on the same validation examples."""
+"""Whether an exported model scores like the run's model, on the same validation examples."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 from sweep.metrics import Metric
 
 GROUPS = 20
-NOISE_ERRORS = 2.0  # standard errors: by chance alone, a drop exceeds it once in 44 times
-WITHOUT_EXAMPLES = 0.01  # of the score, where a metric has neither values by example nor predictions
+NOISE_ERRORS = 2.0  # standard errors: by chance, a drop exceeds it once in 44 times
+WITHOUT_EXAMPLES = 0.01  # of the score, for a metric with neither values by example nor predictions
 
 
 class Difference(NamedTuple):
-    """`drop` is how much worse the exported model scores, in the metric's unit (negative: better). `noise` is what a
-    drop may be by chance; `changed` counts the examples whose value differs, None where the metric has none."""
+    """`drop` is how much worse the exported model scores, in the metric's unit; negative if it is better. `noise` is
+    the largest drop by chance. `changed` counts the examples whose value differs, None if the metric has no value by
+    example."""
 
     before: float
     after: float
@@ -44,12 +45,18 @@ def difference(
     before: tuple[float, Sequence[Mapping[str, Any]]],
     after: tuple[float, Sequence[Mapping[str, Any]]],
 ) -> Difference:
-    """Compare two evaluations, each (score, rows), on the same examples. `name` is the metric's column in the rows.
+    """Compare two evaluations on the same examples.
 
-    The examples pair up, and most do not change at all; so the noise is that of their differences, two standard errors
-    of the mean, and not that of two independent scores, which would let a real loss pass. A metric over the whole set
-    (BLEU, F1) has no mean over examples: its standard error is the delete-a-group jackknife's (Kott 2001). Where there
-    are no predictions to score again (perplexity), 1% of the score is allowed.
+    The examples form pairs, and most pairs do not change. So the noise is two standard errors of the mean of their
+    differences. The noise of two independent scores would be larger, and a real loss would pass. A metric over the
+    whole set (BLEU, F1) has no mean over examples: its standard error is the delete-a-group jackknife's (Kott 2001). If
+    there are no predictions to score again (perplexity), 1% of the score is allowed.
+
+    Args:
+        name: the metric's column in the rows.
+        metric: scores the predictions.
+        before: score and rows of the run.
+        after: score and rows of the exported model.
     """
     sign = 1.0 if metric.higher_is_better else -1.0
     drop = sign * (before[0] - after[0])
@@ -79,14 +86,14 @@ def _error_of_mean(values: Sequence[float]) -> float:
 
 
 def _jackknife(metric: Metric, rows: Sequence[_Pair]) -> float:
-    """The standard error of the difference of two scores, from leaving out one group of examples after the other."""
+    """The standard error of the difference of two scores: the scores are computed again without each group."""
     groups = min(GROUPS, len(rows))
-    without = []
+    differences = []
     for group in range(groups):
-        kept = [pair for index, pair in enumerate(rows) if index % groups != group]
-        if kept:
-            references = [str(old["reference"]) for old, _ in kept]
-            old, new = (metric.score([str(pair[side]["prediction"]) for pair in kept], references) for side in (0, 1))
-            without.append(old - new)
-    mean = sum(without) / max(len(without), 1)
-    return math.sqrt((groups - 1) / groups * sum((value - mean) ** 2 for value in without))
+        rest = [pair for index, pair in enumerate(rows) if index % groups != group]
+        if rest:
+            references = [str(old["reference"]) for old, _ in rest]
+            old, new = (metric.score([str(pair[side]["prediction"]) for pair in rest], references) for side in (0, 1))
+            differences.append(old - new)
+    mean = sum(differences) / max(len(differences), 1)
+    return math.sqrt((groups - 1) / groups * sum((value - mean) ** 2 for value in differences))

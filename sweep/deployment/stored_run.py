@@ -1,4 +1,4 @@
-"""A finished run as the tracking store keeps it: record, config, what it trained, and its results by example."""
+"""A finished run in the tracking store: record, config, trained weights, and results by example."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from omegaconf import OmegaConf
 
 from sweep.config.schema import RunConfig, parse
 from sweep.core.errors import ConfigError, UserError, alternatives, first_line
-from sweep.core.job import EXAMPLES_FILE, WEIGHTS_FOLDER
 from sweep.core.preflight import sqlite_path
 from sweep.core.record import Outcome, Record
+from sweep.core.run_request import EXAMPLES_FILE, WEIGHTS_FOLDER
 from sweep.tracking.mlflow_store import MlflowStore
 from sweep.tracking.options import Tracking
 from sweep.tracking.record_tags import to_record
 
-MANIFEST = "export.json"  # in an exported folder: which run it is of, and on which base it stands
+MANIFEST = "export.json"  # in an exported folder: its run and its base
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredRun:
-    """`weights` is a folder; `rows` are the run's validation results, one per example. `why` says how it was chosen."""
+    """`weights` is a folder; `rows` are the validation results by example; `why` says how the run was selected."""
 
     run_id: str
     record: Record
@@ -35,12 +35,12 @@ class StoredRun:
 
     @property
     def base_revision(self) -> str | None:
-        """The base's digest or commit as the run saw it; None where its record does not tell."""
+        """The digest or commit of the run's base; None if its record does not have it."""
         return _revision(self.record)
 
 
 def open_store(tracking: Tracking) -> MlflowStore:
-    """Raises UserError where there is no such store: none is created here."""
+    """Open an existing store. Raises UserError if there is none."""
     file = sqlite_path(tracking.uri)
     if file is not None and not file.exists():
         raise UserError(
@@ -51,16 +51,21 @@ def open_store(tracking: Tracking) -> MlflowStore:
 
 
 def find(store: MlflowStore, study: str | None, run: str | None, scratch: Path, base: str | None = None) -> StoredRun:
-    """The run that is asked for, its files fetched into `scratch`.
+    """Find a run, and fetch its files.
 
-    `run` is an id, or within `study` a run's name, a setting, or a variant of one setting. With `study` alone it is the
-    setting that the analysis picked. Of several replicates the one with the best validation score is taken: all of them
-    are what the setting gives, and one has to be. That score flatters, and so the mean is told with it.
+    Of several replicates, the one with the best validation score is selected. Its score is too high for the setting, so
+    `why` has the mean of the replicates too.
 
-    `base` is the folder that the base model is in now, where it was moved.
+    Args:
+        store: the store that has the run.
+        study: the study of the run, or None.
+        run: the id of a run; in a study also a run's name, a setting, or a variant with one setting. None for the
+            setting that the analysis has selected.
+        scratch: the folder for the files.
+        base: the folder of the base model, if it has moved.
 
     Raises:
-        UserError: where there is no such run, it was not ok, its weights were not kept, or its base or data are gone.
+        UserError: there is no such run, it was not ok, its weights were not saved, or its base or data are missing.
     """
     if study is None:
         run_id, record = _by_id(store, str(run))
@@ -73,8 +78,8 @@ def find(store: MlflowStore, study: str | None, run: str | None, scratch: Path, 
         size = record.measurements.get("weights/trained_bytes")
         needed = f"tracking.max_saved_weights_bytes={size:.0f}" if size else "tracking.max_saved_weights_bytes"
         raise UserError(
-            f"what run {record.name} trained was not kept with it, for its size. Delete the run in MLflow and give the "
-            f"study's command again with {needed} or more: it repeats that run alone"
+            f"the trained weights of run {record.name} were too large to be saved. Delete the run in MLflow, and "
+            f"repeat the study's command with {needed} or more: it repeats this run only"
         )
     fetched = {name: store.fetch(run_id, name, scratch) for name in ("config.yaml", WEIGHTS_FOLDER, EXAMPLES_FILE)}
     return StoredRun(
@@ -88,13 +93,15 @@ def find(store: MlflowStore, study: str | None, run: str | None, scratch: Path, 
 
 
 def _config(plain: Any, record: Record, base: str | None) -> RunConfig:
-    """The run's own, with the base at the revision that it loaded."""
+    """The run's config, with the revision of the base that the run loaded."""
     revision, model = _revision(record), plain["model"]
     folder = model.get("path") if revision is not None and revision.startswith("sha256:") else None
     if base is not None:
         model = {**model, "path": base}
     elif folder is not None and not Path(folder).expanduser().is_dir():
-        raise UserError(f"the base model was in the folder {folder}, which is not here; say where it is: base=<folder>")
+        raise UserError(
+            f"the base model was in the folder {folder}, which does not exist here; give its folder: base=<folder>"
+        )
     try:
         config = parse({**plain, "model": model})
         return (
@@ -105,7 +112,7 @@ def _config(plain: Any, record: Record, base: str | None) -> RunConfig:
     except ConfigError as error:
         raise UserError(
             f"run {record.name} cannot be set up again here. Relative paths count from the folder that its study was "
-            f"started in: go there, and bring back what is gone.\n{error}"
+            f"started in: go there, and restore the missing files.\n{error}"
         ) from error
 
 
@@ -117,9 +124,9 @@ def _by_id(store: MlflowStore, run_id: str) -> tuple[str, Record]:
     try:
         found = store.run(run_id)
     except UserError as error:
-        raise UserError(f"run = {run_id} is no run of this store ({first_line(error)}); name its study too") from error
+        raise UserError(f"run = {run_id} is not in this store ({first_line(error)}); name its study too") from error
     if found.data.tags.get("kind") != "run":
-        raise UserError(f"run = {run_id} is no single run; a study is asked for by study=…")
+        raise UserError(f"run = {run_id} is a study; use study=…")
     return found.info.run_id, to_record(found)
 
 
@@ -133,7 +140,7 @@ def _in_study(store: MlflowStore, study: str, run: str | None) -> tuple[str, Rec
         wanted = parent.data.tags.get("selected")
         if wanted not in {record.setting for _, record in records}:
             raise UserError(
-                f"study {study} has no pick yet: python -m analysis study={study} makes it, or name a run, setting or "
+                f"study {study} has no pick yet: run python -m analysis study={study}, or name a run, setting or "
                 f"variant: run=…; {alternatives('', sorted({_typed(record.setting) for _, record in records}))}"
             )
     for run_id, record in records:
@@ -141,7 +148,7 @@ def _in_study(store: MlflowStore, study: str, run: str | None) -> tuple[str, Rec
             return run_id, record, "by its name"
     replicates = _replicates(study, str(wanted), records)
     run_id, record = best(replicates)
-    by = "the study's pick" if run is None else "as asked for"
+    by = "the study's pick" if run is None else "as requested"
     return run_id, record, f"{by}, {_choice(replicates)}"
 
 
@@ -154,27 +161,27 @@ def _replicates(study: str, wanted: str, records: Sequence[tuple[str, Record]]) 
     found = [(run_id, record) for run_id, record in records if record.setting == wanted]
     if not found:
         several = f"is a variant of several settings in study {study}"
-        told = several if of_variant else f"is no run and no setting of study {study}"
+        fault = several if of_variant else f"is not a run or a setting of study {study}"
         listed = alternatives(wanted, [_typed(name) for name in of_variant or known])
-        raise UserError(f"run = {wanted} {told}; {listed}")
+        raise UserError(f"run = {wanted} {fault}; {listed}")
     return found
 
 
 def _typed(setting: str) -> str:
-    """As a shell and Hydra take it."""
+    """The option as a shell and Hydra accept it."""
     return f"'run=\"{setting}\"'" if "=" in setting else setting
 
 
 def _choice(replicates: Sequence[tuple[str, Record]]) -> str:
     scores = [record.measurements["score"] for _, record in replicates if record.outcome is Outcome.OK]
     if len(scores) < 2:
-        return "its only replicate" if len(replicates) == 1 else "its only replicate that ended well"
+        return "its only replicate" if len(replicates) == 1 else "its only ok replicate"
     mean = sum(scores) / len(scores)
     return f"of its {len(scores)} replicates the one that scored best on validation; their mean is {mean:.4f}"
 
 
 def best(replicates: Sequence[tuple[str, Record]]) -> tuple[str, Record]:
-    """The replicate with the best score, of equal ones the lowest seed; where none was ok, the first."""
+    """The replicate with the best score, and of equal scores the lowest seed. If none was ok, the first."""
     ok = [item for item in replicates if item[1].outcome is Outcome.OK]
     if not ok:
         return replicates[0]

@@ -1,4 +1,4 @@
-"""Which devices runs may be put on, and what else sits there. Asks NVML, so that this process makes no CUDA context."""
+"""The devices of runs, and the memory in use on them. It uses NVML, so this process creates no CUDA context."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from sweep.runtime import nvml
 
 log = logging.getLogger(__name__)
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-# What the driver itself keeps on a device without processes, generously.
+# More than the driver itself keeps on a device without processes.
 _IDLE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
-    """The devices of one run, as CUDA_VISIBLE_DEVICES names them; none where it runs on the CPU."""
+    """The devices of one run, by their names in CUDA_VISIBLE_DEVICES; none if it runs on the CPU."""
 
     devices: tuple[str, ...] = ()
 
     @property
     def env(self) -> dict[str, str]:
-        """What the run's process must be started with, before it looks at CUDA."""
+        """The environment of the run's process, set before it uses CUDA."""
         return {VISIBLE: ",".join(self.devices)} if self.devices else {}
 
     def __str__(self) -> str:
@@ -33,7 +33,7 @@ class Lease:
 
 
 def visible() -> list[str]:
-    """The GPUs that this process may use: those of CUDA_VISIBLE_DEVICES, else all that NVML counts."""
+    """The GPUs that this process may use: those of CUDA_VISIBLE_DEVICES, else all GPUs of NVML."""
     named = os.environ.get(VISIBLE)
     if named is not None:
         return [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]
@@ -42,13 +42,15 @@ def visible() -> list[str]:
 
 
 def leases(devices: Any = "auto", slots: int | None = None, devices_per_run: int = 1) -> list[Lease]:
-    """One lease per run that may go on at a time.
+    """One lease per run that can run at a time.
 
-    `devices` is "auto" for all visible ones, or a list of them; `slots` is the number of runs at a time where there is
-    no GPU, 1 unless told otherwise.
+    Args:
+        devices: a list of devices, or "auto" for all visible ones.
+        slots: the number of runs at a time on a machine without a GPU; 1 by default.
+        devices_per_run: GPUs of one run.
 
     Raises:
-        UserError: where fewer devices are there than one run wants, or than were named.
+        UserError: a run needs more devices than there are, or a named device does not exist.
     """
     known = visible()
     wanted = known if devices in ("auto", None) else [str(device) for device in devices]
@@ -73,8 +75,8 @@ def leases(devices: Any = "auto", slots: int | None = None, devices_per_run: int
 
 
 def bytes_in_use(devices: Sequence[str]) -> int | None:
-    """Memory that others hold on these devices before a run starts; 0 where it is what an idle driver keeps, None where
-    NVML does not tell."""
+    """Bytes that other processes hold on these devices before a run starts. 0 if it is the memory of an idle driver;
+    None if NVML does not report it."""
     with nvml.opened() as library:
         if library is None or not devices:
             return None

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from sweep.launch.device_leases import Lease
-from sweep.processes import isolated_call
+from sweep.processes.isolated_call import ForkServer, training_server
 
 Answered = Callable[[Any], None]
 
@@ -32,14 +32,15 @@ class Pool:
     their rows.
     """
 
-    def __init__(self, leases: Sequence[Lease]):
+    def __init__(self, leases: Sequence[Lease], server: ForkServer | None = None):
         self._leases: SimpleQueue[Lease] = SimpleQueue()
         for lease in leases:
             self._leases.put(lease)
         self._size = len(leases)
         self._executor = ThreadPoolExecutor(max_workers=2 * len(leases), thread_name_prefix="run")
         self._running: dict[Future[Any], Any] = {}
-        self._following = isolated_call.following_calls(len(leases))
+        self._server = server or training_server()
+        self._spares = self._server.spares(len(leases))
 
     @property
     def free(self) -> int:
@@ -81,7 +82,7 @@ class Pool:
         return finished
 
     def __enter__(self) -> Pool:
-        self._following.__enter__()
+        self._spares.__enter__()
         return self
 
     def __exit__(
@@ -89,9 +90,9 @@ class Pool:
     ) -> None:
         try:
             if kind is not None:
-                isolated_call.stop_all()
+                self._server.stop()
             self._executor.shutdown(wait=True, cancel_futures=kind is not None)
-            self._following.__exit__(None, None, None)
+            self._spares.__exit__(None, None, None)
         except KeyboardInterrupt:  # asked twice: at once. Rows say `killed` from their beginning
             print("\nInterrupted twice: ended at once. The same command goes on.", file=sys.stderr, flush=True)
             os._exit(130)

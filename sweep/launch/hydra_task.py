@@ -1,11 +1,11 @@
-"""What Hydra calls for one composed config, under whatever launcher."""
+"""The function that Hydra calls for one composed config, with every launcher."""
 
 from __future__ import annotations
 
 import functools
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -15,10 +15,11 @@ from sweep.cli import app
 from sweep.config.schema import RunConfig, parse, plain_config
 from sweep.core import console, redaction
 from sweep.core.errors import UserError
-from sweep.core.job import LOG_FILE
 from sweep.core.record import Outcome, Record
+from sweep.core.run_request import LOG_FILE
 from sweep.core.setting import varied_keys
 from sweep.diagnostics import annotate
+from sweep.launch.preparation import PreparedRun
 from sweep.processes import isolated_call
 
 if TYPE_CHECKING:
@@ -29,31 +30,23 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class PreparedRun(NamedTuple):
-    """A run that may start: its config, parsed and plain, and its folder."""
-
-    config: RunConfig
-    plain: dict[str, Any]
-    folder: Path
-
-
 class TrainingTask:
-    """The function that Hydra calls for one composed config: the config → its Record.
+    """The function that Hydra calls for one composed config; it returns the run's Record.
 
-    A launcher that keeps several runs going calls the two halves itself. `prepare` reads Hydra's global state, so one
-    thread at a time; `run` waits for the run's process.
+    A launcher that runs several jobs at a time calls `prepare` and `run` itself. `prepare` reads Hydra's global state:
+    one thread may call it at a time. `run` waits for the run's process.
     """
 
-    should_prune: ShouldPrune | None = None  # asked at each evaluation; set by the study
+    should_prune: ShouldPrune | None = None  # called at each evaluation; set by the study
 
     def __call__(self, composed: DictConfig) -> Record:
-        """Run the config on the first device. Outside a study, report it and exit: 0 where the run gave a result."""
-        isolated_call.warm_up()
+        """Run the config on the first device. Outside a study, print the result and exit: 0 for an ok run, else 1."""
+        isolated_call.training_server().start()
         alone = HydraConfig.get().mode != RunMode.MULTIRUN
         try:
-            ready = self.prepare(composed)
-            in_study = ready.config.study.trial is not None
-            record = self.run(ready, None) if in_study else self._run_alone(ready)
+            prepared = self.prepare(composed)
+            in_study = prepared.config.study.trial is not None
+            record = self.run(prepared, None) if in_study else self._run_alone(prepared)
         except UserError as error:
             if alone:
                 app.stop(error)
@@ -62,10 +55,11 @@ class TrainingTask:
             raise SystemExit(0 if record.outcome is Outcome.OK else 1)
         return record
 
-    def _run_alone(self, ready: PreparedRun) -> Record:
-        log.info("%s · seed %s: its log is %s", ready.config.variant.name, ready.config.seed, ready.folder / LOG_FILE)
+    def _run_alone(self, prepared: PreparedRun) -> Record:
+        config = prepared.config
+        log.info("%s · seed %s: its log is %s", config.variant.name, config.seed, prepared.folder / LOG_FILE)
         with console.Progress(1):
-            record = self.run(ready, None)
+            record = self.run(prepared, None)
         log.info("\n".join([console.line(record), *annotate.lines(record)]))
         return record
 
@@ -77,17 +71,18 @@ class TrainingTask:
         config = parse(plain)
         folder = Path(hydra.runtime.output_dir)
         _save_composed(folder / ".hydra", plain, hydra)
-        return PreparedRun(config, plain, folder)
+        return PreparedRun(config=config, plain=plain, folder=folder)
 
-    def run(self, ready: PreparedRun, lease: Lease | None) -> Record:
-        """Run it in a process of its own. In a study the sweeper has made the parent run; alone there is none.
+    def run(self, prepared: PreparedRun, lease: Lease | None) -> Record:
+        """Run it in a process of its own. In a study, the sweeper has created the parent run.
 
         Raises:
-            UserError: where the run could not even begin.
+            UserError: the run could not start.
         """
-        from sweep.launch.run_supervisor import store, supervise  # MLflow: seconds, while the fork server imports
+        # MLflow takes seconds to import; the fork server imports meanwhile.
+        from sweep.launch.run_supervisor import run_supervised, store
 
-        config = ready.config
+        config = prepared.config
         parent_id = None
         if config.study.trial is not None:
             parent = store(config.tracking).find_study(str(config.study.name))
@@ -95,18 +90,18 @@ class TrainingTask:
                 raise UserError(f"study {config.study.name} has no parent run in {redaction.text(config.tracking.uri)}")
             parent_id = parent.info.run_id
         forecaster = self.forecaster() if predicts_memory(config) else None
-        return supervise(config, ready.plain, ready.folder, parent_id, lease, self.should_prune, forecaster)
+        return run_supervised(prepared, parent_id, lease, self.should_prune, forecaster)
 
-    @functools.cache  # noqa: B019  there is one, as long as the process
+    @functools.cache  # noqa: B019  one object, which lives as long as the process
     def forecaster(self) -> MemoryForecaster:
-        """What is known beforehand of memory, shared by the runs of this process."""
+        """The memory predictions, shared by the runs of this process."""
         from sweep.launch.memory_forecast import MemoryForecaster
 
         return MemoryForecaster()
 
 
 def predicts_memory(config: RunConfig) -> bool:
-    """Whether memory is predicted: in a study, unless told otherwise."""
+    """Whether memory is predicted: in a study, unless `study.predict_memory` is false."""
     return config.study.predict_memory and config.study.trial is not None
 
 
@@ -114,7 +109,7 @@ task = TrainingTask()
 
 
 def _save_composed(folder: Path, plain: dict[str, Any], hydra: Any) -> None:
-    """What Hydra saves in `.hydra/`, with credentials masked."""
+    """Write the files that Hydra saves in `.hydra/`, with credentials masked."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = {
         "config.yaml": plain,

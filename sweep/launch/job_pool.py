@@ -20,11 +20,10 @@ from omegaconf.errors import OmegaConfBaseException
 from sweep.hydra_compat import isolated_job
 from sweep.hydra_compat.composition import Compositions
 from sweep.hydra_compat.isolated_job import Application
-from sweep.hydra_compat.speedups import quicken
 from sweep.launch.device_leases import Lease
 from sweep.launch.device_pool import Answered, Finished, Pool
 from sweep.launch.hydra_task import TrainingTask
-from sweep.processes import isolated_call
+from sweep.processes.isolated_call import ChildFailed, ChildKilled, ForkServer, training_server
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +36,6 @@ class JobPool:
     """
 
     def __init__(self, application: Application, leases: Sequence[Lease], with_configs: int | None = None):
-        quicken()
         self._application = application
         self._training = application.task_function if isinstance(application.task_function, TrainingTask) else None
         self._compositions = Compositions(application.context.config_loader, application.config)
@@ -47,7 +45,8 @@ class JobPool:
         )
         self._composing = threading.Lock()  # Hydra's resolvers look at one config per process
         self._open = ExitStack()
-        self.pool = Pool(leases)
+        self._server = training_server() if self._training else ForkServer(f"{isolated_job.__name__}:unpack")
+        self.pool = Pool(leases, self._server)
 
     @property
     def free(self) -> int:
@@ -80,7 +79,7 @@ class JobPool:
     def __enter__(self) -> JobPool:
         if not self._training:
             self._packed = self._open.enter_context(isolated_job.packed(self._application))
-            isolated_call.warm_up(isolated_job.__name__, {isolated_job.PACKED: self._packed})
+            self._server.start(self._packed)
         gc.freeze()  # what was imported is not looked through again between one job and the next
         self._open.callback(gc.unfreeze)
         self._open.enter_context(self.pool)
@@ -89,14 +88,13 @@ class JobPool:
     def __exit__(self, *exception: Any) -> None:
         self._open.__exit__(*exception)
 
-    @staticmethod
-    def _isolate(overrides: list[str], arguments: tuple[Any, ...], lease: Lease, answered: Answered) -> Any:
+    def _isolate(self, overrides: list[str], arguments: tuple[Any, ...], lease: Lease, answered: Answered) -> Any:
         target = f"{isolated_job.__name__}:run"
         try:
-            return isolated_call.call(
+            return self._server.call(
                 target, *arguments, env=lease.env, on_answer=lambda answer: answered(isolated_job.load(answer))
             )
-        except (isolated_call.ChildFailed, isolated_call.ChildKilled) as error:
+        except (ChildFailed, ChildKilled) as error:
             return _failed(overrides, error)
 
     def _supervise(self, overrides: list[str], number: int, lease: Lease) -> JobReturn:

@@ -1,7 +1,7 @@
-"""One run over several devices: a process for each, joined by torch.distributed, and one Record of them all.
+"""One run over several devices: one process (rank) per device, joined by torch.distributed, and one Record of all.
 
-Called in a run's own process, which has touched no device: it forks the ranks and trains nothing itself. Each rank sees
-one device, so that every meter reads there what it reads in a run on one.
+It is called in the run's own process, which has used no device: it forks the ranks and does not train. Each rank sees
+one device, so every meter measures there as in a run on one device.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from typing import Any
 import torch
 
 from sweep import training_run
-from sweep.core.job import RunRequest
 from sweep.core.record import Outcome, Record, is_memory
 from sweep.core.reporter import Reporter, silent
+from sweep.core.run_request import RunRequest
 from sweep.processes import child_process, isolated_call
 
-GRACE_SECONDS = 10.0  # for the others to notice that one has failed, before they are ended
+GRACE_SECONDS = 10.0  # time for the other ranks to notice a failed rank, before they are killed
 SUM = "memory/sum_over_ranks_"
-# When ranks end differently, the first of these is the cause: the others lost their connection to it.
+# If ranks end differently, the first of these outcomes is the cause: the other ranks lost their connection.
 _CAUSES = (Outcome.OOM, Outcome.DIVERGED, Outcome.PRUNED, Outcome.FAILED, Outcome.KILLED)
 
 
-def run(job: RunRequest, report: Reporter) -> Record:
-    """Train on `train.devices_per_run` devices. As `sweep.training_run.run`, it always yields a Record."""
-    count = int(job.config["train"]["devices_per_run"])
+def run(request: RunRequest, report: Reporter) -> Record:
+    """Train on `train.devices_per_run` devices. Like `sweep.training_run.run_training`, it always returns a Record."""
+    count = int(request.config["train"]["devices_per_run"])
     devices = _devices(count)
     if devices is None:
         shown = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-        return job.record.ended(
+        return request.record.ended(
             Outcome.FAILED,
-            f"train.devices_per_run = {count}, but this run was given the GPUs {shown or 'none'}; lease as many: "
+            f"train.devices_per_run = {count}, but this run has the GPUs {shown or 'none'}; lease as many: "
             f"hydra.launcher.devices_per_run={count}",
         )
     kills_before = isolated_call.host_oom_kills()
@@ -49,7 +49,7 @@ def run(job: RunRequest, report: Reporter) -> Record:
     for rank, device in enumerate(devices):
         ours, theirs = context.Pipe()
         env = _environment(rank, count, port, device)
-        processes.append(context.Process(target=_rank, args=(theirs, job, rank, env)))
+        processes.append(context.Process(target=_rank, args=(theirs, request, rank, env)))
         processes[-1].start()
         theirs.close()
         pipes.append(ours)
@@ -59,15 +59,15 @@ def run(job: RunRequest, report: Reporter) -> Record:
         for process in processes:
             process.kill()
             process.join()
-    struck = isolated_call.host_oom_kills() > kills_before
-    silently = {r: _died(job, p, struck) for r, p in enumerate(processes) if r not in records}
-    return joined({**records, **silently})
+    host_oom = isolated_call.host_oom_kills() > kills_before
+    without_record = {r: _died(request, p, host_oom) for r, p in enumerate(processes) if r not in records}
+    return joined({**records, **without_record})
 
 
 def joined(by_rank: Mapping[int, Record]) -> Record:
-    """The main rank's Record with the largest memory of any rank, the sum over ranks beside it, and energy summed.
+    """The main rank's Record, with the largest memory of all ranks, the sum of their memory, and of their energy.
 
-    Where ranks failed, the outcome is that of the cause: `by_rank` is in the order in which they ended.
+    If ranks failed, the outcome is that of the cause. `by_rank` is in the order in which the ranks ended.
     """
     records = list(by_rank.values())
     failed = [record for outcome in _CAUSES for record in records if record.outcome is outcome]
@@ -84,38 +84,24 @@ def joined(by_rank: Mapping[int, Record]) -> Record:
     return replace(main, measurements=measured, facts={**main.facts, "ranks": str(len(records))})
 
 
-class _Events:
-    """The main rank's `Reporter`."""
-
-    def __init__(self, pipe: connection.Connection):
-        self._pipe = pipe
-
-    def __getattr__(self, name: str) -> Any:
-        def send(*arguments: Any) -> Any:
-            self._pipe.send((name, arguments))
-            return self._pipe.recv()
-
-        return send
-
-
-def _rank(pipe: connection.Connection, job: RunRequest, rank: int, env: Mapping[str, str]) -> None:
+def _rank(pipe: connection.Connection, request: RunRequest, rank: int, env: Mapping[str, str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.update(env)
-    child_process.die_with_parent_soon()
-    folder = Path(job.folder, f"rank{rank}") if rank else Path(job.folder)
+    child_process.die_with_parent()
+    folder = Path(request.folder, f"rank{rank}") if rank else Path(request.folder)
     folder.mkdir(exist_ok=True)
-    job = replace(job, folder=str(folder))
-    record = training_run.run(job, _Events(pipe) if rank == 0 else silent)
+    request = replace(request, folder=str(folder))
+    record = training_run.run_training(request, child_process.Sender(pipe) if rank == 0 else silent)
     if rank and not any(folder.iterdir()):
         folder.rmdir()
     pipe.send(record)
     if torch.distributed.is_initialized() and record.outcome is Outcome.OK:
-        torch.distributed.barrier()  # a rank that leaves takes the connection of the others with it
+        torch.distributed.barrier()  # a rank that exits closes the connection of the others
         torch.distributed.destroy_process_group()
 
 
 def _listen(processes: Sequence[Any], pipes: Sequence[connection.Connection], report: Reporter) -> dict[int, Record]:
-    """Pass the main rank's events on until every rank has told its Record, or is gone. In the order of their ends."""
+    """Pass the main rank's events on, until every rank has sent its Record or ended. In the order of their ends."""
     records: dict[int, Record] = {}
     waiting = dict(enumerate(pipes))
     deadline: float | None = None
@@ -129,9 +115,10 @@ def _listen(processes: Sequence[Any], pipes: Sequence[connection.Connection], re
                 message = pipe.recv()
             except EOFError:
                 message = None
-            if isinstance(message, tuple):
-                name, arguments = message
-                pipe.send(getattr(report, name)(*arguments))
+            if isinstance(message, child_process.Event):
+                reply = getattr(report, message.name)(*message.arguments)
+                if message.name in child_process.QUESTIONS:
+                    pipe.send(reply)
                 continue
             del waiting[rank]
             if message is not None:
@@ -144,15 +131,15 @@ def _listen(processes: Sequence[Any], pipes: Sequence[connection.Connection], re
     return records
 
 
-def _died(job: RunRequest, process: Any, host_oom: bool) -> Record:
+def _died(request: RunRequest, process: Any, host_oom: bool) -> Record:
     code = process.exitcode or 0
     death = isolated_call.ChildKilled(code, host_oom=host_oom and code == -signal.SIGKILL)
-    return job.record.ended(Outcome.OOM if death.host_oom else Outcome.KILLED, f"of a rank: {death}")
+    return request.record.ended(Outcome.OOM if death.host_oom else Outcome.KILLED, f"of a rank: {death}")
 
 
 def _devices(count: int) -> list[str | None] | None:
-    """One device for each rank: GPUs by their place in CUDA_VISIBLE_DEVICES; None where there are too few. Without a
-    GPU, ranks share the CPU."""
+    """One device per rank: the GPUs of CUDA_VISIBLE_DEVICES in their order. None if there are too few. Without a GPU,
+    the ranks share the CPU."""
     named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     if not torch.cuda.is_available():
         return [None] * count
@@ -160,7 +147,7 @@ def _devices(count: int) -> list[str | None] | None:
 
 
 def _environment(rank: int, count: int, port: int, device: str | None) -> dict[str, str]:
-    """Every rank is the only one of its place: LOCAL_RANK 0 is the one device that it sees."""
+    """The environment of a rank. LOCAL_RANK is 0, since the rank sees one device."""
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count), "RANK": str(rank)}
     local = {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
     return {**common, **local, **({"CUDA_VISIBLE_DEVICES": device} if device is not None else {})}

@@ -1,32 +1,58 @@
-"""Imported once by the fork server: everything that a run needs and that takes seconds to import.
+"""Imports everything that a run needs and that takes seconds to import. The fork server calls `initialise` once.
 
-A child forked from here starts in a fraction of a second. CUDA must stay untouched in the server, since a CUDA context
-does not survive a fork: PyTorch is told to count devices through NVML, and each child checks.
+A child that is forked afterwards starts in a fraction of a second. The server must not use CUDA, since a CUDA context
+does not survive a fork: PyTorch counts devices through NVML, and each child checks.
 """
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
-os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its thread pool does not survive a fork
-# One thread loads weights, so that the memory meter, which watches a thread, sees them arrive.
-os.environ.setdefault("HF_DEACTIVATE_ASYNC_LOAD", "1")
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it looks for optional kernels on the Hub, and says so
-warnings.filterwarnings("ignore", message=".*requires_grad=True to a scalar.*")
-warnings.filterwarnings(
-    "ignore", message=".is_gradient_checkpointing. is deprecated"
-)  # PEFT 0.21 asks, transformers 5 warns
-warnings.filterwarnings("ignore", message="Position ids are not supported")  # sweep/tasks/batching.py sees to it
+from sweep.runtime import nvml
 
-import torch  # noqa: E402
+_MODULES = (
+    "pyarrow.parquet", "sweep.models.scan_llama", "sweep.tasks.generation", "sweep.training.fit", "sweep.training_run",
+    "sweep.meters.cpu",
+)  # fmt: skip
+# Transformers imports a class when its name is first used: these are the classes that runs use.
+_CLASSES = (
+    "AutoModelForCausalLM", "AutoTokenizer", "BitsAndBytesConfig", "LlamaForCausalLM", "PreTrainedTokenizerFast",
+    "Trainer",
+)  # fmt: skip
+_NOT_SHOWN = (
+    ".*requires_grad=True to a scalar.*",
+    ".is_gradient_checkpointing. is deprecated",  # PEFT 0.21 uses it, transformers 5 warns
+    "Position ids are not supported",  # sweep/tasks/batching.py handles them
+)
 
-from sweep.runtime import nvml  # noqa: E402
+
+@cache
+def initialise() -> None:
+    """Import the libraries of a run, with their warnings and progress bars off."""
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its thread pool does not survive a fork
+    # One thread loads weights: the memory meter observes one thread, and so it sees the weights arrive.
+    os.environ.setdefault("HF_DEACTIVATE_ASYNC_LOAD", "1")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it logs its search for optional kernels on the Hub
+    for message in _NOT_SHOWN:
+        warnings.filterwarnings("ignore", message=message)
+    with _without_a_context():
+        importlib.import_module("bitsandbytes")
+        importlib.import_module("peft")
+    transformers = importlib.import_module("transformers")
+    for name in _CLASSES:
+        getattr(transformers, name)
+    for name in _MODULES:
+        importlib.import_module(name)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
 
 
 def _capability_by_nvml(device: Any = None) -> tuple[int, int]:
@@ -38,36 +64,13 @@ def _capability_by_nvml(device: Any = None) -> tuple[int, int]:
 
 @contextmanager
 def _without_a_context() -> Iterator[None]:
-    """bitsandbytes asks every GPU for its capability as it is imported, and peft imports it: through torch, that makes
-    a CUDA context in this process."""
-    asked = torch.cuda.get_device_capability
+    """bitsandbytes, which peft imports, reads every GPU's capability when it is imported. The function of torch that it
+    calls creates a CUDA context in this process."""
+    import torch
+
+    original = torch.cuda.get_device_capability
     torch.cuda.get_device_capability = _capability_by_nvml
     try:
         yield
     finally:
-        torch.cuda.get_device_capability = asked
-
-
-with _without_a_context():
-    import bitsandbytes  # noqa: F401
-    import peft  # noqa: F401
-
-import pyarrow.parquet  # noqa: E402, F401
-import transformers  # noqa: E402
-from transformers import (  # noqa: E402, F401  transformers imports lazily: name what runs use
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    BitsAndBytesConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
-    Trainer,
-)
-
-import sweep.models.scan_llama  # noqa: E402
-import sweep.tasks.generation  # noqa: E402
-import sweep.training.fit  # noqa: E402
-import sweep.training_run  # noqa: E402, F401
-from sweep.meters import cpu  # noqa: E402, F401
-
-transformers.logging.set_verbosity_error()
-transformers.logging.disable_progress_bar()
+        torch.cuda.get_device_capability = original

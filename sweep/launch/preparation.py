@@ -1,4 +1,4 @@
-"""What is done once before the runs of a model: data and base model made available, the conditions determined."""
+"""What happens once before a run: data and base model become available, and the conditions are determined."""
 
 from __future__ import annotations
 
@@ -6,38 +6,73 @@ import json
 import logging
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from sweep.config.schema import RunConfig
 from sweep.core import console, provenance, redaction
 from sweep.core.errors import UserError
-from sweep.core.job import (
-    LOG_FILE,
-)
+from sweep.core.run_request import LOG_FILE
 from sweep.launch import device_leases
 from sweep.launch.device_leases import Lease
 from sweep.processes import isolated_call
 
 log = logging.getLogger(__name__)
-_prepared: dict[str, dict[str, str]] = {}
 
 
-def prepare(config: Mapping[str, Any]) -> dict[str, str]:
-    """Facts of machine and base model (device, resolved precision, digest), the model built or downloaded where it is
-    missing. Asked once per process and model.
+@dataclass(frozen=True, kw_only=True)
+class PreparedRun:
+    """A run that can start: its config, parsed and as plain containers, and its folder."""
+
+    config: RunConfig
+    plain: Mapping[str, Any]
+    folder: Path
+
+    @property
+    def swept(self) -> list[str]:
+        """The keys that the study varies."""
+        return list(self.config.study.swept or [])
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """The result of `prepare`."""
+        return prepare(self.plain)
+
+    @property
+    def conditions(self) -> dict[str, str]:
+        return conditions_of(self.config, self.plain, self.swept)
+
+    def pinned(self) -> dict[str, Any]:
+        """The config for the run's process, with the data and the base model that `prepare` found, and without
+        credentials."""
+        data = self.config.task.data.pinned(self.plain["task"]["data"], self.facts)
+        model = self.config.model.pinned(self.plain["model"], self.facts)
+        return {**without_credentials(self.plain), "model": model, "task": {**self.plain["task"], "data": data}}
+
+
+def prepare(config: Mapping[str, Any]) -> Mapping[str, str]:
+    """Build or download a missing base model, and return facts of it, of the data and of the machine (the device, the
+    resolved precision, digests). A process does this once per model, task and precision.
 
     Raises:
-        UserError: where the model cannot be had.
+        UserError: the model or the data are not available.
     """
     key = json.dumps([config["model"], config["task"], config["train"]["precision"]], sort_keys=True)
-    if key not in _prepared:
-        with tempfile.TemporaryDirectory(prefix="paretune-prepare-") as folder:
-            _prepared[key] = _prepare(config, Path(folder, LOG_FILE))
-    return _prepared[key]
+    return _prepare(_Preparation(key, config))
 
 
-def _prepare(config: Mapping[str, Any], log_file: Path) -> dict[str, str]:
+@dataclass(frozen=True)
+class _Preparation:
+    """A config to prepare. `key` holds the parts that matter: the preparations of equal keys are equal."""
+
+    key: str
+    config: Mapping[str, Any] = field(compare=False)
+
+
+@cache
+def _prepare(wanted: _Preparation) -> Mapping[str, str]:
     def on_event(event: isolated_call.Event) -> None:
         if event.name == "progress":
             label, done, total = event.arguments
@@ -45,20 +80,24 @@ def _prepare(config: Mapping[str, Any], log_file: Path) -> dict[str, str]:
             if done == 1:
                 log.info("%s, once: %d steps", label, total)
 
-    env = first_devices(1).env
-    try:
-        facts = isolated_call.call(
-            "sweep.training_run:prepare", _for_child(config), log_file=log_file, env=env, on_event=on_event
-        )
-    except (isolated_call.ChildFailed, isolated_call.ChildKilled) as error:
-        said = log_file.read_text(errors="replace").strip().splitlines()[-20:] if log_file.exists() else []
-        told = getattr(error, "user_error", None)
-        detail = told or "\n".join([f"the base model cannot be prepared: {error}", *said])
-        raise UserError(redaction.text(detail)) from error
-    for line in log_file.read_text(errors="replace").splitlines():
-        if "[WARNING]" in line:
-            log.warning(line.partition("[WARNING]")[2].strip())
+    config = without_credentials(wanted.config)
+    with tempfile.TemporaryDirectory(prefix="paretune-prepare-") as folder:
+        log_file = Path(folder, LOG_FILE)
+        options = {"log_file": log_file, "env": first_devices(1).env, "on_event": on_event}
+        try:
+            facts = isolated_call.call("sweep.training_run:prepare", config, **options)
+        except (isolated_call.ChildFailed, isolated_call.ChildKilled) as error:
+            last_lines = _lines(log_file)[-20:]
+            detail = "\n".join([f"the base model cannot be prepared: {error}", *last_lines])
+            raise UserError(redaction.text(getattr(error, "user_error", None) or detail)) from error
+        for line in _lines(log_file):
+            if "[WARNING]" in line:
+                log.warning(line.partition("[WARNING]")[2].strip())
     return facts
+
+
+def _lines(log_file: Path) -> list[str]:
+    return log_file.read_text(errors="replace").strip().splitlines() if log_file.exists() else []
 
 
 def conditions_of(config: RunConfig, plain: Mapping[str, Any], swept: list[str]) -> dict[str, str]:
@@ -67,11 +106,11 @@ def conditions_of(config: RunConfig, plain: Mapping[str, Any], swept: list[str])
 
 
 def first_devices(count: int) -> Lease:
-    """A run sees as many GPUs as it trains on, the first of those that this process may use: over more, the Trainer
-    would split each batch, and memory and throughput would be of another set-up."""
+    """The first `count` GPUs that this process may use. A run sees only the GPUs that it trains on: the Trainer would
+    split each batch over more, and memory and throughput would be those of another set-up."""
     return Lease(devices=tuple(device_leases.visible()[:count]))
 
 
-def _for_child(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A run needs no tracking server, and so gets no credentials."""
+def without_credentials(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config for a child process. The child needs no tracking server, and so it gets no credentials."""
     return {**config, "tracking": redaction.tree(config["tracking"])}

@@ -1,4 +1,4 @@
-"""The parent's half of a run: a row in MLflow before it, a process of its own for it, the row closed after it."""
+"""The parent's half of a run: open a row in MLflow, run the training in a process of its own, and close the row."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sweep.config.schema import RunConfig
 from sweep.core import console, formatting, process_identity, provenance, redaction
-from sweep.core.job import (
+from sweep.core.record import LAUNCHED, Outcome, Record
+from sweep.core.run_request import (
     EXAMPLES_FILE,
     LOG_FILE,
     SNAPSHOT_FILE,
@@ -22,20 +22,19 @@ from sweep.core.job import (
     WEIGHTS_FOLDER,
     RunRequest,
 )
-from sweep.core.record import LAUNCHED, Outcome, Record
 from sweep.core.setting import setting_digest, setting_name
 from sweep.diagnostics import annotate
 from sweep.launch import device_leases
 from sweep.launch.device_leases import Lease
 from sweep.launch.memory_forecast import MemoryForecaster
-from sweep.launch.preparation import _for_child, conditions_of, first_devices, prepare
+from sweep.launch.preparation import PreparedRun, first_devices
 from sweep.memory.prediction_metrics import with_error, with_prediction
 from sweep.processes import isolated_call
 from sweep.tracking.mlflow_store import MlflowStore, RunLog
 from sweep.tracking.options import Tracking
 
 log = logging.getLogger(__name__)
-# run, step, score, its standard error, peak bytes so far → why to stop
+# run, step, score, its standard error, peak bytes so far → the reason to stop, or None
 ShouldPrune = Callable[[Record, int, float, float, float | None], str | None]
 _PARAMS = ("variant", "train", "seed", "task.data", "task.score", "task.max_new_tokens")
 
@@ -46,39 +45,63 @@ def store(tracking: Tracking) -> MlflowStore:
     return MlflowStore(tracking.uri, tracking.experiment, tracking.artifacts)
 
 
-def supervise(
-    config: RunConfig,
-    plain: Mapping[str, Any],
-    folder: Path,
-    parent_id: str | None,
+def run_supervised(
+    run: PreparedRun,
+    parent_id: str | None = None,
     lease: Lease | None = None,
     should_prune: ShouldPrune | None = None,
     forecaster: MemoryForecaster | None = None,
 ) -> Record:
-    """Run `config` in a process of its own on the leased devices, and log it. `plain` is the same config as containers.
-    `should_prune` is asked at each evaluation whether the run should stop. What `forecaster` tells is logged with the
-    run, and how far off it was; where it says that the run cannot fit, the run is out of memory without being launched.
+    """Run in a process of its own on the leased devices, and log the run.
 
-    Returns the Record however the run ended. A Ctrl-C ends the child, closes the row as `killed`, and goes on up.
+    Args:
+        run: what to run.
+        parent_id: the id of the study's row; None outside a study.
+        lease: the devices of the run; None for the first ones of this process.
+        should_prune: called at each evaluation; returns the reason to stop the run, or None.
+        forecaster: predicts the run's memory. If the run cannot fit, it is out of memory without being launched.
+
+    Returns:
+        The Record, however the run ended. Ctrl-C ends the child, closes the row as `killed`, and is raised again.
     """
-    lease = lease or first_devices(config.train.devices_per_run)
-    folder.mkdir(parents=True, exist_ok=True)
-    swept = list(config.study.swept or [])
-    facts = prepare(plain)
-    conditions = conditions_of(config, plain, swept)
-    record = Record(
+    lease = lease or first_devices(run.config.train.devices_per_run)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    record = new_record(run)
+    row = store(run.config.tracking).open_run(record, parent_id, _params(run.plain), run.plain)
+    record = _with_preexisting_memory(record, lease)
+    record, skip_reason = _with_forecast(record, run, forecaster)
+    if skip_reason is not None:
+        record = record.added({}, {LAUNCHED: "false"}).ended(Outcome.OOM, skip_reason)
+    else:
+        request = RunRequest(config=run.pinned(), record=record, folder=str(run.folder))
+        try:
+            record = _launch(request, row, lease, should_prune)
+        except KeyboardInterrupt:
+            close_run(row, record.ended(Outcome.KILLED, "interrupted by Ctrl-C"), run.folder)
+            raise
+    record = with_error(annotate.remarked(record, run.config, run.plain, run.facts["precision"]))
+    if forecaster is not None:
+        forecaster.update_correction(record)
+    close_run(row, record, run.folder)
+    return record
+
+
+def new_record(run: PreparedRun) -> Record:
+    """The record of a run that has not started. It says `killed`, until the run has another outcome."""
+    config, conditions = run.config, run.conditions
+    return Record(
         variant=config.variant.name,
-        setting=setting_name(plain, swept),
+        setting=setting_name(run.plain, run.swept),
         seed=config.seed,
         outcome=Outcome.KILLED,
         study=config.study.name if config.study.trial is not None else None,
         trial=config.study.trial,
         conditions_hash=provenance.fingerprint(conditions),
         facts={
-            "setting_digest": setting_digest(plain, swept),
+            "setting_digest": setting_digest(run.plain, run.swept),
             "metric": config.task.score,
             "direction": "maximize" if config.task.higher_is_better else "minimize",
-            "device": facts["device"],
+            "device": run.facts["device"],
             "conditions": json.dumps(conditions),
             "commit": provenance.commit() or "unknown",
             "command": provenance.command(),
@@ -87,77 +110,69 @@ def supervise(
             **{f"version.{name}": version for name, version in provenance.versions().items()},
         },
     )
-    clean = redaction.tree(plain)
-    row = store(config.tracking).open_run(record, parent_id, _params(plain), clean)
-    data = config.task.data.pinned(plain["task"]["data"], facts)
-    model = config.model.pinned(plain["model"], facts)
-    pinned = {**_for_child(plain), "model": model, "task": {**plain["task"], "data": data}}
+
+
+def _with_preexisting_memory(record: Record, lease: Lease) -> Record:
     others = device_leases.bytes_in_use(lease.devices)
-    if others:
-        log.warning("%s: others already hold %s on %s", record.name, formatting.gib(others), lease)
-        record = replace(record, measurements={"memory/preexisting_bytes": others})
-    prediction = forecaster.predict(plain) if forecaster is not None else None
-    record = with_prediction(record, prediction)
-    hopeless = forecaster.skip_reason(prediction, config.study) if forecaster is not None else None
-    if hopeless is not None:
-        record = replace(record, facts={**record.facts, LAUNCHED: "false"})
-        record = annotate.remarked(record.ended(Outcome.OOM, hopeless), config, plain, facts["precision"])
-        _close(row, record, folder)
+    if not others:
         return record
-    try:
-        record = _run(RunRequest(config=pinned, record=record, folder=str(folder)), row, lease, should_prune)
-    except KeyboardInterrupt:
-        _close(row, record.ended(Outcome.KILLED, "interrupted by Ctrl-C"), folder)
-        raise
-    record = with_error(annotate.remarked(record, config, plain, facts["precision"]))
-    if forecaster is not None:
-        forecaster.update_correction(record)
-    _close(row, record, folder)
-    return record
+    log.warning("%s: other processes already hold %s on %s", record.name, formatting.gib(others), lease)
+    return record.added({"memory/preexisting_bytes": others})
 
 
-def _run(job: RunRequest, row: RunLog, lease: Lease, should_prune: ShouldPrune | None) -> Record:
+def _with_forecast(record: Record, run: PreparedRun, forecaster: MemoryForecaster | None) -> tuple[Record, str | None]:
+    """The record with the predicted memory, and the reason not to launch the run, or None."""
+    if forecaster is None:
+        return record, None
+    prediction = forecaster.predict(run.plain)
+    return with_prediction(record, prediction), forecaster.skip_reason(prediction, run.config.study)
+
+
+def _launch(request: RunRequest, row: RunLog, lease: Lease, should_prune: ShouldPrune | None) -> Record:
+    """Run the training in its process, and wait for its end."""
+
     def on_event(event: isolated_call.Event) -> str | None:
         if event.name == "metrics":
             row.metrics(*event.arguments)
         elif event.name == "should_prune":
             step, score, *_ = event.arguments
             row.metrics(step, {"eval/score": score})
-            return should_prune(job.record, *event.arguments) if should_prune is not None else None
+            return should_prune(request.record, *event.arguments) if should_prune is not None else None
         else:
             label, done, total = event.arguments
-            console.show(f"{job.record.name}: {label} {done}/{total}")
+            console.show(f"{request.record.name}: {label} {done}/{total}")
         return None
 
     try:
-        log_file = Path(job.folder, LOG_FILE)
-        count = int(job.config["train"]["devices_per_run"])
-        target = "sweep.training_run:run" if count == 1 else "sweep.launch.multi_gpu_run:run"
-        env = replace(lease, devices=lease.devices[:count]).env  # one that sees more would be split over them
-        return isolated_call.call(target, job, log_file=log_file, env=env, on_event=on_event)
+        log_file = Path(request.folder, LOG_FILE)
+        count = int(request.config["train"]["devices_per_run"])
+        target = "sweep.training_run:run_training" if count == 1 else "sweep.launch.multi_gpu_run:run"
+        env = replace(lease, devices=lease.devices[:count]).env  # the Trainer would split a run over more devices
+        return isolated_call.call(target, request, log_file=log_file, env=env, on_event=on_event)
     except isolated_call.ChildFailed as error:
-        Path(job.folder, TRACEBACK_FILE).write_text(redaction.text(error.traceback))
-        return job.record.ended(Outcome.FAILED, str(error))
+        Path(request.folder, TRACEBACK_FILE).write_text(redaction.text(error.traceback))
+        return request.record.ended(Outcome.FAILED, str(error))
     except isolated_call.Stopped:
-        return job.record.ended(Outcome.KILLED, "interrupted by Ctrl-C")
+        return request.record.ended(Outcome.KILLED, "interrupted by Ctrl-C")
     except isolated_call.ChildKilled as error:
-        died = replace(job.record, facts={**job.record.facts, "exit_kind": "crashed"})
-        return died.ended(Outcome.OOM if error.host_oom else Outcome.KILLED, str(error))
+        crashed = request.record.added({}, {"exit_kind": "crashed"})
+        return crashed.ended(Outcome.OOM if error.host_oom else Outcome.KILLED, str(error))
 
 
-def _close(row: RunLog, record: Record, folder: Path) -> None:
-    """Masked before it is stored anywhere: what a library printed may hold a credential."""
+def close_run(row: RunLog, record: Record, folder: Path) -> None:
+    """Write `record.json`, close the row, and store the run's files. Files and record are redacted first: a library may
+    print a credential."""
     for name in (LOG_FILE, TRACEBACK_FILE):
         redaction.file(folder / name)
     clean = redaction.tree({**record.as_dict(), "run_id": row.run_id})
     (folder / "record.json").write_text(json.dumps(clean, indent=1))
     names = (WEIGHTS_FOLDER,) if record.outcome is Outcome.OK else (LOG_FILE, TRACEBACK_FILE)
     row.close(record, [folder / name for name in (EXAMPLES_FILE, TIMELINE_FILE, SNAPSHOT_FILE, *names)])
-    shutil.rmtree(folder / WEIGHTS_FOLDER, ignore_errors=True)  # kept by the store: not on the disk twice
+    shutil.rmtree(folder / WEIGHTS_FOLDER, ignore_errors=True)  # the store has a copy
 
 
 def _params(config: Mapping[str, Any]) -> dict[str, str]:
-    """The 20 to 35 that vary or matter. The whole config is an artifact."""
+    """The 20 to 35 parameters that vary or matter. The whole config is an artifact."""
     flat = provenance.flatten(config)
     wanted = {k: v for k, v in flat.items() if any(k == p or k.startswith(f"{p}.") for p in _PARAMS)}
     return {key: value for key, value in wanted.items() if not key.endswith("_target_") and value != "None"}

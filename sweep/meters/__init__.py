@@ -1,8 +1,8 @@
-"""Honest meters: one file per meter, each a context manager around a phase of the run.
+"""Meters of a run: one file per meter, each a context manager around a phase of the run.
 
 Phases are `load`, `train` and `eval`. Peaks are reset between them, since generation at evaluation can need more than
-training, and a decision on the peak of the whole process would then be about evaluation. The same names on every
-device; `source` says what was counted.
+training, and a decision on the peak of the whole process would then be about evaluation. The names are the same on
+every device; `source` says what was counted.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ WATCHED_BATCHES = 4  # of an evaluation
 
 @dataclass(frozen=True, kw_only=True)
 class Meters:
-    """Options of the meters. They change nothing of what is learned, and so are no conditions.
+    """Options of the meters. They do not change what a model learns, so they are not conditions.
 
-    `oom_snapshot` keeps the history of CUDA's allocator, for a picture of what was allocated where when memory ran out
-    (an artifact for pytorch.org/memory_viz). It costs some time at every allocation, so it is off unless asked for.
+    `oom_snapshot` records the history of CUDA's allocator. After out of memory, it shows what was allocated where (an
+    artifact for pytorch.org/memory_viz). It costs some time at every allocation, so it is off by default.
     """
 
     oom_snapshot: bool = False
 
 
 class MemoryMeter(ABC):
-    """Peak memory of the run's tensors by phase. `source` names what was counted; figures of different sources are
-    never ranked together."""
+    """Peak memory of the run's tensors by phase. `source` names what was counted. Figures of different sources are
+    never compared."""
 
     source: str
-    costs_time = False  # whether a step that is watched is slower than one that is not
+    costs_time = False  # whether a measured step is slower than others
 
     def __init__(self) -> None:
         self.readings: dict[str, float] = {}
@@ -52,10 +52,10 @@ class MemoryMeter(ABC):
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Measure one phase. What was measured stays readable when the phase raises.
+        """Measure one phase. If the phase raises an error, the readings until then remain.
 
-        Garbage of the phase before is none of this one's: a Trainer and its optimizer hold each other, and would be
-        counted in the peak of evaluation, or not, as Python happens to collect them.
+        The garbage of the previous phase is collected first. A Trainer and its optimizer refer to each other: without
+        the collection, the peak of evaluation would contain them or not, by chance.
         """
         if self.readings:
             gc.collect()
@@ -67,49 +67,49 @@ class MemoryMeter(ABC):
         finally:
             self.readings[f"time/{name}_seconds"] = time.perf_counter() - started
             self._end(name)
-            growth = least_growth_bytes(self._batches[1:])  # the first may make what stays
+            growth = least_growth_bytes(self._batches[1:])  # the first may allocate what stays
             if growth is not None:
                 self.readings[f"memory/{name}_growth_bytes_per_batch"] = growth
 
     def batch(self, number: int) -> AbstractContextManager[None]:
-        """A window around batch `number` (from 0) of an evaluation: the first, which has the longest inputs, and three
-        more, to see whether anything grows from one to the next."""
+        """A window around batch `number` (from 0) of an evaluation. The first batch has the longest inputs; the next
+        three show whether memory grows from batch to batch."""
         wanted = number < WATCHED_BATCHES
         if wanted:
             self._batches.append(self._live_bytes())
         return self.window(wanted)
 
     def window(self, wanted: bool = True) -> AbstractContextManager[None]:
-        """Where a meter costs time, it is on inside wanted windows only. A meter that costs nothing is always on."""
+        """A meter that costs time measures inside wanted windows only. Another meter always measures."""
         return nullcontext()
 
     @contextmanager
     def step(self, number: int, wanted: bool = True) -> Iterator[None]:
-        """A window around optimizer step `number` (from 1), kept in the timeline."""
+        """A window around optimizer step `number` (from 1), recorded in the timeline."""
         yield
 
     def aside(self) -> AbstractContextManager[None]:
-        """Within a phase, something that is not part of it: it leaves no trace in the phase's peak."""
+        """Work inside a phase that the phase's peak does not include."""
         return nullcontext()
 
     def watch(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
-        """Tell the meter about a model that was made outside its windows, and about what holds its optimizer state."""
+        """Give the meter a model that was created outside its windows, and the optimizer that holds its state."""
         self._model, self._optimizer = model, optimizer
 
-    def synchronize(self) -> None:  # noqa: B027  a CPU has nothing to wait for
-        """Wait for the device, before a clock is read."""
+    def synchronize(self) -> None:  # noqa: B027  a CPU need not wait
+        """Wait for the device, before the clock is read."""
 
     def out_of_memory(self) -> Mapping[str, float]:
-        """What was alive when memory ran out, by category in bytes: `memory/oom_live_<category>_bytes`. Asked while
-        the error is being handled."""
-        return _alive(self._model, self._optimizer, self._live_bytes())
+        """The live memory when memory ran out, by category: `memory/oom_live_<category>_bytes`. Called while the error
+        is handled."""
+        return live_figures(self._model, self._optimizer, self._live_bytes())
 
     def close_timeline(self, steps: int) -> None:
-        """Say which steps were seen, and by how much memory grew from step to step, which is 0 unless something keeps
-        tensors alive."""
+        """Record which steps were measured, and by how much memory grew from step to step. Growth is 0 unless something
+        keeps tensors alive."""
         if not self.timeline:
             return
-        self.facts["memory_steps"] = f"{ranges([moment.step for moment in self.timeline])} of {steps}"
+        self.facts["memory_steps"] = f"{ranges([step.step for step in self.timeline])} of {steps}"
         growth = growth_bytes_per_step(self.timeline)
         if growth is not None:
             self.readings["memory/train_growth_bytes_per_step"] = growth
@@ -122,17 +122,20 @@ class MemoryMeter(ABC):
 
     @abstractmethod
     def _live_bytes(self) -> int:
-        """Bytes of tensors that are alive now."""
+        """Bytes of the tensors that are alive now."""
 
 
-def _alive(model: torch.nn.Module | None, optimizer: torch.optim.Optimizer | None, live_bytes: int) -> dict[str, float]:
+def live_figures(
+    model: torch.nn.Module | None, optimizer: torch.optim.Optimizer | None, live_bytes: int
+) -> dict[str, float]:
+    """The live memory by category, as figures of the record."""
     from sweep.meters.live_memory import by_category
 
     return {f"memory/oom_live_{name}_bytes": size for name, size in by_category(model, optimizer, live_bytes).items()}
 
 
 def memory_meter(device_type: str, options: Meters | None = None, folder: Path | None = None) -> MemoryMeter:
-    """The meter for the device that tensors are on. `folder` is where a snapshot goes."""
+    """The memory meter of a type of device. It writes snapshots to `folder`."""
     if device_type == "cuda":
         from sweep.meters.cuda import CudaMemory
 

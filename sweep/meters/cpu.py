@@ -1,4 +1,4 @@
-"""Memory on the CPU, where PyTorch keeps no statistics: the bytes of live tensors, counted storage by storage."""
+"""Memory on the CPU, where PyTorch has no statistics: the bytes of live tensors, counted by storage."""
 
 from __future__ import annotations
 
@@ -16,49 +16,48 @@ from sweep.meters.host_rss import peak_rss_bytes, reset_peak_rss
 from sweep.meters.live_memory import quantization_state
 from sweep.meters.memory_timeline import StepMemory
 from sweep.runtime.sharding import local
-
-# The address of a tensor's C++ storage, in one call.
-_address = torch._C._storage_address
+from sweep.runtime.storages import storage_key, tensor_storage_key
 
 
 class LiveStorages(TorchDispatchMode):
-    """Sums the bytes of distinct live tensor storages, and keeps the peak, while it is entered.
+    """Sums the bytes of distinct live tensor storages while it is entered, and keeps the peak.
 
-    It sees what operators take and return, so it counts weights that are mapped from a file, which an allocator does
-    not, and leaves out what a kernel allocates and frees inside itself. A storage is counted once, however many views
-    it has, and until it is freed, also outside the mode. Same quantity as CUDA's `requested_bytes`.
+    It sees the arguments and results of operators. So it counts weights that are mapped from a file, which an allocator
+    does not count; and it does not count what a kernel allocates and frees inside itself. A storage counts once, with
+    any number of views, until it is freed, also outside the mode. It is the quantity of CUDA's `requested_bytes`.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.live_bytes = 0
         self.peak_bytes = 0
-        self._counted: dict[int, tuple[weakref.ref, int]] = {}  # by the address of the C++ storage, with its size
-        self._addresses: dict[int, int] = {}  # by the id of the weak reference
-        self._replaced: list[tuple[Any, Any]] = []  # what stood in their places, each time that the mode is entered
-        self._kinds: dict[int, str] = {}  # by operator, which lives as long as the program
+        self._counted: dict[int, tuple[weakref.ref, int]] = {}  # by the key of the storage, with its size
+        self._keys: dict[int, int] = {}  # by the id of the weak reference
+        self._replaced: list[tuple[Any, Any]] = []  # the original functions, each time that the mode is entered
+        self._kinds: dict[int, str] = {}  # by the id of the operator, which lives as long as the program
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Without PyTorch's guard around `__torch_dispatch__`: a third of what the mode costs. Nothing is compiled."""
+        """No guard of PyTorch around `__torch_dispatch__`. The guard is a third of the mode's cost, and it protects
+        compiled code: nothing is compiled here."""
         return False
 
     def add(self, tensor: torch.Tensor) -> None:
         """Count this tensor's storage, if it is not counted yet."""
-        address = _address(tensor)
-        if address not in self._counted and not tensor.is_meta:
+        key = tensor_storage_key(tensor)
+        if key not in self._counted and not tensor.is_meta:
             storage = tensor.untyped_storage()
             size = storage.nbytes()
             if size:
                 reference = weakref.ref(storage, self._freed)
-                self._counted[address] = reference, size
-                self._addresses[id(reference)] = address
+                self._counted[key] = reference, size
+                self._keys[id(reference)] = key
                 self.live_bytes = live = self.live_bytes + size
                 if live > self.peak_bytes:
                     self.peak_bytes = live
 
     def _freed(self, reference: weakref.ref) -> None:
-        self.live_bytes -= self._counted.pop(self._addresses.pop(id(reference)))[1]
+        self.live_bytes -= self._counted.pop(self._keys.pop(id(reference)))[1]
 
     def reset_peak(self) -> None:
         self.peak_bytes = self.live_bytes
@@ -71,10 +70,10 @@ class LiveStorages(TorchDispatchMode):
                 self._add_all(value)
 
     def __enter__(self) -> LiveStorages:
-        """Also sees the random state that activation checkpointing keeps for each block: no operator makes it."""
+        """Count also the random state that activation checkpointing keeps for each block: no operator creates it."""
         if not self._replaced:
-            for address in list(self._counted):  # FSDP keeps the storages of what it gathers, and empties them
-                self._recount(address)
+            for key in list(self._counted):  # FSDP keeps the storages that it has gathered, and empties them
+                self._recount(key)
         self._replaced.append((torch.get_rng_state, torch.UntypedStorage.resize_))
         torch.get_rng_state = self._rng_state
         torch.UntypedStorage.resize_ = self._resize()
@@ -84,11 +83,11 @@ class LiveStorages(TorchDispatchMode):
         super().__exit__(*exception)
         torch.get_rng_state, torch.UntypedStorage.resize_ = self._replaced.pop()
 
-    def _recount(self, address: int) -> None:
-        reference, size = self._counted[address]
+    def _recount(self, key: int) -> None:
+        reference, size = self._counted[key]
         storage = reference()
         if storage is not None and storage.nbytes() != size:
-            self._counted[address] = reference, storage.nbytes()
+            self._counted[key] = reference, storage.nbytes()
             self.live_bytes += storage.nbytes() - size
             self.peak_bytes = max(self.peak_bytes, self.live_bytes)
 
@@ -97,8 +96,8 @@ class LiveStorages(TorchDispatchMode):
 
         def resized(storage: torch.UntypedStorage, size: int) -> torch.UntypedStorage:
             resize(storage, size)
-            if storage._cdata in self._counted:
-                self._recount(storage._cdata)
+            if storage_key(storage) in self._counted:
+                self._recount(storage_key(storage))
             return storage
 
         return resized
@@ -110,22 +109,22 @@ class LiveStorages(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         if types and DTensor in types:
-            return NotImplemented  # it comes again as operators on this rank's parts
+            return NotImplemented  # PyTorch calls again with this rank's parts
         kind = self._kinds.get(id(func)) or self._kinds.setdefault(id(func), _kind(func))
         if kind is _PYTHON:
-            super().__enter__()  # straight to its kernel, whose temporaries are then seen
+            super().__enter__()  # call its kernel, whose temporaries are then seen
             try:
                 result = func.redispatch(_CPU, *args, **(kwargs or {}))
             finally:
                 super().__exit__(None, None, None)
         else:
             result = func._op(*args, **kwargs) if kwargs else func._op(*args)
-        if kind is _VIEW:  # half of a step's operators; the storage counts at the operator that computes with it
+        if kind is _VIEW:  # half of a step's operators; the storage counts at the next operator that computes with it
             return result
         counted = self._counted
         for value in args:
             if isinstance(value, torch.Tensor):
-                if _address(value) not in counted:  # nearly all are: this is where an operator's cost is saved
+                if tensor_storage_key(value) not in counted:  # nearly all are counted: this saves most of the cost
                     self.add(value)
             elif isinstance(value, list | tuple):
                 self._add_all(value)
@@ -140,12 +139,12 @@ class LiveStorages(TorchDispatchMode):
 
 _VIEW, _PYTHON, _PLAIN = "view", "python", "plain"
 _CPU = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
-# Operators whose CPU kernel is Python code: bitsandbytes multiplies by a 4-bit weight by making the whole weight first.
+# Operators with a CPU kernel in Python: bitsandbytes creates the whole weight to multiply by a 4-bit weight.
 _PYTHON_KERNELS = frozenset({"bitsandbytes::gemm_4bit"})
 
 
 def _kind(func: Any) -> str:
-    """Whether an operator returns nothing but views of its arguments, or has to be looked into."""
+    """Whether an operator returns only views of its arguments, has a kernel in Python, or neither."""
     if func._schema.name in _PYTHON_KERNELS:
         return _PYTHON
     aliases = [value.alias_info for value in func._schema.returns]
@@ -153,8 +152,8 @@ def _kind(func: Any) -> str:
 
 
 def model_tensors(model: torch.nn.Module) -> Iterator[torch.Tensor]:
-    """Parameters, their gradients, buffers, and the quantisation state that hangs on 4-bit weights. Of a model over
-    several devices, this one's part."""
+    """Parameters, their gradients, buffers, and the quantisation state of 4-bit weights. Of a sharded model, the part
+    of this rank."""
     for parameter in model.parameters():
         yield local(parameter)
         if parameter.grad is not None:
@@ -164,11 +163,11 @@ def model_tensors(model: torch.nn.Module) -> Iterator[torch.Tensor]:
 
 
 class LiveTensorMemory(MemoryMeter):
-    """Peak of live tensor bytes by phase, with the host's resident set beside it.
+    """Peak of live tensor bytes by phase, and the host's resident set.
 
-    Counting costs some per cent of a step's time, so it is on inside windows only: all of loading, a few steps of
-    training (the longest batch is among them), the first batch of evaluation. Resident set is another quantity, with
-    libraries and freed heap in it, and reads 55 to 180% higher: it is never used in its stead.
+    Counting costs some per cent of a step's time, so it works inside windows only: all of loading, a few steps of
+    training with the longest batch among them, the first batches of evaluation. The resident set is another quantity:
+    it contains libraries and freed heap, and reads 55 to 180% higher. It never replaces the tensor bytes.
     """
 
     source = "cpu_live_tensor_bytes"

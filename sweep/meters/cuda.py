@@ -1,4 +1,4 @@
-"""Memory on a GPU: the figures of PyTorch's caching allocator, and the driver's figure for the whole device."""
+"""Memory on a GPU: statistics of PyTorch's caching allocator, and the driver's figure for the whole device."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from pathlib import Path
 
 import torch
 
-from sweep.core.job import SNAPSHOT_FILE
-from sweep.meters import MemoryMeter, _alive
+from sweep.core.run_request import SNAPSHOT_FILE
+from sweep.meters import MemoryMeter, live_figures
 from sweep.meters.memory_timeline import StepMemory
 from sweep.runtime import nvml
 
 log = logging.getLogger(__name__)
-_HISTORY = 100_000  # allocations that a snapshot goes back
-# Peaks of the allocator's statistics, under the names that they are reported by.
+_HISTORY = 100_000  # allocations in a snapshot
+# The peaks that are reported: their name, and the name of the allocator's statistic.
 _PEAKS = {"allocated": "allocated_bytes", "reserved": "reserved_bytes", "requested": "requested_bytes"}
 
 
 class CudaMemory(MemoryMeter):
-    """`max_memory_allocated` is what tensors occupied at the peak; `max_memory_reserved` what the allocator held of the
-    device; requested is allocated before the allocator rounds, and is what the CPU meter counts.
+    """Peaks of three figures. Allocated is the memory of tensors; reserved is the memory that the allocator holds on
+    the device; requested is allocated without the allocator's rounding, the quantity of the CPU meter.
 
-    Left out of all three: the CUDA context (some hundred MiB), which the device-level figure has, with whatever other
-    processes hold; and managed memory, which is where paged optimizers keep their state. Decide by allocated: it
-    repeats to the bit, while reserved depends on the allocator's history. Of several GPUs, the current one.
+    All three leave out the CUDA context (some hundred MiB) and managed memory, where paged optimizers keep their state.
+    The device-level figure contains the context, and the memory of other processes. Decide by allocated: its repeats
+    are bit-identical, while reserved depends on the allocator's history. Of several GPUs, the current one is measured.
     """
 
     source = "cuda_allocator"
@@ -38,7 +38,8 @@ class CudaMemory(MemoryMeter):
         self._at_oom: dict[str, float] = {}
         self._snapshot_folder = snapshot_folder
         if snapshot_folder is not None:
-            torch.cuda.memory._record_memory_history(max_entries=_HISTORY)
+            torch.cuda.memory._record_memory_history(max_entries=_HISTORY)  # PyTorch documents it under this name
+        # The observer sees live memory before the error is raised. If PyTorch drops it, `out_of_memory` reads later.
         observe = getattr(torch._C, "_cuda_attach_out_of_memory_observer", None)
         if observe is not None:
             observe(self._memory_ran_out)
@@ -71,15 +72,15 @@ class CudaMemory(MemoryMeter):
         torch.cuda.synchronize()
 
     def out_of_memory(self) -> Mapping[str, float]:
-        """As it was inside the allocator when it gave up: by the time that the error is handled, much is freed."""
+        """The state inside the allocator at the failed allocation. Much is freed before the error is handled."""
         return self._at_oom or super().out_of_memory()
 
     def _memory_ran_out(self, device: int, requested: int, total: int, free: int) -> None:
-        """Called by the allocator as it gives up. An error here must not hide the one that it is about."""
+        """Called by the allocator when an allocation fails. An error here must not hide the out-of-memory error."""
         try:
             live = torch.cuda.memory_allocated(device)
             self._at_oom = {
-                **_alive(self._model, self._optimizer, live),
+                **live_figures(self._model, self._optimizer, live),
                 "memory/oom_requested_bytes": requested,
                 "memory/oom_allocated_bytes": live,
                 "memory/oom_device_free_bytes": free,
@@ -87,10 +88,10 @@ class CudaMemory(MemoryMeter):
             if self._snapshot_folder is not None:
                 torch.cuda.memory._dump_snapshot(str(self._snapshot_folder / SNAPSHOT_FILE))
         except (RuntimeError, OSError, KeyError) as error:
-            log.warning("what was alive when memory ran out cannot be told: %s", error)
+            log.warning("the live memory at out of memory could not be read: %s", error)
 
     def _take_peaks(self) -> None:
-        """Keep the peaks until now, and begin them anew."""
+        """Keep the peaks until now, and reset them."""
         stats = torch.cuda.memory_stats()
         for name, statistic in _PEAKS.items():
             self._peaks[name] = max(self._peaks.get(name, 0), stats[f"{statistic}.all.peak"])
@@ -110,7 +111,7 @@ class CudaMemory(MemoryMeter):
         self.readings["memory/alloc_retries"] = stats["num_alloc_retries"]
         self.readings["memory/capacity_bytes"] = torch.cuda.mem_get_info()[1]
         used = nvml.used_bytes(torch.cuda.current_device())
-        if used is not None:  # the allocator gives nothing back at the end of a phase: this is its high-water mark
+        if used is not None:  # the allocator keeps its memory at the end of a phase: this is its highest value
             self.readings[f"memory/{phase}_device_used_bytes"] = used
 
     def _live_bytes(self) -> int:

@@ -1,7 +1,7 @@
-"""Energy of the GPUs that a run has leased, in joules: the third cost, beside memory and time.
+"""Energy of the GPUs that a run has leased, in joules: the third cost, after memory and time.
 
-It is the energy of whole devices, idle share included, from the driver's own counter. A host's share is left out. Where
-nothing was measured there is no figure, and a reason: an estimate by a device's rated power would be an invention.
+It is the energy of whole devices, with their idle share, from the driver's counter. The host's energy is not included.
+If nothing was measured, there is a reason and no figure: an estimate from a device's rated power is not a measurement.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from sweep.runtime import nvml
 
 COUNTER = "nvml_total_energy_counter"
 SAMPLES = "nvml_power_samples"
-_SAMPLE_SECONDS = 0.1  # how often drivers renew the figure
+_SAMPLE_SECONDS = 0.1  # drivers update the figure this often
 
 
 class EnergyMeter:
-    """Energy used while it is entered. `joules` is the sum over the leased GPUs, None where nothing measures it, and
-    `source` says how it was measured, or why it was not.
+    """Energy used while it is entered. `joules` is the sum over the leased GPUs, None if nothing measures it. `source`
+    says how it was measured, or why it was not.
 
-    GPUs since Volta count millijoules in the driver (`nvmlDeviceGetTotalEnergyConsumption`): two readings, no error but
-    the counter's own, which is renewed some ten times a second. Older ones tell their power only: it is then sampled
-    ten times a second and integrated, and `source` says so.
+    The driver counts millijoules for GPUs since Volta (`nvmlDeviceGetTotalEnergyConsumption`). Two readings have only
+    the error of the counter, which is updated some ten times a second. Older GPUs report their power only: it is
+    sampled ten times a second and integrated, and `source` says so.
     """
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class EnergyMeter:
         try:
             if self._counters:
                 self.joules = counted_joules(self._counters, [_millijoules(handle) for handle in self._handles])
-                self.source = COUNTER if self.joules is not None else "none: the energy counter ran backwards"
+                self.source = COUNTER if self.joules is not None else "none: the energy counter decreased"
             elif self._sampler is not None:
                 self.joules = integrated_joules(self._sampler.stop())
                 self.source = SAMPLES if self.joules is not None else "none: fewer than two power readings"
@@ -76,8 +76,8 @@ class EnergyMeter:
 
 
 def counted_joules(before: Sequence[int], after: Sequence[int]) -> float | None:
-    """Joules between two readings of counters in millijoules, summed over the GPUs. None where one ran backwards: the
-    driver was loaded anew in between, and began at 0."""
+    """Joules between two readings of counters in millijoules, summed over the GPUs. None where a counter decreased: the
+    driver was loaded again in between, and started from 0."""
     differences = [end - begin for begin, end in zip(before, after, strict=True)]
     return sum(differences) / 1000 if min(differences) >= 0 else None
 
@@ -90,7 +90,7 @@ def integrated_joules(samples: Sequence[tuple[float, float]]) -> float | None:
 
 
 class _PowerSampler(threading.Thread):
-    """Reads the power of all the GPUs together, until it is stopped."""
+    """Samples the power of all GPUs together, until it is stopped."""
 
     def __init__(self, handles: Sequence[Any]) -> None:
         super().__init__(daemon=True, name="power-samples")
@@ -114,10 +114,10 @@ class _PowerSampler(threading.Thread):
         self._samples.append((time.perf_counter(), watts))
 
     def stop(self) -> list[tuple[float, float]]:
-        """Take the last sample, and give all of them.
+        """Take the last sample, and return all samples.
 
         Raises:
-            Unavailable: where a reading failed; half an integral is none.
+            Unavailable: a reading failed; the integral would be incomplete.
         """
         self._done.set()
         self.join()

@@ -1,5 +1,5 @@
-"""Peak resident set of this process, from Linux's /proc. It counts libraries and the heap that was freed but not
-returned, so it is a figure about the process and never stands in for tensor memory."""
+"""Peak resident set of this process, from Linux's /proc. It counts libraries, and heap that was freed and not returned.
+So it is a figure of the process, and never replaces tensor memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _STATUS = Path("/proc/self/status")
 
 
 def reset_peak_rss() -> None:
-    """Start the high-water mark again where the kernel allows it; else it covers the process's whole life."""
+    """Reset the peak if the kernel allows it; else it is the peak of the process's whole life."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -17,7 +17,7 @@ def reset_peak_rss() -> None:
 
 
 def peak_rss_bytes() -> int | None:
-    """The high-water mark in bytes, or None where there is no /proc."""
+    """The peak in bytes, or None where there is no /proc."""
     try:
         status = _STATUS.read_text()
     except OSError:

@@ -1,4 +1,4 @@
-"""What live memory is for: weights, gradients and optimizer state are known by who holds them, the rest is a step's."""
+"""Live memory by category: weights, gradients, optimizer state, and the rest, which belongs to a step."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
+
+from sweep.runtime.storages import storage_key
 
 if TYPE_CHECKING:
     from torch.nn import Module, Parameter
@@ -15,8 +17,9 @@ REST = "activations_and_temporaries"
 
 
 def by_category(model: Module | None, optimizer: Optimizer | None, live_bytes: int) -> dict[str, int]:
-    """Bytes by category; they sum to `live_bytes`. Names are the predictor's, but for what only a prediction can tell
-    apart: all that nobody holds is one category. Every storage counts once, on the device of most of the weights."""
+    """Bytes by category; they sum to `live_bytes`. The names are those of the predictor, with one category for all
+    memory that neither model nor optimizer holds: only a prediction can divide it. Every storage counts once, on the
+    device of the first weight."""
     sizes: dict[str, int] = {}
     seen: set[int] = set()
     parameters = [] if model is None else list(model.parameters())
@@ -27,8 +30,8 @@ def by_category(model: Module | None, optimizer: Optimizer | None, live_bytes: i
             if not isinstance(tensor, torch.Tensor) or tensor.device.type != device:
                 continue
             storage = tensor.untyped_storage()
-            if storage._cdata not in seen:
-                seen.add(storage._cdata)
+            if storage_key(storage) not in seen:
+                seen.add(storage_key(storage))
                 sizes[category] = sizes.get(category, 0) + storage.nbytes()
 
     for parameter in parameters:
@@ -37,7 +40,7 @@ def by_category(model: Module | None, optimizer: Optimizer | None, live_bytes: i
         add("quantization_state", state)
         add("gradients", [parameter.grad])
     if optimizer is not None:
-        add("optimizer_state", (value for held in optimizer.state.values() for value in held.values()))
+        add("optimizer_state", (value for state in optimizer.state.values() for value in state.values()))
     if model is not None:
         add("buffers_and_batch", model.buffers())
     return {**sizes, REST: max(0, live_bytes - sum(sizes.values()))}
@@ -49,7 +52,7 @@ def weights_of(parameter: Parameter) -> str:
 
 
 def quantization_state(parameter: Parameter) -> Iterator[torch.Tensor]:
-    """The tensors that hang on a 4-bit weight: scales, codes, and with double quantisation the scales' own."""
+    """The tensors of a 4-bit weight's quantisation: scales, codes, and with double quantisation the scales' scales."""
     state = getattr(parameter, "quant_state", None)
     while state is not None:
         yield from (value for value in vars(state).values() if isinstance(value, torch.Tensor))

@@ -1,4 +1,4 @@
-"""Memory step by step: what was alive when a step began and ended, and the peak in between."""
+"""Memory by step: live bytes at the begin and the end of a step, and the peak in between."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-# The first step makes the optimizer's state, which stays: growth is looked for after it.
+# The first step creates the optimizer's state, which stays: growth is measured after it.
 _SETTLED_AFTER = 1
 
 
@@ -23,7 +23,7 @@ class StepMemory(NamedTuple):
 
 
 def write(timeline: Sequence[StepMemory], file: Path) -> None:
-    """As CSV, one row per step that the meter saw; an empty field is what was not measured."""
+    """Write a CSV file with one row per measured step. An empty field was not measured."""
     with file.open("w", newline="") as stream:
         rows = csv.writer(stream)
         rows.writerow(StepMemory._fields)
@@ -31,17 +31,17 @@ def write(timeline: Sequence[StepMemory], file: Path) -> None:
 
 
 def growth_bytes_per_step(timeline: Sequence[StepMemory]) -> float | None:
-    """By how many bytes a step leaves more behind than it found, at the least, once training has settled.
+    """The smallest growth of live memory from a step's begin to the next step's begin, after the first step.
 
-    A step that keeps nothing leaves none behind, so that a leak is seen from one step to the next, long before memory
-    runs out. Told by what is alive when steps begin, since at their end the batch still is, and batches differ in
-    length. The least over the steps, because one of them may have had a reason. None for fewer than two settled steps.
+    A step that keeps no tensor adds none, so a leak shows from one step to the next, long before memory runs out. Live
+    memory is compared when steps begin: at their end the batch is still alive, and batches differ in length. The
+    smallest growth counts, because a single step may keep something for a good reason. None for fewer than two steps.
     """
-    return least_growth_bytes([moment.begin_bytes for moment in timeline if moment.step > _SETTLED_AFTER])
+    return least_growth_bytes([step.begin_bytes for step in timeline if step.step > _SETTLED_AFTER])
 
 
 def least_growth_bytes(levels: Sequence[int]) -> float | None:
-    """The smallest rise from one of the levels to the next, 0 where one falls; None for fewer than two."""
+    """The smallest increase from one level to the next, 0 if a level decreases; None for fewer than two levels."""
     changes = [after - before for before, after in itertools.pairwise(levels)]
     return max(0, min(changes)) if changes else None
 

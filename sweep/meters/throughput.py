@@ -8,10 +8,10 @@ import time
 class Throughput:
     """Times optimizer steps.
 
-    Tokens are counted by the attention mask, so that padding more does not look faster. Left out: the first
-    `skipped_steps` steps (kernel selection, allocator growth), steps that something slowed down (`counts=False`: on the
-    CPU those that the memory meter watches), evaluation, checkpoints and data preparation. The caller synchronises the
-    device before `step_begins` and `step_ended`.
+    Tokens are counted by the attention mask, so that more padding does not look faster. These are not timed: the first
+    `skipped_steps` steps (kernel selection, allocator growth); steps that something slowed down (`counts=False`: on the
+    CPU, those that the memory meter measures); evaluation, checkpoints and data preparation. The caller synchronises
+    the device before `step_begins` and `step_ended`.
     """
 
     def __init__(self, skipped_steps: int) -> None:

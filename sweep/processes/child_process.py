@@ -1,11 +1,7 @@
-"""The child's half of a call: what goes on in the process. See isolation.py for the parent's.
-
-The fork server imports this module before anything else.
-"""
+"""The child's half of a call: what happens in the process. isolated_call.py has the parent's half."""
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import importlib
 import logging
@@ -15,15 +11,13 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import connection
 from typing import Any, NamedTuple
 
 from sweep.core.errors import UserError
 
-QUESTIONS = frozenset({"should_prune"})  # events that the child awaits an answer to
-SERVER = "PARETUNE_SERVER"  # in the fork server's environment: the script that was started, or nothing
-_SIGNAL_AT_PARENTS_DEATH = 1  # prctl's PR_SET_PDEATHSIG
+QUESTIONS = frozenset({"should_prune"})  # the child waits for the answer to these events
 
 
 class Event(NamedTuple):
@@ -34,7 +28,7 @@ class Event(NamedTuple):
 
 
 class Call(NamedTuple):
-    """What a process is to do: a function by its name, and what it is called with."""
+    """The function that a process calls, as "module:function", and its arguments."""
 
     target: str
     args: tuple[Any, ...]
@@ -42,7 +36,7 @@ class Call(NamedTuple):
     env: Mapping[str, str]
 
 
-class _Sender:
+class Sender:
     """The child's `Reporter`: every call becomes an event in the parent."""
 
     def __init__(self, sender: connection.Connection):
@@ -59,42 +53,55 @@ class _Sender:
         return self._sender.recv()
 
 
-def work(connected: connection.Connection, preload: str, forked: bool) -> None:
+def work(connected: connection.Connection, initialise: str, arguments: Sequence[str], forked: bool) -> None:
+    """Wait for a `Call` on the connection, make it, and send the answer as (kind, value).
+
+    Args:
+        connected: the connection to the parent.
+        initialise: the function to call first, with `arguments`. It is fast where the fork server has called it.
+        forked: whether a fork server started this process. Then CUDA must not have been used there.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    die_with_parent_soon()
-    gc.freeze()  # what the server has imported is not looked through again
-    wanted: Call = connected.recv()
-    if wanted.log_file:
-        _redirect_output(wanted.log_file)
-    os.environ.update(wanted.env)
+    die_with_parent()
+    gc.freeze()  # the garbage collector skips what the server has imported
+    call: Call = connected.recv()
+    if call.log_file:
+        _redirect_output(call.log_file)
+    os.environ.update(call.env)
     if forked and not cuda_is_untouched():
         connected.send(("cuda touched", None))
         return
-    module, _, name = wanted.target.partition(":")
     try:
-        importlib.import_module(preload)
-        function = getattr(importlib.import_module(module), name)
-        answer = ("returned", function(*wanted.args, _Sender(connected)))
-    except Exception as error:  # noqa: BLE001  whatever it is, it belongs to the parent
+        function_of(initialise)(*arguments)
+        answer = ("returned", function_of(call.target)(*call.args, Sender(connected)))
+    except Exception as error:  # noqa: BLE001  every error is the parent's to handle
         traceback.print_exc()
-        told = str(error) if isinstance(error, UserError) else None
-        answer = ("raised", (f"{type(error).__name__}: {error}", traceback.format_exc(), told))
+        user_error = str(error) if isinstance(error, UserError) else None
+        answer = ("raised", (f"{type(error).__name__}: {error}", traceback.format_exc(), user_error))
     connected.send(answer)
 
 
-def cuda_is_untouched() -> bool:
-    """Whether a child may still choose its device and make a CUDA context of its own.
+def function_of(name: str) -> Callable[..., Any]:
+    """The function "module:function"; imports the module."""
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)
 
-    Asked in a child: PyTorch marks the child of a process that had a context as a bad fork.
+
+def cuda_is_untouched() -> bool:
+    """Whether a forked child can still choose its device and create its own CUDA context.
+
+    A CUDA context does not survive a fork. If the parent had one, PyTorch marks the child as a bad fork, and
+    `torch.cuda.is_initialized()` is False in the child. No public function reports the mark, so this uses
+    `torch.cuda._is_in_bad_fork`.
     """
     torch = sys.modules.get("torch")
-    return torch is None or not (torch.cuda._initialized or torch.cuda._is_in_bad_fork())
+    return torch is None or not (torch.cuda.is_initialized() or torch.cuda._is_in_bad_fork())
 
 
 def _redirect_output(log_file: str) -> None:
     logging.basicConfig(level=logging.INFO, format="[%(asctime)s][%(name)s][%(levelname)s] %(message)s")
-    descriptor = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)  # not masked yet
+    descriptor = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)  # secrets are not masked yet
     sys.stdout.flush()
     sys.stderr.flush()
     os.dup2(descriptor, 1)
@@ -102,29 +109,13 @@ def _redirect_output(log_file: str) -> None:
     os.close(descriptor)
 
 
-def die_with_parent_soon() -> None:
-    """Watch the parent from here on: a coordinator that is killed leaves no orphan on the device."""
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+def die_with_parent() -> None:
+    """Watch the parent from now on, and end this process when the parent ends: no orphan stays on the device."""
+    threading.Thread(target=_wait_for_parents_end, daemon=True).start()
 
 
-def _die_with_parent() -> None:
+def _wait_for_parents_end() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         connection.wait([parent.sentinel])
         os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _be_the_server(script: str) -> None:
-    """In the fork server, which imports this module first.
-
-    It dies with the coordinator: of itself it would notice only after its imports. And it says that it has the script
-    that was started, or its children would import it, which may not be meant to be imported.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_SIGNAL_AT_PARENTS_DEATH, signal.SIGKILL)
-    if script:
-        sys.modules["__main__"].__file__ = script
-
-
-if SERVER in os.environ:
-    _be_the_server(os.environ.pop(SERVER))

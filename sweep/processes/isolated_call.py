@@ -1,12 +1,13 @@
 """One process per call, forked from a server that has done the imports.
 
-In one process, a second run's peak memory, its random state and its failures would be the first one's too. A fresh
-process costs 0.04 s from a warm fork server, and several seconds where everything is imported anew. Where calls follow
-each other, the next one's process is forked while this one's works.
+In one process, the first run's peak memory, random state and failures would affect the second run. A new process costs
+0.04 s from a fork server that has done its imports, and several seconds where everything is imported again. Where calls
+follow each other, the process of the next call is forked while this call works.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import multiprocessing
 import os
@@ -14,6 +15,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from multiprocessing import connection, forkserver, spawn
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,20 +24,16 @@ from sweep.processes import child_process
 from sweep.processes.child_process import Call, Event
 
 log = logging.getLogger(__name__)
-HEAVY = "sweep.launch.preload"
-_AHEAD_SECONDS = 0.03  # into a call, when it has begun its work: the next one's process is forked no earlier
-_method = "forkserver"
-_preload = HEAVY
-_running: set[Any] = set()
-_spare: list[_Worker] = []
-_keep_spares = 0
-_lock = threading.Lock()
-_starting = threading.Lock()
-_stopping = threading.Event()
+_START = "sweep.processes.server_start"  # only the server imports it
+_START_VARIABLE = "PARETUNE_SERVER"
+_AHEAD_SECONDS = 0.03  # a call has begun its work by then: the process of the next call is forked after this time
 
 
 class ChildFailed(Exception):
-    """The function raised. `traceback` is the child's, as text; `user_error` its message where it was a UserError."""
+    """The function raised an error.
+
+    `traceback` is the child's traceback as text. `user_error` is the message if the error was a UserError.
+    """
 
     def __init__(self, summary: str, traceback_text: str, user_error: str | None = None):
         super().__init__(summary)
@@ -44,8 +42,10 @@ class ChildFailed(Exception):
 
 
 class ChildKilled(Exception):
-    """The process ended without an answer: by a signal, or by an exit of its own. `host_oom` says whether the
-    kernel's out-of-memory killer has struck meanwhile."""
+    """The process ended without an answer, by a signal or by an exit.
+
+    `host_oom` says whether the kernel's out-of-memory killer killed a process during the call.
+    """
 
     def __init__(self, exit_code: int, host_oom: bool):
         self.exit_code = exit_code
@@ -55,55 +55,220 @@ class ChildKilled(Exception):
 
 
 class Stopped(Exception):
-    """`stop_all` ended the process."""
+    """`ForkServer.stop` ended the process."""
 
 
 class _Worker(NamedTuple):
-    """A process that waits for its call, or answers it."""
+    """A process that waits for its call, or works on it."""
 
     process: Any
     connection: connection.Connection
-    method: str  # by which it was started
-
-    @property
-    def waits(self) -> bool:
-        return self.process.exitcode is None
 
 
-def warm_up(preload: str = HEAVY, env: Mapping[str, str] | None = None) -> None:
-    """Start the fork server, without waiting for its imports: of the module `preload`, what training needs unless told
-    otherwise. A server that has imported another is replaced, once its children are gone. `env` is what a server that
-    is started now finds in its environment.
+class ForkServer:
+    """A server process that imports once, and forks a child for each call.
+
+    multiprocessing has one fork server per process, and the first ForkServer that starts decides what it imports. The
+    children of another ForkServer initialise themselves: they start more slowly, and do the same.
     """
-    global _preload
-    if _method != "forkserver":
-        return
-    if preload != _preload and not _running:
-        forkserver._forkserver._stop()
-    _preload = preload
-    if multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
-        multiprocessing.set_start_method(_method, force=True)  # joblib's workers have one that our children lack
-    multiprocessing.get_context("forkserver").set_forkserver_preload([child_process.__name__, _preload])
-    names = {**(env or {}), child_process.SERVER: spawn.get_preparation_data("").get("init_main_from_path", "")}
-    ignored = handling(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is not for the server
-    with _starting, _environment(names), ignored:
-        forkserver.ensure_running()
+
+    _starting = threading.Lock()  # of the process's environment
+
+    def __init__(self, initialise: str):
+        """
+        Args:
+            initialise: a function, as "module:function". The server calls it once, with the arguments of `start`, and
+                its children find what it has imported. A second call must do nothing (`functools.cache`).
+        """
+        self.method = "forkserver"  # or "spawn", where the server cannot be used
+        self._initialise = initialise
+        self._arguments: tuple[str, ...] = ()
+        self._running: set[Any] = set()
+        self._spares: list[_Worker] = []
+        self._spare_count = 0
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+
+    def start(self, *arguments: str) -> None:
+        """Start the server, without waiting for its imports. A server that runs already stays as it is."""
+        self._arguments = arguments
+        self._ensure_running()
+
+    def _ensure_running(self) -> None:
+        if self.method != "forkserver":
+            return
+        if multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
+            multiprocessing.set_start_method(self.method, force=True)  # joblib's workers set one that children lack
+        multiprocessing.get_context("forkserver").set_forkserver_preload([_START])
+        script = spawn.get_preparation_data("").get("init_main_from_path", "")
+        with self._starting, handling(signal.SIGINT, signal.SIG_IGN):  # the server ignores Ctrl-C
+            os.environ[_START_VARIABLE] = json.dumps([script, self._initialise, self._arguments])
+            forkserver.ensure_running()
+            del os.environ[_START_VARIABLE]
+
+    @contextmanager
+    def spares(self, count: int) -> Iterator[None]:
+        """While calls follow each other, keep at most `count` processes that wait for the next calls."""
+        self._spare_count = count
+        self._stopping.clear()
+        try:
+            yield
+        finally:
+            self._spare_count = 0
+            with self._lock:
+                spares, self._spares = self._spares, []
+            for worker in spares:
+                worker.process.kill()
+                self._end(worker)
+
+    def stop(self) -> None:
+        """End every process that runs, and start no other: each of their calls raises `Stopped`."""
+        self._stopping.set()
+        with self._lock:
+            for process in self._running:
+                process.kill()
+
+    def call(
+        self,
+        target: str,
+        *args: Any,
+        log_file: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        on_event: Callable[[Event], Any] = lambda event: None,
+        on_answer: Callable[[Any], None] = lambda answer: None,
+    ) -> Any:
+        """Call a function in a process of its own, and return its value. Several threads may call at once.
+
+        The child ends when its parent ends, for whatever reason.
+
+        Args:
+            target: the function, as "module:function". It is called as `function(*args, reporter)`.
+            args: its arguments. They are pickled.
+            log_file: receives the output of the process.
+            env: environment variables, set before the child uses CUDA.
+            on_event: called with each event of the child. If the event is a question, its value is sent to the child.
+            on_answer: called with the function's value while the process still exits.
+
+        Raises:
+            ChildFailed: the function raised an error.
+            ChildKilled: the process ended without an answer.
+            Stopped: `stop` was called.
+        """
+        call = Call(target, args, str(log_file) if log_file else None, dict(env or {}))
+        kills_before = host_oom_kills()
+        while True:
+            worker = self._next_worker()
+            try:
+                _send(worker, call)
+                answer = self._listen(worker, on_event)
+                if answer is not None and answer[0] == "returned":
+                    on_answer(answer[1])
+            except BaseException:
+                worker.process.kill()
+                raise
+            finally:
+                self._end(worker)
+            if answer is None and self._stopping.is_set():
+                raise Stopped
+            if answer is None:
+                exit_code = worker.process.exitcode or 0
+                host_oom = exit_code == -signal.SIGKILL and host_oom_kills() > kills_before
+                raise ChildKilled(exit_code, host_oom=host_oom)
+            kind, value = answer
+            if kind == "returned":
+                return value
+            if kind == "cuda touched":
+                log.warning("the fork server has used CUDA: each run now starts by spawn, which takes some seconds")
+                self.method = "spawn"
+                continue
+            raise ChildFailed(*value)
+
+    def _next_worker(self) -> _Worker:
+        """A process that waits, or a new one."""
+        with self._lock:
+            while self._spares:
+                worker = self._spares.pop()
+                if worker.process.exitcode is None:
+                    return worker
+                self._running.discard(worker.process)
+        return self._begin()
+
+    def _fork_ahead(self) -> None:
+        """Start the process of the next call. If this fails, the next call reports the error."""
+        if len(self._spares) >= self._spare_count:
+            return
+        try:
+            self._spares.append(self._begin())
+        except (ChildFailed, OSError) as error:
+            log.debug("no process could be started ahead: %s", error)
+
+    def _begin(self) -> _Worker:
+        self._ensure_running()
+        context = multiprocessing.get_context(self.method)
+        ours, theirs = context.Pipe(duplex=True)
+        arguments = (theirs, self._initialise, self._arguments, context.get_start_method() == "forkserver")
+        process = context.Process(target=child_process.work, args=arguments, daemon=False)
+        with self._lock:
+            if self._stopping.is_set():
+                raise Stopped
+            try:
+                process.start()
+            except (EOFError, ConnectionError) as error:
+                module = self._initialise.partition(":")[0]
+                raise ChildFailed(
+                    f"the fork server ended while it imported {module}; try: python -c 'import {module}'", ""
+                ) from error
+            self._running.add(process)
+        theirs.close()
+        return _Worker(process, ours)
+
+    def _listen(self, worker: _Worker, on_event: Callable[[Event], Any]) -> tuple[str, Any] | None:
+        """Pass events on until the answer comes; None where the process ends without one."""
+        process, receiver = worker.process, worker.connection
+        if not connection.wait([receiver, process.sentinel], _AHEAD_SECONDS):
+            self._fork_ahead()
+        while True:
+            ready = connection.wait([receiver, process.sentinel])
+            if receiver not in ready:
+                return None
+            try:
+                message = receiver.recv()
+            except (EOFError, ConnectionResetError):
+                process.join()
+                return None
+            if not isinstance(message, Event):
+                return message
+            reply = on_event(message)
+            if message.name in child_process.QUESTIONS:
+                receiver.send(reply)
+
+    def _end(self, worker: _Worker) -> None:
+        """Wait for a process that has answered; kill one that has not, or that does not exit."""
+        process = worker.process
+        process.join(timeout=5)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+        worker.connection.close()
+        with self._lock:
+            self._running.discard(process)
 
 
-@contextmanager
-def _environment(names: Mapping[str, str]) -> Iterator[None]:
-    os.environ.update(names)
-    try:
-        yield
-    finally:
-        for name in names:
-            del os.environ[name]
+@cache
+def training_server() -> ForkServer:
+    """The server of this process that has imported what training needs."""
+    return ForkServer("sweep.launch.preload:initialise")
+
+
+def call(target: str, *args: Any, **options: Any) -> Any:
+    """`ForkServer.call` of the training server."""
+    return training_server().call(target, *args, **options)
 
 
 @contextmanager
 def handling(number: signal.Signals, handler: Any) -> Iterator[None]:
-    """A signal's handler for a while, which processes started meanwhile inherit where it is to ignore. Elsewhere than
-    in the main thread nothing is changed."""
+    """Replace a signal's handler for a while. Processes that start meanwhile inherit `SIG_IGN`. Outside the main thread
+    this does nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -114,166 +279,16 @@ def handling(number: signal.Signals, handler: Any) -> Iterator[None]:
         signal.signal(number, before)
 
 
-@contextmanager
-def following_calls(at_a_time: int) -> Iterator[None]:
-    """While calls follow each other, so many at a time: processes wait for the next ones."""
-    global _keep_spares
-    _keep_spares = at_a_time
-    _stopping.clear()
+def _send(worker: _Worker, call: Call) -> None:
     try:
-        yield
-    finally:
-        _keep_spares = 0
-        with _lock:
-            spare, _spare[:] = list(_spare), []
-        for worker in spare:
-            worker.process.kill()
-            _end(worker)
-
-
-def stop_all() -> None:
-    """End every process that runs, and let no other begin: each of their calls raises `Stopped`."""
-    _stopping.set()
-    with _lock:
-        for process in _running:
-            process.kill()
-
-
-def call(
-    target: str,
-    *args: Any,
-    log_file: Path | None = None,
-    env: Mapping[str, str] | None = None,
-    on_event: Callable[[Event], Any] = lambda event: None,
-    on_answer: Callable[[Any], None] = lambda answer: None,
-) -> Any:
-    """Call `target` ("module:function") in a process of its own, as `function(*args, report)`, and return its value.
-
-    Its output goes to `log_file`. `env` is set before anything of CUDA is looked at. The child ends with its parent,
-    however that dies. What `on_event` returns goes back to the child where the event is a question. `on_answer` gets
-    the value while the process is still leaving. Several threads may call at once.
-
-    Raises:
-        ChildFailed: the function raised.
-        ChildKilled: the process ended without an answer.
-        Stopped: `stop_all` was called.
-    """
-    global _method
-    wanted = Call(target, args, str(log_file) if log_file else None, dict(env or {}))
-    kills_before = host_oom_kills()
-    while True:
-        worker = _next_worker()
-        try:
-            _send(worker, wanted)
-            answer = _listen(worker, on_event)
-            if answer is not None and answer[0] == "returned":
-                on_answer(answer[1])
-        except BaseException:
-            worker.process.kill()
-            raise
-        finally:
-            _end(worker)
-        if answer is None and _stopping.is_set():
-            raise Stopped
-        if answer is None:
-            exit_code = worker.process.exitcode or 0
-            struck = exit_code == -signal.SIGKILL and host_oom_kills() > kills_before
-            raise ChildKilled(exit_code, host_oom=struck)
-        kind, value = answer
-        if kind == "returned":
-            return value
-        if kind == "cuda touched":
-            log.warning("the fork server has touched CUDA: starting runs by spawn instead, some seconds each")
-            _method = "spawn"
-            continue
-        raise ChildFailed(*value)
-
-
-def _next_worker() -> _Worker:
-    """One that waits, or a new one."""
-    with _lock:
-        while _spare:
-            worker = _spare.pop()
-            if worker.waits and worker.method == _method:
-                return worker
-            worker.process.kill()
-            _running.discard(worker.process)
-    return _begin()
-
-
-def _fork_ahead() -> None:
-    """A process for the next call. Where none can be started, that call will say so, and not this one."""
-    if len(_spare) >= _keep_spares:
-        return
-    try:
-        _spare.append(_begin())
-    except (ChildFailed, OSError) as error:
-        log.debug("no process could be started ahead: %s", error)
-
-
-def _begin() -> _Worker:
-    warm_up(_preload)
-    method = _method
-    context = multiprocessing.get_context(method)
-    ours, theirs = context.Pipe(duplex=True)
-    process = context.Process(target=child_process.work, args=(theirs, _preload, method == "forkserver"), daemon=False)
-    with _lock:
-        if _stopping.is_set():
-            raise Stopped
-        try:
-            process.start()
-        except (EOFError, ConnectionError) as error:
-            raise ChildFailed(
-                f"the fork server died while it imported {_preload}; try: python -c 'import {_preload}'", ""
-            ) from error
-        _running.add(process)
-    theirs.close()
-    return _Worker(process, ours, method)
-
-
-def _send(worker: _Worker, wanted: Call) -> None:
-    try:
-        worker.connection.send(wanted)
-    except BrokenPipeError:  # its end tells more than this does
-        log.debug("%s ended before it was told what to do", worker.process)
-
-
-def _listen(worker: _Worker, on_event: Callable[[Event], Any]) -> tuple[str, Any] | None:
-    """Pass events on until the answer comes, or the process is gone without one."""
-    process, receiver = worker.process, worker.connection
-    if not connection.wait([receiver, process.sentinel], _AHEAD_SECONDS):
-        _fork_ahead()
-    while True:
-        ready = connection.wait([receiver, process.sentinel])
-        if receiver not in ready:
-            return None
-        try:
-            message = receiver.recv()
-        except (EOFError, ConnectionResetError):
-            process.join()
-            return None
-        if not isinstance(message, Event):
-            return message
-        reply = on_event(message)
-        if message.name in child_process.QUESTIONS:
-            receiver.send(reply)
-
-
-def _end(worker: _Worker) -> None:
-    """Wait for a process that has answered; end one that has not, or that does not leave."""
-    process = worker.process
-    process.join(timeout=5)
-    if process.exitcode is None:
-        process.kill()
-        process.join()
-    worker.connection.close()
-    with _lock:
-        _running.discard(process)
+        worker.connection.send(call)
+    except BrokenPipeError:  # the exit code of the process says more than this error
+        log.debug("%s ended before it received its call", worker.process)
 
 
 def host_oom_kills() -> int:
-    """How many processes the kernel's out-of-memory killer has ended: in this control group where there is one, else on
-    the whole host."""
+    """The number of processes that the kernel's out-of-memory killer has killed: in this control group where there is
+    one, else on the whole host."""
     for file in (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat")):
         try:
             lines = file.read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Where this process stands among the ranks of its run. Alone, it is rank 0 of 1."""
+"""The rank of this process among the ranks of its run. A single process is rank 0 of 1."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def is_main() -> bool:
 
 
 def total(values: list[float]) -> list[float]:
-    """Each value summed over the ranks. Every rank must ask at the same point."""
+    """Each value summed over the ranks. Every rank must call this at the same point."""
     if not joined():
         return values
     device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
@@ -32,9 +32,9 @@ def ranks() -> int:
 
 
 def agreed(value: Any) -> Any:
-    """The main rank's value, at every rank. Every rank must ask at the same point."""
+    """The main rank's value, on every rank. Every rank must call this at the same point."""
     if not joined():
         return value
-    held = [value]
-    distributed.broadcast_object_list(held, src=0)
-    return held[0]
+    values = [value]
+    distributed.broadcast_object_list(values, src=0)
+    return values[0]

@@ -1,7 +1,7 @@
-"""NVIDIA's management library: the same GPU that PyTorch sees, found by its UUID.
+"""NVIDIA's management library (NVML). It finds the GPU that PyTorch uses by its UUID.
 
-PyTorch numbers the GPUs that CUDA_VISIBLE_DEVICES leaves, NVML all that there are, and the two may even be ordered
-differently: an index of one says nothing to the other.
+PyTorch numbers the GPUs of CUDA_VISIBLE_DEVICES, and NVML numbers all GPUs. Their orders may differ: an index of one
+has no meaning for the other.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ log = logging.getLogger(__name__)
 
 
 class Unavailable(Exception):
-    """NVML is not there, or does not know the GPU. The message is the reason, in words."""
+    """NVML is not available, or does not know the GPU. The message is the reason."""
 
 
 def handles(uuids: tuple[str, ...]) -> list[Any]:
     """NVML's handles of these GPUs, in their order.
 
     Raises:
-        Unavailable: without the library, the driver, or one of the GPUs.
+        Unavailable: the library, the driver or one of the GPUs is missing.
     """
     pynvml = _library()
     try:
@@ -33,7 +33,7 @@ def handles(uuids: tuple[str, ...]) -> list[Any]:
 
 
 def leased_uuids() -> tuple[str, ...]:
-    """UUIDs of the GPUs that this process may use, as NVML writes them; () where there is none."""
+    """UUIDs of the GPUs that this process may use, as NVML writes them; () without a GPU."""
     import torch
 
     if not torch.cuda.is_available():
@@ -43,20 +43,20 @@ def leased_uuids() -> tuple[str, ...]:
 
 
 def used_bytes(index: int) -> int | None:
-    """Memory in use on PyTorch's GPU `index`, by all processes, contexts included; None where NVML cannot tell."""
+    """Bytes in use on PyTorch's GPU `index`, by all processes with their contexts; None where NVML reports nothing."""
     try:
         (handle,) = handles((leased_uuids()[index],))
         return int(ask("nvmlDeviceGetMemoryInfo", handle).used)
     except Unavailable as error:
-        _told_once(str(error))
+        _warn_once(str(error))
         return None
 
 
 def ask(function: str, handle: Any) -> Any:
-    """What one of NVML's functions says about a GPU.
+    """The result of one of NVML's functions for a GPU.
 
     Raises:
-        Unavailable: where it says nothing: not supported by the GPU, or the GPU is gone.
+        Unavailable: the GPU does not support the function, or is gone.
     """
     pynvml = _library()
     try:
@@ -67,7 +67,7 @@ def ask(function: str, handle: Any) -> Any:
 
 @contextmanager
 def opened() -> Iterator[Any]:
-    """The bindings `pynvml`, initialised for as long as the block lasts; None where NVML cannot be used."""
+    """The bindings `pynvml`, initialised inside the block; None where NVML is not available."""
     try:
         pynvml = _initialised()
     except Unavailable:
@@ -81,7 +81,7 @@ def opened() -> Iterator[Any]:
 
 @cache
 def _library() -> Any:
-    """The bindings, initialised for as long as this process lasts."""
+    """The bindings, initialised until the process ends."""
     return _initialised()
 
 
@@ -98,5 +98,5 @@ def _initialised() -> Any:
 
 
 @cache
-def _told_once(message: str) -> None:
+def _warn_once(message: str) -> None:
     log.warning(message)

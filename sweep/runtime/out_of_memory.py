@@ -1,4 +1,4 @@
-"""Which errors mean that memory ran out, whichever library noticed."""
+"""The errors of all libraries that mean out of memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SIGNS = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """True for PyTorch's own error, Python's, and the ones that cuBLAS, cuDNN and the CPU allocator raise."""
+    """True for the errors of PyTorch, Python, cuBLAS, cuDNN and the CPU allocator."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)

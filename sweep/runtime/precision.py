@@ -1,4 +1,4 @@
-"""Number formats by name, and what the hardware can do with them."""
+"""Number formats by name, and which of them the hardware supports."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def dtype_of(name: str) -> torch.dtype:
 
 
 def resolve(precision: str, device_type: str) -> str:
-    """What "auto" means on this device: bf16 where a GPU computes it, fp16 on older ones, fp32 on the CPU.
+    """The meaning of "auto" on this device: bf16 on GPUs that compute it, fp16 on older GPUs, fp32 on the CPU.
 
-    On the CPU it is always fp32, also where AVX512-BF16 is there: the result of a study should not depend on which of
-    two similar machines ran it.
+    On the CPU it is always fp32, also with AVX512-BF16: the result of a study must not depend on which of two similar
+    machines ran it.
     """
     import torch
 
@@ -32,7 +32,7 @@ def resolve(precision: str, device_type: str) -> str:
 
 
 def autocast(precision: str, device_type: str) -> AbstractContextManager[None]:
-    """The precision that training computes in, for evaluation: the same for every variant."""
+    """Autocast for evaluation to the precision of training: the same for every variant."""
     import torch
 
     resolved = resolve(precision, device_type)
@@ -40,8 +40,8 @@ def autocast(precision: str, device_type: str) -> AbstractContextManager[None]:
 
 
 def cast_fp16_weights(model: torch.nn.Module, compute: str) -> None:
-    """Hold the weights of an fp16 checkpoint in what they can train in: those that train in fp32, as loss scaling
-    needs; the frozen ones in what is computed in, which they would be cast to each time, or not multiply with."""
+    """Cast the fp16 weights of a checkpoint: trainable weights to fp32, since loss scaling needs it, and frozen weights
+    to the precision of computation `compute`."""
     import torch
 
     for parameter in model.parameters():

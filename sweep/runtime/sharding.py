@@ -1,5 +1,5 @@
-"""One model over several devices (FSDP2, by accelerate): each rank holds a part of every weight, and gathers a block's
-weights while that block computes."""
+"""One model over several devices (FSDP2, by accelerate): each rank holds a part of every weight, and gathers the
+weights of a block while the block computes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """A parameter, gathered where it is in parts: then every rank must ask, in the same order."""
+    """The whole parameter, gathered if it is sharded: then every rank must call this, in the same order."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
@@ -27,27 +27,20 @@ def is_sharded(model: torch.nn.Module) -> bool:
 
 
 def set_up(trainer: Trainer) -> None:
-    """What accelerate (1.15) leaves to be done, once the trainer has made its accelerator.
+    """Complete the accelerator (accelerate 1.15) that the trainer has created.
 
-    On the CPU accelerate knows data parallelism alone, and would hold the whole model on every rank without a word;
-    PyTorch shards over gloo as over NCCL. And in 16 bits accelerate would add up gradients and round the loss itself in
-    them: here weights are gathered and multiplied in 16 bits, gradients summed and losses kept in 32.
+    In 16 bits, accelerate sums the gradients and rounds the loss in 16 bits too. Here weights are gathered and
+    multiplied in 16 bits, and gradients are summed and losses kept in 32 bits.
     """
-    from accelerate.state import PartialState
-    from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
     from torch.distributed.fsdp import MixedPrecisionPolicy
 
     state = trainer.accelerator.state
-    if state.distributed_type == DistributedType.MULTI_CPU:
-        state.fsdp_plugin = FullyShardedDataParallelPlugin(**trainer.args.fsdp_plugin_args)
-        state.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
-        trainer.is_fsdp_enabled = True
     if state.mixed_precision != "no":
         compute = {"bf16": torch.bfloat16, "fp16": torch.float16}[state.mixed_precision]
         state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32)
 
 
 def arguments() -> dict[str, Any]:
-    """For `TrainingArguments`: the blocks that the architecture names (or else the model as one) are gathered one at a
-    time, and given back after forward and backward."""
+    """For `TrainingArguments`. The blocks that the architecture names, or else the whole model, are gathered one at a
+    time, and released after forward and backward."""
     return {"fsdp": True, "fsdp_config": {"version": 2, "reshard_after_forward": True}}

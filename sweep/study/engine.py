@@ -127,7 +127,7 @@ class Engine:
         direction, name = self._options.get("direction"), self._options.get("study_name")
         if not self._ours:
             return FunctionObjective(self._compositions, direction, name)
-        isolated_call.warm_up()
+        isolated_call.training_server().start()
         return TrainingObjective(self._compositions, direction, name)
 
     # What is searched

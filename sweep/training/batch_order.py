@@ -1,4 +1,4 @@
-"""The order in which training meets its examples: the same for all variants."""
+"""The order of the training examples: the same for all variants."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ LONGEST_AT_STEP = 1  # counted from 0
 
 
 def training_order(lengths: Sequence[int], train: Train, seed: int) -> list[int]:
-    """Indices of the examples in the order in which training meets them; `max_steps` × `batch_size` of them.
+    """Indices of the examples in the order of training, `max_steps` × `batch_size` of them.
 
-    Every pass is a fresh permutation. With `group_by_length`, examples of similar length share a micro-batch (sorted
-    inside windows of 16 micro-batches), so that less is padding. The longest micro-batch of all is then exchanged with
-    the last one of the second step: an out-of-memory comes early, and the memory meter sees the peak.
+    Every pass is a new permutation. With `group_by_length`, examples of similar length share a micro-batch (sorted
+    inside windows of 16 micro-batches), which needs less padding. Then the longest micro-batch is exchanged with the
+    last one of the second step: out of memory happens early, and the memory meter measures the peak.
+
+    Args:
+        lengths: tokens of each example.
     """
     micro = train.micro_batch_size
     generator = random.Random(seed)

@@ -1,24 +1,28 @@
-"""When training has gone wrong for good: seen at once, instead of paid for to the end."""
+"""Detect divergence at the step where it happens, instead of at the end of training."""
 
 from __future__ import annotations
 
 import math
 
-# A model that knows nothing scores ln(vocabulary). A loss beyond twice that, five steps in a row, will not come back.
+# Random guessing has the loss ln(vocabulary). A loss above twice that value for five steps does not recover.
 FACTOR = 2.0
 STEPS = 5
-# With fp16, an infinite gradient is how the scale of the loss is found: the step is skipped, and the scale halved. From
-# its start at 65,536, this many in a row bring it below 1.
+# With fp16, infinite gradients adjust the scale of the loss: the step is skipped, and the scale is halved. It starts at
+# 65,536; after this many skipped steps in a row it is below 1.
 SKIPPED_IN_A_ROW = 17
 
 
 class Diverged(Exception):
-    """Loss or gradients are not numbers, or the loss has left for good."""
+    """Loss or gradients are not finite, or the loss stays too high."""
 
 
 class DivergenceWatch:
-    """Looks at each optimizer step. `guess` is the loss of a model that knows nothing, where it is known; `scaled` says
-    that the loss is scaled for fp16."""
+    """Checks each optimizer step.
+
+    Args:
+        guess: the loss of random guessing, infinite if it is unknown.
+        scaled: whether the loss is scaled for fp16.
+    """
 
     def __init__(self, guess: float = math.inf, scaled: bool = False):
         self._guess = guess
@@ -28,7 +32,7 @@ class DivergenceWatch:
         self._skipped = 0
 
     def check(self, step: int, loss: float, gradient_norm: float | None) -> None:
-        """Raises Diverged. `gradient_norm` is the one before clipping."""
+        """Raises Diverged. `gradient_norm` is the norm before clipping, None if it is unknown."""
         if not math.isfinite(loss):
             raise Diverged(f"loss is {loss} at step {step}")
         if gradient_norm is not None:
@@ -38,8 +42,8 @@ class DivergenceWatch:
         self._far = self._far + 1 if loss > limit else 0
         if self._far >= STEPS:
             raise Diverged(
-                f"loss {loss:.3g} at step {step}, above {limit:.3g} (twice what a model scores that knows nothing) for "
-                f"{STEPS} steps in a row"
+                f"loss {loss:.3g} at step {step}, above {limit:.3g} (twice the loss of random guessing) for {STEPS} "
+                "steps in a row"
             )
 
     def _check_gradients(self, step: int, norm: float) -> None:

@@ -1,4 +1,4 @@
-"""Training: the Hugging Face Trainer, set up the one way that all variants share."""
+"""Training: one set-up of the Hugging Face Trainer for all variants."""
 
 from __future__ import annotations
 
@@ -25,17 +25,16 @@ if TYPE_CHECKING:
     from sweep.tasks import Encoded
     from sweep.training.options import Train
 
-# The steps that the memory meter watches where watching costs time: the first has no optimizer state yet, the second
-# has it and meets the longest micro-batch, the third and one now and then show whether anything grows.
+# The steps that a memory meter measures if measuring costs time. The first step has no optimizer state yet; the second
+# has it, and has the longest micro-batch; the third and every 25th show whether memory grows.
 METERED_STEPS = 3
 METERED_EVERY = 25
 
-
-Evaluate = Callable[[], tuple[float, float]]  # → the score, and its standard error
+Evaluate = Callable[[], tuple[float, float]]  # → the score and its standard error
 
 
 class Pruned(Exception):
-    """Training was stopped at `step` with `score`, since others do clearly better."""
+    """Training was stopped at `step` with `score`, since other settings are clearly better."""
 
     def __init__(self, reason: str, step: int, score: float):
         super().__init__(reason)
@@ -45,7 +44,8 @@ class Pruned(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """What training left behind, beside the model: the loss of each step, and its mean over the last tenth of them."""
+    """The result of training, in addition to the model: `losses` by step, and `loss`, the mean over their last
+    tenth."""
 
     steps: int
     tokens: int
@@ -72,15 +72,27 @@ def fit(
 ) -> Fit:
     """Train `model` in place for `train.max_steps` steps.
 
-    The order of the examples follows from `seed` and their lengths alone, so that all variants see the same batches.
-    The loss is the mean over the labels of the whole batch, however it is cut into micro-batches; `is_causal` says that
-    the model foretells tokens at the position before them. Every `train.eval_steps` steps `evaluate` is asked for the
-    score, outside of what is timed and metered, and the report for a reason to stop.
+    The order of the examples depends on `seed` and on their lengths only, so that all variants see the same batches.
+    The loss is the mean over the labels of the whole batch, for every division into micro-batches.
+
+    Args:
+        model: moved to the device by its caller, unless it is sharded.
+        examples: encoded training examples.
+        collate: makes one batch of tensors from a list of examples.
+        train: `max_steps` must be set.
+        learning_rate: its highest value in the schedule.
+        seed: of the order and of dropout.
+        optimizer: the name that Transformers has for it, instead of `train.optimizer`.
+        is_causal: whether the model predicts each token from the tokens before it.
+        meter: measures the memory of some steps.
+        report: receives loss and progress, and decides whether the run stops after an evaluation.
+        label: the name of this training in the progress.
+        evaluate: called every `train.eval_steps` steps; its time and memory are not measured.
 
     Raises:
-        Pruned: where there is a reason to stop.
-        Diverged: as soon as the loss is NaN or infinite, or stays far above what guessing would score.
-        UserError: where one batch needs more examples than there are.
+        Pruned: the report has a reason to stop.
+        Diverged: the loss is NaN or infinite, or stays far above the loss of random guessing.
+        UserError: one batch needs more examples than there are.
     """
     if train.batch_size > len(examples):
         raise UserError(
@@ -89,7 +101,7 @@ def fit(
             f"{len(examples)}. Lower one of them"
         )
     order = training_order([length(example) for example in examples], train, seed)
-    on_gpu = train.sharded and torch.cuda.is_available()  # where the model is not yet
+    on_gpu = train.sharded and torch.cuda.is_available()  # the model moves there later
     device_type = "cuda" if on_gpu else next(model.parameters()).device.type
     resolved = precision.resolve(train.precision, device_type)
     with tempfile.TemporaryDirectory(prefix="paretune-trainer-") as scratch:
@@ -113,13 +125,15 @@ def fit(
             ddp_find_unused_parameters=False,
             seed=seed,
             data_seed=seed,
+            train_sampling_strategy="sequential",
             torch_compile=train.torch_compile,
             use_liger_kernel=train.use_liger_kernel,
             dataloader_drop_last=True,
             dataloader_pin_memory=device_type == "cuda",
             remove_unused_columns=False,
             report_to=[],
-            logging_strategy="no",
+            logging_strategy="steps",  # each step: the log has the gradient's norm
+            logging_steps=1,
             save_strategy="no",
             logging_nan_inf_filter=False,
             disable_tqdm=True,
@@ -127,13 +141,12 @@ def fit(
         )
         watcher = _Watcher(train, meter, report, label, evaluate)
         trainer = WeightedTrainer(
-            order=order,
-            watcher=watcher,
+            on_micro_batch=watcher.on_micro_batch,
             is_causal=is_causal,
             label_smoothing=train.label_smoothing,
             model=model,
             args=arguments,
-            train_dataset=list(examples),
+            train_dataset=[examples[index] for index in order],
             data_collator=collate,
             callbacks=[watcher],
         )
@@ -142,20 +155,20 @@ def fit(
             trainer.train()
         finally:
             watcher.finish()
-        # accelerate leaves its autocast on the outermost model's forward, which is what FFT generates with and what an
-        # adapter's base does not have: the variants would be evaluated in different precision.
+        # accelerate leaves its autocast on the forward of the outermost model. FFT generates with that model, and an
+        # adapter with its base, which has no autocast: the variants would be evaluated in different precision.
         trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
     return watcher.result()
 
 
 def length(example: Encoded) -> int:
-    """Tokens of an example; of an encoder's and its decoder's, both."""
+    """Tokens of an example. An encoder-decoder's example has the tokens of both."""
     labels, ids = example["labels"], example["input_ids"]
     return len(ids) + (len(labels) if isinstance(labels, list) and len(labels) != len(ids) else 0)
 
 
 class _Watcher(TrainerCallback):
-    """Clock, memory window and divergence check around each optimizer step."""
+    """Clock, memory window, divergence check and evaluation around each optimizer step."""
 
     def __init__(
         self, train: Train, meter: MemoryMeter | None, report: Reporter, label: str, evaluate: Evaluate | None
@@ -174,7 +187,6 @@ class _Watcher(TrainerCallback):
         self._micro_tokens: list[torch.Tensor] = []
         self._tokens = 0
         self._seconds = 0.0
-        self._gradient_norm: Any = None
         self._divergence = DivergenceWatch()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
@@ -194,44 +206,48 @@ class _Watcher(TrainerCallback):
             self._window.__enter__()
         self._throughput.step_begins(counts=not slowed)
 
-    def saw_micro_batch(self, loss: torch.Tensor, tokens: torch.Tensor) -> None:
+    def on_micro_batch(self, loss: torch.Tensor, tokens: torch.Tensor) -> None:
         self._micro.append(loss)
         self._micro_tokens.append(tokens)
 
-    def saw_gradient_norm(self, norm: Any) -> None:
-        self._gradient_norm = norm
-
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         summed = [float(torch.stack(self._micro).sum()), float(torch.stack(self._micro_tokens).sum())]  # waits
-        losses, tokens = distributed.total(summed)
-        loss, tokens = losses / distributed.ranks(), int(tokens)
+        loss, tokens = distributed.total(summed)
         self._micro.clear()
         self._micro_tokens.clear()
         if self._meter is not None:
             self._meter.synchronize()
-        self._tokens += tokens
-        self._throughput.add_tokens(tokens)
+        self._tokens += int(tokens)
+        self._throughput.add_tokens(int(tokens))
         self._seconds += self._throughput.step_ended()
         self.close()
-        self._losses.append(loss)
-        norm, self._gradient_norm = self._gradient_norm, None
-        self._divergence.check(state.global_step, loss, None if norm is None else float(norm))
-        self._report.metrics(state.global_step, {"train/loss": loss})
-        self._report.progress(self._label, state.global_step, self._max_steps)
-        if self._eval_steps and state.global_step % self._eval_steps == 0 and state.global_step < self._max_steps:
-            self._look(state.global_step, kwargs["model"])
+        self._losses.append(loss / distributed.ranks())
 
-    def _look(self, step: int, model: torch.nn.Module) -> None:
-        """Evaluate in the middle of training, which must not change it: modes and random states are given back. Of
-        several ranks that hold the same weights, one looks; of those that hold parts, all do. All heed what one of them
-        is told."""
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """After `on_step_end`: `grad_norm` is the norm of the gradient before clipping. The log at the end of training
+        has none."""
+        if "grad_norm" not in logs:
+            return
+        step, loss = state.global_step, self._losses[-1]
+        self._divergence.check(step, loss, logs["grad_norm"])
+        self._report.metrics(step, {"train/loss": loss})
+        self._report.progress(self._label, step, self._max_steps)
+        if self._eval_steps and step % self._eval_steps == 0 and step < self._max_steps:
+            self._evaluate_now(step, kwargs["model"])
+
+    def _evaluate_now(self, step: int, model: torch.nn.Module) -> None:
+        """Evaluate during training. Training does not change: the model's mode and the random state are restored.
+
+        If the ranks hold the same weights, the main rank evaluates; if they hold parts, all ranks do. All ranks follow
+        the answer that the main rank receives.
+        """
         found: tuple[str | None, float] | None = None
         if distributed.is_main() or self._sharded:
             with self._meter.aside() if self._meter is not None else nullcontext(), torch.random.fork_rng():
                 model.eval()
                 score, error = self._evaluate()
                 model.train()
-            peak = max((moment.peak_bytes for moment in self._meter.timeline), default=None) if self._meter else None
+            peak = max((step.peak_bytes for step in self._meter.timeline), default=None) if self._meter else None
             found = self._report.should_prune(step, score, error, peak), score
         reason, score = distributed.agreed(found)
         if reason is not None:
@@ -244,7 +260,7 @@ class _Watcher(TrainerCallback):
             window.__exit__(None, None, None)
 
     def finish(self) -> None:
-        """The end of training, also by an error."""
+        """Training has ended, also by an error."""
         self.close()
         if self._meter is not None:
             self._meter.close_timeline(len(self._losses))

@@ -40,11 +40,11 @@ class Train:
         if self.max_steps is None and self.epochs is None:
             yield "max_steps", "is missing; give it, or train.epochs"
         elif self.max_steps is not None and self.epochs is not None:
-            yield "epochs", f"and max_steps = {self.max_steps} both say how long to train; set one of them to null"
+            yield "epochs", f"and max_steps = {self.max_steps} both set the length of training; set one of them to null"
         if self.parallelism == "fsdp" and self.devices_per_run == 1:
             yield "parallelism", "is fsdp, which splits a model over several devices: set train.devices_per_run too"
         if self.sharded and not self.optimizer.startswith("adamw_torch"):
-            yield "optimizer", "is bitsandbytes', which knows no parameters in parts (fsdp); use adamw_torch_fused"
+            yield "optimizer", "is of bitsandbytes, which does not support sharded parameters; use adamw_torch_fused"
         if self.use_liger_kernel and self.label_smoothing:
             yield "label_smoothing", "needs the logits, which Liger's fused loss does not keep; set one of them only"
 

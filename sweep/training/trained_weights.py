@@ -1,4 +1,4 @@
-"""What a run trained, kept with the run where it is small enough: an export needs it, and nothing else can give it."""
+"""The weights that a run has trained. They are saved with the run if they are small enough: an export needs them."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ if TYPE_CHECKING:
 
 
 def trained_bytes(model: torch.nn.Module) -> int:
-    """Bytes of the parameters that train, in the precision that they train in."""
+    """Bytes of the trainable parameters, in the precision of training."""
     return sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
 
 
 def keep(variant: Variant, model: torch.nn.Module, folder: Path, tracking: Tracking) -> dict[str, float]:
-    """Save what was trained, if it takes at most `tracking.max_saved_weights_bytes`.
+    """Save the trained weights if they have at most `tracking.max_saved_weights_bytes` bytes.
 
-    By size and not by variant, since the whole of a small model costs less than an adapter of a large one: LoRA r=16
-    on all linear layers of Llama-3-8B is 168 MB in fp32, all of DistilBERT 268 MB. Returns `weights/trained_bytes`, and
-    `weights/saved_bytes` as they are on the disk where they were kept.
+    The size decides and not the variant, since a whole small model can be smaller than an adapter of a large one: LoRA
+    r=16 on all linear layers of Llama-3-8B is 168 MB in fp32, and all of DistilBERT is 268 MB.
+
+    Returns:
+        `weights/trained_bytes`, and `weights/saved_bytes`, their size on the disk, if they were saved.
     """
     size = trained_bytes(model)
     if size > tracking.max_saved_weights_bytes:
         return {"weights/trained_bytes": size}
     variant.save(model, folder)
-    kept = sum(file.stat().st_size for file in folder.iterdir()) if folder.is_dir() else 0  # the main rank writes
-    return {"weights/trained_bytes": size, "weights/saved_bytes": kept}
+    saved = sum(file.stat().st_size for file in folder.iterdir()) if folder.is_dir() else 0  # the main rank writes
+    return {"weights/trained_bytes": size, "weights/saved_bytes": saved}

@@ -20,7 +20,7 @@ from analysis.decision.threshold import Rule
 from analysis.loading import corpus_metrics
 from analysis.loading.per_example import EXAMPLES_FILE, Absent, Examples, read
 from sweep.core.errors import UserError
-from sweep.core.job import EXAMPLES_FILE as WRITTEN
+from sweep.core.run_request import EXAMPLES_FILE as WRITTEN
 
 
 def test_the_file_s_name_is_the_one_that_runs_write():

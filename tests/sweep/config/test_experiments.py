@@ -19,10 +19,10 @@ from hydra.core.hydra_config import HydraConfig
 from sweep.cli import validation
 from sweep.config.schema import parse
 from sweep.core.errors import ConfigError
-from sweep.core.job import EXAMPLES_FILE, RunRequest
 from sweep.core.record import Outcome, Record
 from sweep.core.reporter import silent
-from sweep.training_run import prepare, run
+from sweep.core.run_request import EXAMPLES_FILE, RunRequest
+from sweep.training_run import prepare, run_training
 
 EXPERIMENTS = sorted(
     str(p.relative_to(ROOT / "conf/experiment").with_suffix("")) for p in ROOT.glob("conf/experiment/**/*.yaml")
@@ -127,7 +127,7 @@ def run_experiment(name: str, tmp_path: Path, *overrides: str) -> tuple[Record, 
     )
     facts = prepare(config, silent)
     record = Record(variant=config["variant"]["name"], setting="s", seed=0, outcome=Outcome.KILLED)
-    return run(RunRequest(config=config, record=record, folder=str(tmp_path / "run")), silent), facts
+    return run_training(RunRequest(config=config, record=record, folder=str(tmp_path / "run")), silent), facts
 
 
 @pytest.mark.slow

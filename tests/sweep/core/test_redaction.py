@@ -1,4 +1,4 @@
-"""Secrets are masked, and what only looks like one stays readable."""
+"""Secrets are masked, and similar text that is not secret stays readable."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_text(text: str, clean: str):
     assert redaction.text(text) == clean
 
 
-def test_values_of_secret_environment_variables_are_masked_wherever_they_stand(monkeypatch: pytest.MonkeyPatch):
+def test_values_of_secret_environment_variables_are_masked_everywhere(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MY_API_KEY", "planted-value-1")
     monkeypatch.setenv("PGPASSWORD", "planted-value-2")
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "sometimes")

@@ -1,4 +1,4 @@
-"""From runs to adapters and models that others load: the same scores, the same logits, and a drop that is noticed."""
+"""From runs to adapters and models that others load: the same scores, the same logits, and a detected drop."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from transformers import AutoModelForCausalLM
 from sweep.config.schema import parse
 from sweep.core import provenance
 from sweep.core.errors import ConfigError, UserError
-from sweep.core.job import RunRequest
 from sweep.core.record import Outcome, Record
 from sweep.core.reporter import silent
+from sweep.core.run_request import RunRequest
 from sweep.datasets.scan import ScanAroundRight
 from sweep.deployment import adapter_comparison, exporter
 from sweep.deployment.comparison_options import parse as parse_comparison
 from sweep.deployment.score_check import difference
 from sweep.deployment.stored_run import best
-from sweep.launch.run_supervisor import _close
+from sweep.launch.run_supervisor import close_run
 from sweep.metrics.accuracy import Accuracy
 from sweep.metrics.exact_match import ExactMatch
 from sweep.metrics.f1 import F1
 from sweep.tracking.mlflow_store import MlflowStore
 from sweep.tracking.options import Tracking
 from sweep.training import trained_weights
-from sweep.training_run import run
+from sweep.training_run import run_training
 
 pytestmark = pytest.mark.slow
 IDS = torch.arange(4, 20)[None]
@@ -50,7 +50,7 @@ class Study(NamedTuple):
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Study:
-    """Real runs in a real store, as the sweeper leaves them."""
+    """Real runs in a real store, as the sweeper writes them."""
     folder = tmp_path_factory.mktemp("study")
     base = shutil.copytree(tiny_checkpoint, folder / "base")
     tracking = Tracking(uri=f"sqlite:///{folder}/mlflow.db", artifacts=str(folder / "artifacts"), experiment="tests")
@@ -80,10 +80,10 @@ def study(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> St
         files = folder / f"{variant}-{seed}"
         files.mkdir()
         row = store.open_run(record, parent, {}, plain)
-        record = run(RunRequest(config=plain, record=record, folder=str(files)), silent)
+        record = run_training(RunRequest(config=plain, record=record, folder=str(files)), silent)
         assert record.outcome is Outcome.OK, record.reason
-        _close(row, record, files)
-        assert not (files / "checkpoint").exists()  # not on the disk twice
+        close_run(row, record, files)
+        assert not (files / "checkpoint").exists()  # the store has a copy
         runs[f"{variant} {seed}"] = row.run_id
     return Study(tracking, store, runs, base)
 
@@ -114,16 +114,16 @@ def test_the_pick_s_adapter_loads_with_plain_peft_and_scores_the_same(study: Stu
     made = export(study, tmp_path / "out")
     records = dict(study.store.records(study.store.find_study("deploy").info.run_id))
     replicates = [study.runs["lora_r8 0"], study.runs["lora_r8 1"]]
-    assert made.kept.run_id == max(replicates, key=lambda i: records[i].measurements["score"])
+    assert made.run.run_id == max(replicates, key=lambda i: records[i].measurements["score"])
     assert made.difference.changed == 0
-    assert made.difference.after == records[made.kept.run_id].measurements["score"] > 0
+    assert made.difference.after == records[made.run.run_id].measurements["score"] > 0
     asked = {json.loads(line)["prompt"] for line in (study.base.parent / "test.jsonl").read_text().splitlines()}
-    kept = [row["token_accuracy"] for row in made.kept.rows if row["prompt"] in asked]
-    assert len(kept) == 30 < len(made.kept.rows)
-    logged = study.store.run(made.kept.run_id).data.metrics
+    kept = [row["token_accuracy"] for row in made.run.rows if row["prompt"] in asked]
+    assert len(kept) == 30 < len(made.run.rows)
+    logged = study.store.run(made.run.run_id).data.metrics
     assert logged["export/score_drop"] == 0
     assert logged["test/token_accuracy"] == made.test["token_accuracy"] == pytest.approx(sum(kept) / len(kept))
-    assert "on the test split, which nothing was chosen by" in exporter.summary(made)
+    assert "on the test split, which did not influence any choice" in exporter.summary(made)
     scores = [records[i].measurements["score"] for i in replicates]
     assert f"their mean is {sum(scores) / 2:.4f}" in exporter.summary(made)
     model = PeftModel.from_pretrained(load(study.base), tmp_path / "out")
@@ -145,13 +145,13 @@ def test_a_merged_model_needs_no_peft_and_gives_the_adapter_s_logits(study: Stud
     assert json.loads((tmp_path / "model" / "config.json").read_text())["use_cache"] is True
 
 
-def test_a_qlora_adapter_is_merged_into_16_bits_and_says_so(study: Study, tmp_path: Path):
+def test_a_qlora_adapter_is_merged_into_16_bits_and_the_summary_says_so(study: Study, tmp_path: Path):
     made = export(study, tmp_path / "out", run="qlora_r8", merge=True, allow_drop=True)
     stored = load_file(tmp_path / "out" / "model.safetensors")
     assert {value.dtype for value in stored.values()} == {torch.bfloat16}
     assert "quantization_config" not in json.loads((tmp_path / "out" / "config.json").read_text())
-    assert "bfloat16 reload of the base, not into the quantised weights" in exporter.summary(made)
-    # By hand: the unquantised weight, and what the adapter adds to it.
+    assert "bfloat16 load of the base, and not into the quantised weights" in exporter.summary(made)
+    # Computed here: the unquantised weight, plus the change of the adapter.
     kept = study.store.fetch(study.runs["qlora_r8 0"], "checkpoint", tmp_path)
     adapter = load_file(kept / "adapter_model.safetensors")
     name = "model.layers.0.self_attn.q_proj"
@@ -167,14 +167,14 @@ def test_full_weights_are_exported_whole(study: Study, tmp_path: Path):
     assert not torch.equal(logits(load(tmp_path / "out")), logits(load(study.base)))
 
 
-def test_what_has_no_place_in_the_weights_is_not_merged(study: Study, tmp_path: Path):
+def test_a_variant_that_changes_no_weights_is_not_merged(study: Study, tmp_path: Path):
     with pytest.raises(UserError, match="nothing to merge it into"):
         export(study, tmp_path / "out", run="prompt_tuning", merge=True)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_drop_beyond_the_noise_is_an_error_unless_allowed(study: Study, tmp_path: Path):
-    """Two stored adapters change places: each scores as the other."""
+    """Two stored adapters are exchanged: each has the other's score."""
     run_id = study.runs["lora_r8 0"]
     artifact = Path(study.store.run(run_id).info.artifact_uri.removeprefix("file://"), "checkpoint")
     file = artifact / "adapter_model.safetensors"
@@ -189,12 +189,12 @@ def test_a_drop_beyond_the_noise_is_an_error_unless_allowed(study: Study, tmp_pa
         file.write_bytes(before)
 
 
-def test_a_base_is_found_where_it_was_moved_to_and_another_is_refused(study: Study, tmp_path: Path):
+def test_a_moved_base_is_found_and_another_base_is_refused(study: Study, tmp_path: Path):
     moved = study.base.rename(tmp_path / "moved")
     try:
-        with pytest.raises(UserError, match="which is not here; say where it is: base=<folder>"):
+        with pytest.raises(UserError, match="which does not exist here; give its folder: base=<folder>"):
             export(study, tmp_path / "out")
-        with pytest.raises(UserError, match="not the one that this run adapted"):
+        with pytest.raises(UserError, match="base model has changed: this run adapted"):
             export(study, tmp_path / "out", base=str(copy_of(moved, tmp_path / "other", 0.01)))
         assert export(study, tmp_path / "out", base=str(moved)).difference.changed == 0
         assert AutoPeftModelForCausalLM.from_pretrained(tmp_path / "out").peft_config["default"].r == 8
@@ -202,14 +202,14 @@ def test_a_base_is_found_where_it_was_moved_to_and_another_is_refused(study: Stu
         moved.rename(study.base)
 
 
-def test_what_cannot_be_exported_is_told_with_what_can(study: Study, tmp_path: Path):
-    with pytest.raises(UserError, match=r"no setting of study deploy; did you mean lora_r8\?"):
+def test_an_error_about_a_wrong_run_lists_the_right_ones(study: Study, tmp_path: Path):
+    with pytest.raises(UserError, match=r"not a run or a setting of study deploy; did you mean lora_r8\?"):
         export(study, tmp_path / "out", run="lora_r9")
     with pytest.raises(UserError, match="no study nowhere"):
         export(study, tmp_path / "out", study="nowhere")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").touch()
-    with pytest.raises(UserError, match="no export; choose another folder"):
+    with pytest.raises(UserError, match="has other files than an export; choose another folder"):
         export(study, tmp_path / "mine")
     with pytest.raises(UserError, match="there is no tracking store"):
         exporter.export({}, Tracking(uri=f"sqlite:///{tmp_path}/no.db", artifacts="", experiment="tests"))
@@ -227,7 +227,7 @@ def test_weights_are_kept_by_size(tmp_path: Path, tiny_checkpoint: Path):
     assert kept["weights/saved_bytes"] == sum(file.stat().st_size for file in (tmp_path / "b").iterdir()) > size
 
 
-def test_what_is_registered_loads_from_the_registry(study: Study, tmp_path: Path):
+def test_a_registered_model_loads_from_the_registry(study: Study, tmp_path: Path):
     """An adapter by plain PEFT, a merged model by MLflow."""
     adapter = export(study, tmp_path / "adapter", run="lora_r8", register="scan")
     merged = export(study, tmp_path / "merged", run="lora_r8", register="scan", merge=True)
@@ -256,7 +256,7 @@ def test_adapters_are_swapped_on_one_base_and_add_up(study: Study, tmp_path: Pat
         "task.data.n_validation=40", "task.max_new_tokens=6", config_name="evaluate",
     )  # fmt: skip
     comparison = parse_comparison(plain)
-    assert comparison.model.location()[0] == str(study.base)  # what the adapters name
+    assert comparison.model.location()[0] == str(study.base)  # the base that the adapters name
     results = adapter_comparison.compare(comparison)
     assert [r.name for r in results] == [adapter_comparison.BASE, "0", "1", adapter_comparison.COMBINED]
     assert [r.scores["token_accuracy"] for r in results[1:3]] == pytest.approx(scores)
@@ -270,27 +270,25 @@ def test_adapters_are_swapped_on_one_base_and_add_up(study: Study, tmp_path: Pat
     torch.testing.assert_close(added, wanted, rtol=1e-4, atol=1e-6)
 
 
-def test_what_cannot_be_compared_is_told(study: Study, tmp_path: Path):
+def test_adapters_that_cannot_be_compared_are_an_error(study: Study, tmp_path: Path):
     (tmp_path / "config.json").touch()
     given = [f"adapters=[{tmp_path}]", "weights=[1,2]"]
     with pytest.raises(ConfigError) as caught:
         parse_comparison(compose(*given, "base=/nowhere", config_name="evaluate"))
     assert [fault.key for fault in caught.value.faults] == ["base", "weights", "adapters"]
     assert f"is a whole model: to score it, base={tmp_path} 'adapters=[]'" in caught.value.faults[-1].message
-    with pytest.raises(ConfigError, match="no adapter that names one: say which one to load"):
+    with pytest.raises(ConfigError, match="no adapter names one: say which one to load"):
         parse_comparison(compose("adapters=[]", config_name="evaluate"))
     made = export(study, tmp_path / "adapter", run="qlora_r8")
     other = copy_of(study.base, tmp_path / "other", 0.01)
-    with pytest.raises(
-        UserError, match=r"stands on another base: it was trained on sha256:\w+, and this one is sha256:"
-    ):
+    with pytest.raises(UserError, match=r"needs another base: it was trained on sha256:\w+, and this base is sha256:"):
         adapter_comparison.compare(
             parse_comparison(compose(f"adapters=[{made.folder}]", f"base={other}", config_name="evaluate"))
         )
 
 
 def copy_of(base: Path, to: Path, added: float) -> Path:
-    """A base of the same shape, whose weights are others."""
+    """A base of the same shape with other weights."""
     shutil.copytree(base, to)
     file = to / "model.safetensors"
     save_file({key: value + added for key, value in load_file(file).items()}, file, metadata={"format": "pt"})
@@ -306,25 +304,25 @@ class Less(ExactMatch):
 
 
 def test_the_noise_is_that_of_paired_examples():
-    """One flip of four: mean -1/4, and a standard error of 1/4 by hand."""
+    """One change of four: the mean is -1/4, and the standard error 1/4."""
     found = difference("m", ExactMatch(), (1.0, rows(1, 1, 1, 1)), (0.75, rows(1, 0, 1, 1)))
     assert (found.drop, found.changed, found.noise) == (0.25, 1, pytest.approx(2 * 0.25))
     assert not found.beyond_noise
-    # Ten of a hundred, all down: 0.1, and 2 · sqrt(0.1 · 0.9 / 99).
+    # Ten of a hundred, all worse: 0.1, and 2 · sqrt(0.1 · 0.9 / 99).
     found = difference("m", ExactMatch(), (1.0, rows(*[1] * 100)), (0.9, rows(*[0] * 10, *[1] * 90)))
     assert found.noise == pytest.approx(2 * math.sqrt(0.09 / 99))
     assert found.beyond_noise
-    # The same where less is better.
+    # The same for a metric where lower is better.
     assert difference("m", Less(), (0.9, rows(*[0] * 10, *[1] * 90)), (1.0, rows(*[1] * 100))).beyond_noise
     assert not difference("m", Less(), (1.0, rows(*[1] * 100)), (0.9, rows(*[0] * 10, *[1] * 90))).beyond_noise
-    # No change at all is no drop; without examples or predictions, 1% is allowed.
+    # Without a change the drop is 0; without examples or predictions, 1% is allowed.
     assert not difference("m", ExactMatch(), (1.0, rows(1, 1)), (1.0, rows(1, 1))).beyond_noise
     assert not difference("other", ExactMatch(), (50.0, rows(1)), (49.6, rows(1))).beyond_noise
     assert difference("other", ExactMatch(), (50.0, rows(1)), (49.4, rows(1))).beyond_noise
 
 
 def test_the_noise_of_a_metric_over_the_whole_set_is_the_jackknife_s():
-    """For a mean, the jackknife is the standard error of the mean; so accuracy without its column shows that it is."""
+    """For a mean, the jackknife is the standard error of the mean; accuracy without its column shows it."""
 
     def answers(wrong: int) -> list[dict[str, Any]]:
         return [{"reference": "a", "prediction": "b" if i < wrong else "a", "m": float(i >= wrong)} for i in range(20)]

@@ -1,4 +1,4 @@
-"""Leases and answers, with threads for processes where no process is needed."""
+"""Leases and answers. Threads replace processes where the test needs no process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sweep.launch.device_leases import Lease, leases
 from sweep.launch.device_pool import Pool
 
 
-def test_an_answer_is_known_at_once_while_its_lease_waits_for_the_process_to_leave():
+def test_an_answer_arrives_at_once_and_its_lease_is_free_after_the_process_exits():
     left, begun = threading.Event(), threading.Event()
 
     def first(lease: Lease, answered) -> str:
@@ -33,7 +33,7 @@ def test_an_answer_is_known_at_once_while_its_lease_waits_for_the_process_to_lea
         assert [(done.tag, done.value) for done in pool.wait(10)] == [(2, "second")]
 
 
-def test_what_goes_wrong_before_the_answer_is_told_and_frees_the_lease():
+def test_an_error_before_the_answer_is_reported_and_frees_the_lease():
     def fails(lease: Lease, answered) -> None:
         raise OSError("no process")
 

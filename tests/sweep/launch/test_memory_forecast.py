@@ -1,5 +1,4 @@
-"""What is known beforehand: each setting predicted once, corrected by what was measured, and left out where it cannot
-fit."""
+"""Memory predictions: made once per setting, corrected by measurements, and used to skip runs that cannot fit."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ from sweep.memory.prediction import OF_SEED
 GIB = 2**30
 
 
-def foretold(allocated_bytes: int) -> Prediction:
+def predicted(allocated_bytes: int) -> Prediction:
     return Prediction(
         tier="trace",
         allocated_bytes=allocated_bytes,
@@ -27,7 +26,7 @@ def foretold(allocated_bytes: int) -> Prediction:
     )
 
 
-def test_what_no_byte_hangs_on_is_not_predicted_again():
+def test_a_change_without_effect_on_memory_needs_no_new_prediction():
     ordered = _key(compose("variant=lora_r8"))
     launched = ["seed=3", "study.trial=2", "study.swept=[variant]", "study.name=x", "study.learning_rate_multiplier=3"]
     assert _key(compose("variant=lora_r8", *launched)) == ordered
@@ -36,11 +35,11 @@ def test_what_no_byte_hangs_on_is_not_predicted_again():
     assert _key(compose("variant=lora_r8", "train.micro_batch_size=2")) != ordered
 
 
-def test_seeds_share_a_prediction_unless_they_meet_other_examples():
-    """A run shorter than a pass over its data has the longest micro-batch of its own seed's examples."""
+def test_seeds_share_a_prediction_unless_they_select_other_examples():
+    """If a run is shorter than a pass over its data, its seed selects its examples, and so its longest micro-batch."""
     forecaster = MemoryForecaster()
     first, second = (compose("variant=lora_r8", f"seed={seed}") for seed in (0, 1))
-    whole = foretold(GIB)
+    whole = predicted(GIB)
     forecaster._known = {_key(first): whole, _key(first, with_seed=True): whole}
     assert forecaster.predict_all([first, second]) == [whole, whole]
     part = replace(whole, assumptions={OF_SEED: "0"})
@@ -65,12 +64,12 @@ def test_predictions_are_corrected_from_the_third_run_on(caplog: pytest.LogCaptu
     assert forecaster.correction == pytest.approx(1.2)
 
 
-def test_only_what_cannot_fit_for_certain_is_left_out():
+def test_only_runs_that_certainly_do_not_fit_are_skipped():
     forecaster = MemoryForecaster()
     forecaster.machine = Machine(kind="cuda", capability=(8, 0), capacity_bytes=24 * GIB)
-    assert forecaster.skip_reason(foretold(24 * GIB), Study()) is None  # within the declared error
-    reason = forecaster.skip_reason(foretold(25 * GIB), Study())
+    assert forecaster.skip_reason(predicted(24 * GIB), Study()) is None  # within the declared error
+    reason = forecaster.skip_reason(predicted(25 * GIB), Study())
     assert "25.0 GiB ± 1.0%, and the device has 24.0 GiB" in reason
-    assert forecaster.skip_reason(foretold(25 * GIB), Study(launch_despite_prediction=True)) is None
-    assert "the budget is 10.0 GiB" in forecaster.skip_reason(foretold(11 * GIB), Study(memory_budget_gib=10.0))
+    assert forecaster.skip_reason(predicted(25 * GIB), Study(launch_despite_prediction=True)) is None
+    assert "the budget is 10.0 GiB" in forecaster.skip_reason(predicted(11 * GIB), Study(memory_budget_gib=10.0))
     assert forecaster.skip_reason(None, Study()) is None

@@ -1,4 +1,4 @@
-"""One run over two devices: two processes joined by gloo, and one Record that is that of one process."""
+"""One run over two devices: two processes joined by gloo give the Record of one process."""
 
 from __future__ import annotations
 
@@ -10,20 +10,44 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import PartialState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from conftest import compose
 from safetensors.torch import load_file
+from transformers import Trainer
 
 from sweep.config.schema import parse
 from sweep.core.errors import ConfigError, UserError
-from sweep.core.job import RunRequest
 from sweep.core.record import Outcome, Record
+from sweep.core.reporter import Reporter, silent
+from sweep.core.run_request import RunRequest
+from sweep.launch import multi_gpu_run
 from sweep.launch.device_leases import Lease, leases
 from sweep.launch.multi_gpu_run import SUM, joined
 from sweep.launch.preparation import first_devices
 from sweep.processes import isolated_call
+from sweep.runtime import sharding
 from sweep.training.fit import training_order
+from sweep.training_run import prepare
 
 pytestmark = pytest.mark.slow
+
+
+def run_on_cpus(request: RunRequest, report: Reporter) -> Record:
+    """`multi_gpu_run.run` with FSDP on CPUs. PyTorch shards over gloo as over NCCL, but accelerate (1.15) supports only
+    data parallelism on CPUs, and offers no public way to change that: this writes its state."""
+    set_up = sharding.set_up
+
+    def set_up_on_cpus(trainer: Trainer) -> None:
+        state = trainer.accelerator.state
+        assert state.distributed_type == DistributedType.MULTI_CPU
+        state.fsdp_plugin = FullyShardedDataParallelPlugin(**trainer.args.fsdp_plugin_args)
+        state.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+        trainer.is_fsdp_enabled = True
+        set_up(trainer)
+
+    sharding.set_up = set_up_on_cpus  # in this call's process, and in the ranks that it forks
+    return multi_gpu_run.run(request, report)
 
 
 def job(folder: Path, toy: list[str], *overrides: str) -> RunRequest:
@@ -39,18 +63,18 @@ def job(folder: Path, toy: list[str], *overrides: str) -> RunRequest:
 def test_two_ranks_equal_one_process_with_twice_the_accumulation(
     variant: str, parallel: str, tmp_path: Path, toy: list[str]
 ):
-    """The same micro-batches in the same steps: the same losses and weights, up to the order of summation, also where
-    the score is looked at on the way; and a model in parts takes half the bytes on each rank."""
+    """The same micro-batches in the same steps: the same losses and weights, up to the order of summation, also with
+    an evaluation during training. A sharded model needs half the bytes on each rank."""
     seen: list[isolated_call.Event] = []
     given = [f"variant={variant}", f"train.parallelism={parallel}", "train.gradient_accumulation_steps=1"]
     two = isolated_call.call(
-        "sweep.launch.multi_gpu_run:run",
+        "test_multi_gpu_run:run_on_cpus",
         job(tmp_path / "two", toy, *given, "train.devices_per_run=2", "train.eval_steps=4"),
         log_file=tmp_path / "log",
         on_event=seen.append,
     )
     one = isolated_call.call(
-        "sweep.training_run:run",
+        "sweep.training_run:run_training",
         job(tmp_path / "one", toy, f"variant={variant}", "train.gradient_accumulation_steps=2"),
     )
     assert two.outcome is Outcome.OK, (two.reason, (tmp_path / "log").read_text()[-2000:])
@@ -65,9 +89,9 @@ def test_two_ranks_equal_one_process_with_twice_the_accumulation(
     assert largest < total <= 2 * largest
     names = [event.name for event in seen if event.name != "progress"]
     assert names == [*["metrics"] * 4, "should_prune", *["metrics"] * 2]  # the main rank's, once each
-    held = two.measurements["memory/train_end_allocated_bytes"] / one.measurements["memory/train_end_allocated_bytes"]
+    ratio = two.measurements["memory/train_end_allocated_bytes"] / one.measurements["memory/train_end_allocated_bytes"]
     # Scales of 4-bit weights stay whole on every rank.
-    assert held == pytest.approx(0.5 if parallel == "fsdp" else 1.0, abs=0.04)
+    assert ratio == pytest.approx(0.5 if parallel == "fsdp" else 1.0, abs=0.04)
 
 
 @pytest.mark.parametrize(
@@ -76,12 +100,18 @@ def test_two_ranks_equal_one_process_with_twice_the_accumulation(
         (["train.devices_per_run=1"], r"splits a model over several devices: set train\.devices_per_run"),
         (["variant=lora8bit_r16"], "is not for variant lora8bit_r16: .* use a qlora variant, or train.parallelism=ddp"),
         (["variant=prompt_tuning"], "is not for variant prompt_tuning: .* use a lora variant"),
-        (["train.optimizer=adamw_8bit"], "knows no parameters in parts"),
+        (["train.optimizer=adamw_8bit"], "does not support sharded parameters"),
     ],
 )
-def test_what_cannot_be_split_is_refused_before_anything_runs(overrides: list[str], message: str):
+def test_a_model_that_cannot_be_sharded_is_refused_before_anything_runs(overrides: list[str], message: str):
     with pytest.raises(ConfigError, match=re.compile(message, re.DOTALL)):
         parse(compose("train.devices_per_run=2", "train.parallelism=fsdp", *overrides))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_fsdp_without_a_gpu_is_refused(toy: list[str]):
+    with pytest.raises(UserError, match="fsdp needs GPUs"):
+        prepare(compose(*toy, "train.devices_per_run=2", "train.parallelism=fsdp"), silent)
 
 
 def test_a_rank_that_is_killed_ends_the_run_with_a_reason(tmp_path: Path, toy: list[str]):
@@ -103,7 +133,7 @@ def test_a_rank_that_is_killed_ends_the_run_with_a_reason(tmp_path: Path, toy: l
     assert not any(Path(f"/proc/{pid}").exists() for pid in victims)
 
 
-def test_all_ranks_heed_what_one_of_them_is_told(tmp_path: Path, toy: list[str]):
+def test_all_ranks_follow_the_answer_that_the_main_rank_receives(tmp_path: Path, toy: list[str]):
     asked: list[int] = []
 
     def stop_at_the_second_question(event: isolated_call.Event) -> str | None:
@@ -135,7 +165,7 @@ def _ranks_of(folder: Path) -> list[int]:
     return found
 
 
-def test_a_run_is_leased_as_many_devices_as_it_trains_on(monkeypatch: pytest.MonkeyPatch):
+def test_a_lease_has_as_many_devices_as_a_run_trains_on(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
     assert [lease.devices for lease in leases("auto", devices_per_run=2)] == [("4", "5"), ("6", "7")]
     assert first_devices(2).devices == ("4", "5")
@@ -149,7 +179,7 @@ def record(outcome: Outcome = Outcome.OK, reason: str = "", **measured: float) -
     return Record(variant="v", setting="v", seed=0, outcome=outcome, reason=reason, measurements=measured)
 
 
-def test_the_largest_rank_s_memory_and_the_sum_beside_it():
+def test_the_record_has_the_largest_memory_of_a_rank_and_the_sum_over_ranks():
     key = "memory/train_max_allocated_bytes"
     both = joined({
         1: record(**{"max_memory_allocated": 30, key: 30, "energy_joules": 5, "memory/train_metered_windows": 3}),
@@ -162,7 +192,7 @@ def test_the_largest_rank_s_memory_and_the_sum_beside_it():
     }  # fmt: skip
 
 
-def test_the_cause_is_the_outcome():
+def test_the_outcome_of_the_cause_is_the_outcome_of_the_run():
     lost = record(Outcome.FAILED, "RuntimeError: connection closed by peer")
     assert joined({0: lost, 1: record(Outcome.OOM, "out of memory")}).outcome is Outcome.OOM
     first = record(Outcome.FAILED, "the first to fail")

@@ -1,4 +1,4 @@
-"""Energy is measured or absent, never made up."""
+"""Energy is measured or absent, never estimated."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from sweep.runtime import nvml
 
 
 def test_the_counters_of_all_gpus_add_up():
-    """Millijoules, as NVML has them since the driver was loaded."""
+    """NVML counts millijoules since the driver was loaded."""
     assert counted_joules([5_000, 1_000_000], [65_000, 1_030_500]) == 60.0 + 30.5
 
 
-def test_a_counter_that_began_anew_gives_no_figure():
+def test_a_counter_that_was_reset_gives_no_figure():
     assert counted_joules([5_000, 1_000_000], [65_000, 20]) is None
 
 
@@ -24,24 +24,24 @@ def test_constant_power_integrates_to_power_times_time():
     assert integrated_joules([(10.0, 250.0), (10.1, 250.0), (13.0, 250.0)]) == pytest.approx(750.0)
 
 
-def test_a_ramp_integrates_exactly_however_it_is_sampled():
+def test_a_ramp_integrates_exactly_with_all_sample_times():
     """Trapezoids are exact for straight lines: from 100 W to 300 W in 2 s are 400 J."""
     times = [0.0, 0.13, 0.5, 1.1, 1.9, 2.0]
     assert integrated_joules([(t, 100 + 100 * t) for t in times]) == pytest.approx(400.0)
 
 
 def test_a_wave_integrates_to_its_mean():
-    """Ten samples a second of a power that swings once a second: what a busy and an idle half of a step look like."""
+    """Ten samples a second. The power has a period of one second, like a step with a busy and an idle half."""
     samples = [(i / 10, 200 + 100 * math.sin(2 * math.pi * i / 10)) for i in range(101)]
     assert integrated_joules(samples) == pytest.approx(2000.0, rel=1e-9)
 
 
-def test_one_reading_of_power_is_no_energy():
+def test_one_reading_of_power_gives_no_energy():
     assert integrated_joules([(0.0, 300.0)]) is None
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_without_a_gpu_there_is_none_and_a_reason():
+def test_without_a_gpu_there_is_a_reason_and_no_figure():
     with EnergyMeter() as meter:
         pass
     assert meter.joules is None

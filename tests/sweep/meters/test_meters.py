@@ -1,4 +1,4 @@
-"""Meters read known quantities as exactly themselves."""
+"""Meters measure known quantities exactly."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def small_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_known_allocation_reads_as_exactly_itself():
+def test_a_known_allocation_is_measured_exactly():
     with LiveStorages() as storages:
         kept = torch.empty(MIB, dtype=torch.float32)
         gone = torch.empty(3 * MIB, dtype=torch.int8)
@@ -54,7 +54,7 @@ def test_a_known_allocation_reads_as_exactly_itself():
     assert storages.live_bytes == 0
 
 
-def test_a_storage_counts_once_however_many_views_it_has():
+def test_a_storage_counts_once_with_any_number_of_views():
     with LiveStorages() as storages:
         base = torch.zeros(1024)
         views = [base[10:], base.view(32, 32), base.t(), base.detach()]
@@ -63,7 +63,7 @@ def test_a_storage_counts_once_however_many_views_it_has():
         assert storages.live_bytes == 0
 
 
-def test_what_was_made_before_counts_once_it_is_used():
+def test_an_older_tensor_counts_when_it_is_used():
     before = torch.zeros(1024)
     with LiveStorages() as storages:
         after = before + 1
@@ -103,7 +103,7 @@ def load_and_step(folder: Path, variant: Variant, checkpointing: bool) -> Iterat
         folder, device_map={"": "cpu"}, quantization_config=variant.quantization(torch.float32)
     )
     model.config.use_cache = False
-    model = variant.wrap(model, "CAUSAL_LM", activation_checkpointing=False)  # it is turned on below, for all
+    model = variant.wrap(model, "CAUSAL_LM", activation_checkpointing=False)  # it is turned on below for all variants
     if checkpointing:
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
@@ -130,7 +130,7 @@ def allocator_count(part: Callable[[], object], start: int) -> tuple[int, int, o
 
 
 def mapped_bytes(model: torch.nn.Module) -> int:
-    """Bytes of the weights whose addresses the kernel says are in a mapped file."""
+    """Bytes of the weights with addresses in a mapped file, by the kernel's list."""
     lines = [line.split()[0] for line in Path("/proc/self/maps").read_text().splitlines() if "safetensors" in line]
     regions = [tuple(int(end, 16) for end in line.split("-")) for line in lines]
     storages = {s.data_ptr(): s.nbytes() for s in (p.untyped_storage() for p in model.parameters())}
@@ -139,9 +139,9 @@ def mapped_bytes(model: torch.nn.Module) -> int:
 
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointed"])
 @pytest.mark.parametrize("name", VARIANTS)
-def test_it_agrees_with_the_allocator_s_own_count(name: str, checkpointing: bool, small_llama: Path):
+def test_the_meter_agrees_with_the_allocator(name: str, checkpointing: bool, small_llama: Path):
     """Within 0.1%: the profiler's memory events from the first byte of loading on, with the mapped weights added."""
-    gc.collect()  # what earlier tests left behind must not be freed while it is counted
+    gc.collect()  # garbage of earlier tests must not be freed during the count
     steps = load_and_step(small_llama, VARIANTS[name], checkpointing)
     meter = LiveStorages()
     with meter:
@@ -158,7 +158,7 @@ def test_it_agrees_with_the_allocator_s_own_count(name: str, checkpointing: bool
     assert meter.peak_bytes == pytest.approx(truth, rel=1e-3)
 
 
-def test_phases_are_kept_apart():
+def test_each_phase_has_its_own_figures():
     meter = LiveTensorMemory()
     with meter.phase("load"), meter.window():
         large = torch.zeros(MIB)
@@ -174,7 +174,7 @@ def test_phases_are_kept_apart():
     assert meter.readings["memory/train_host_rss_bytes"] > MIB
 
 
-def test_a_phase_that_fails_keeps_what_it_measured():
+def test_a_failed_phase_keeps_its_measurements():
     meter = LiveTensorMemory()
     with pytest.raises(MemoryError), meter.phase("train"), meter.window():  # noqa: PT012
         torch.zeros(1024)
@@ -182,7 +182,7 @@ def test_a_phase_that_fails_keeps_what_it_measured():
     assert meter.readings["memory/train_max_allocated_bytes"] == 4096
 
 
-def test_throughput_leaves_the_first_steps_out():
+def test_throughput_excludes_the_first_steps():
     meter = Throughput(skipped_steps=2)
     for step in range(4):
         meter.step_begins()
@@ -217,7 +217,7 @@ def test_a_leak_is_seen_in_the_timeline_from_one_step_to_the_next():
     assert meter.facts["memory_steps"] == "1-3, 5 of 5"
 
 
-def test_a_cache_that_grows_while_evaluating_is_seen_and_said():
+def test_a_cache_that_grows_during_evaluation_is_reported():
     meter, cache = LiveTensorMemory(), []
     with meter.phase("eval"):
         for number in range(6):
@@ -231,7 +231,7 @@ def test_a_cache_that_grows_while_evaluating_is_seen_and_said():
     )
 
 
-def test_a_phase_does_not_count_the_garbage_of_the_one_before():
+def test_a_phase_does_not_count_the_garbage_of_the_previous_phase():
     meter = LiveTensorMemory()
     with meter.phase("train"), meter.window():
         cycle: list[object] = [torch.zeros(MIB)]
@@ -243,8 +243,8 @@ def test_a_phase_does_not_count_the_garbage_of_the_one_before():
     assert meter.readings["memory/eval_max_allocated_bytes"] == 4096
 
 
-def test_steps_that_keep_nothing_do_not_grow():
-    """The batch of a step is alive when it ends, and a longer one more so."""
+def test_steps_that_keep_no_tensor_do_not_grow():
+    """The batch is alive when its step ends, and a longer batch has more bytes."""
     steps = [
         StepMemory(1, 0, 910, 999),
         StepMemory(2, 900, 910, 999),
@@ -266,8 +266,8 @@ def test_the_timeline_is_a_table(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_what_is_alive_is_told_by_category(name: str, small_llama: Path):
-    """Against the closed forms of each: 4 bytes a weight, r·(in + out) for LoRA, 0.516 bytes for a 4-bit weight."""
+def test_live_memory_is_reported_by_category(name: str, small_llama: Path):
+    """Compared with closed forms: 4 bytes per weight, r·(in + out) for LoRA, 0.516 bytes for a 4-bit weight."""
     steps = load_and_step(small_llama, VARIANTS[name], checkpointing=False)
     model = next(steps)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True)

@@ -1,4 +1,4 @@
-"""A process per call: what comes back, what a death looks like, and who is left behind."""
+"""One process per call: the value, the end of a process without an answer, and no process that remains."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import heed_interrupts
+from conftest import ROOT, heed_interrupts
 
 from sweep.processes import child_process, isolated_call
 
 pytestmark = pytest.mark.slow
 
 
-# What the children call. They run in processes forked from a server, by name.
+# The functions that the children call, by name.
 def describe(word: str, report: object) -> dict[str, object]:
     import torch
 
@@ -57,9 +57,14 @@ def eat(report: object) -> None:
         eaten.append(b"x" * (1 << 24))
 
 
-HERE = "test_isolation"
-# Its server need not import what training needs.
-LIGHT = "from sweep.launch import isolation; isolation.warm_up('sweep.hydra_compat.isolated_job')"
+HERE = "test_isolated_call"
+# A program that makes calls to this module.
+PROGRAM = {
+    "cwd": Path(__file__).parent,
+    "env": {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])},
+}
+# A fork server without the imports of training.
+LIGHT = "from sweep.processes.isolated_call import ForkServer; server = ForkServer('gc:collect')"
 
 
 def test_a_call_returns_its_value_from_a_fresh_process(tmp_path: Path):
@@ -91,7 +96,7 @@ def test_an_exception_comes_back_with_its_traceback(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("target", "words"), [("kill_itself", "by SIGKILL"), ("leave", "with exit code 3")])
-def test_a_death_without_an_answer_is_told(target: str, words: str):
+def test_an_end_without_an_answer_is_reported(target: str, words: str):
     with pytest.raises(isolated_call.ChildKilled, match=words) as caught:
         isolated_call.call(f"{HERE}:{target}")
     assert not caught.value.host_oom
@@ -99,7 +104,7 @@ def test_a_death_without_an_answer_is_told(target: str, words: str):
 
 @pytest.fixture
 def small_machine() -> Iterator[Path]:
-    """The file that a process writes its id into to have 1 GiB of memory at most, with all that it starts."""
+    """A file: a process that writes its id there has at most 1 GiB of memory, together with its children."""
     version_1 = Path("/sys/fs/cgroup/memory")
     group = (version_1 if version_1.is_dir() else Path("/sys/fs/cgroup")) / f"paretune-test-{os.getpid()}"
     try:
@@ -113,15 +118,15 @@ def small_machine() -> Iterator[Path]:
     group.rmdir()
 
 
-def test_the_kernel_s_out_of_memory_killer_is_told_from_other_deaths(small_machine: Path):
-    code = f"open({str(small_machine)!r}, 'w').write('0'); {LIGHT}; isolation.call('{HERE}:eat')"
-    folder = Path(__file__).parent
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
+def test_a_kill_by_the_kernel_s_out_of_memory_killer_is_recognised(small_machine: Path):
+    code = f"open({str(small_machine)!r}, 'w').write('0'); {LIGHT}; server.call('{HERE}:eat')"
+    done = subprocess.run([sys.executable, "-c", code], **PROGRAM, capture_output=True, text=True, check=False)
     assert "ChildKilled: the process ended by SIGKILL (the host ran out of memory)" in done.stderr
 
 
 def test_a_context_in_the_server_is_noticed_in_the_child(monkeypatch: pytest.MonkeyPatch):
-    """In the child of a process that used CUDA, `torch.cuda.is_initialized()` says no: PyTorch calls it a bad fork."""
+    """In the child of a process that used CUDA, `torch.cuda.is_initialized()` is False. PyTorch's mark of a bad fork is
+    a private name: if this test fails with an AttributeError, PyTorch has renamed it."""
     import torch
 
     assert child_process.cuda_is_untouched()
@@ -148,10 +153,10 @@ def wait_until(condition, seconds: float = 60) -> bool:
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
 def test_no_child_outlives_its_parent(tmp_path: Path, sign: signal.Signals):
     file = tmp_path / "pid"
-    code = f"{LIGHT}; isolation.call('{HERE}:sleep_long', {str(file)!r})"
+    code = f"{LIGHT}; server.call('{HERE}:sleep_long', {str(file)!r})"
     parent = subprocess.Popen(
         [sys.executable, "-c", code],
-        cwd=Path(__file__).parent,
+        **PROGRAM,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         preexec_fn=heed_interrupts,

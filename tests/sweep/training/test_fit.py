@@ -69,24 +69,26 @@ def trained(folder: Path, data, settings: Train, seed: int = 0, rate: float = 1e
     st.integers(1, 2),
     st.booleans(),
 )
-def test_order(lengths: list[int], steps: int, micro: int, accumulation: int, grouped: bool):
+def test_the_order_is_repeatable_and_has_the_longest_micro_batch_early(
+    lengths: list[int], steps: int, micro: int, accumulation: int, grouped: bool
+):
     settings = train(
         max_steps=steps, micro_batch_size=micro, gradient_accumulation_steps=accumulation, group_by_length=grouped
     )
     order = training_order(lengths, settings, seed=3)
     assert len(order) == steps * micro * accumulation
     assert order == training_order(lengths, settings, seed=3)
-    # No example comes twice as often as another has come at all, up to the batches that a pass leaves over.
+    # Every example occurs once per pass, except for the batch that a pass leaves over.
     counts = Counter(order)
     passes = len(order) / (len(lengths) // micro * micro)
     assert max(counts.values()) <= int(passes) + 1
-    # The longest micro-batch of all is met by the end of the second step.
+    # The longest micro-batch of all is the last one of the second step.
     batches = [order[i : i + micro] for i in range(0, len(order), micro)]
     longest = [max(lengths[i] for i in batch) for batch in batches]
     assert max(longest) == longest[min(2, steps) * accumulation - 1]
 
 
-def test_a_batch_larger_than_the_data_is_told(tiny_checkpoint: Path, data):
+def test_a_batch_larger_than_the_data_is_an_error(tiny_checkpoint: Path, data):
     with pytest.raises(UserError, match="needs 100 examples for one batch; the data has 64"):
         fit(model_of(tiny_checkpoint), *data, train(micro_batch_size=100), learning_rate=1e-3, seed=0)
 
@@ -100,8 +102,8 @@ def test_same_seed_same_losses_to_the_bit(tiny_checkpoint: Path, data):
 
 
 def test_accumulated_micro_batches_equal_one_batch(tiny_checkpoint: Path, data):
-    """The mean is over the tokens of the whole batch, whichever way it is cut: same loss, and the same step up to the
-    order of summation."""
+    """The mean is over the tokens of the whole batch, for every division into micro-batches: the same loss, and the
+    same step up to the order of summation."""
     eight = (data[0][:8], data[1])
     whole = trained(tiny_checkpoint, eight, train(micro_batch_size=8, max_steps=1))
     cut = trained(tiny_checkpoint, eight, train(micro_batch_size=2, gradient_accumulation_steps=4, max_steps=1))
@@ -132,7 +134,7 @@ def test_tokens_are_counted_without_padding(tiny_checkpoint: Path, data):
     assert result.tokens == sum(len(data[0][i]["input_ids"]) for i in order)
     assert result.tokens_per_second > 0
     short = fit(model_of(tiny_checkpoint), *data, train(max_steps=4), learning_rate=1e-3, seed=0)
-    assert short.tokens_per_second is None  # one step behind the metered ones is no measurement
+    assert short.tokens_per_second is None  # one timed step gives no throughput
 
 
 @pytest.mark.parametrize("rate", [1e3, 1e12])
@@ -159,7 +161,7 @@ def test_labels_cover_the_response_and_the_end_and_nothing_else(tiny_checkpoint:
         encode_pairs(tokenizer, [{"prompt": "walk =>", "response": "I_WALK"}], 3)
 
 
-def test_examples_without_anything_left_to_learn_are_dropped(tiny_checkpoint: Path):
+def test_examples_without_a_label_are_dropped(tiny_checkpoint: Path):
     tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
     pairs = [{"prompt": "walk =>", "response": "I_WALK"}, {"prompt": "walk left twice =>", "response": "I_WALK"}]
     assert len(encode_pairs(tokenizer, pairs, 5)) == 1
@@ -235,7 +237,7 @@ def quantised(folder: Path) -> torch.nn.Module:
     return model
 
 
-def test_qlora_is_nf4_with_double_quantisation_and_counts_the_weights_it_stands_for(tiny_checkpoint: Path):
+def test_qlora_is_nf4_with_double_quantisation_and_counts_the_original_weights(tiny_checkpoint: Path):
     model = quantised(tiny_checkpoint)
     states = [p.quant_state for p in model.parameters() if getattr(p, "quant_state", None) is not None]
     assert len(states) == 7
@@ -246,7 +248,7 @@ def test_qlora_is_nf4_with_double_quantisation_and_counts_the_weights_it_stands_
 
 
 def test_qlora_s_gradients_are_the_same_after_an_evaluation(tiny_checkpoint: Path):
-    """bitsandbytes repacks 4-bit weights at an evaluation on some CPUs, and loses gradients without a word."""
+    """bitsandbytes repacks 4-bit weights at an evaluation on some CPUs, and then loses gradients without a warning."""
     model = quantised(tiny_checkpoint)
     ids = torch.arange(4, 20)[None]
 

@@ -1,4 +1,4 @@
-"""What the parent hands to a run's process. Imports nothing heavy: both sides read it."""
+"""The request that the parent sends to a run's process. Imports nothing heavy: both processes import it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ TRACEBACK_FILE = "traceback.txt"
 LOG_FILE = "run.log"
 TIMELINE_FILE = "memory_timeline.csv"
 SNAPSHOT_FILE = "oom_snapshot.pickle"
-WEIGHTS_FOLDER = "checkpoint"  # what was trained: an adapter, or the parameters themselves
+WEIGHTS_FOLDER = "checkpoint"  # the trained weights: an adapter, or all trained parameters
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRequest:
-    """The composed config, the run's identity so far, and a folder for its files."""
+    """The composed config, the run's record before it starts, and the folder for its files."""
 
     config: Mapping[str, Any]
     record: Record

@@ -1,0 +1,43 @@
+"""What one run has measured so far. After a failure, the figures that were measured before it remain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from sweep.core.record import Outcome, Record
+from sweep.core.run_request import TIMELINE_FILE
+from sweep.meters import Meters, memory_meter, memory_timeline
+from sweep.meters.energy import EnergyMeter
+
+
+class Measurements:
+    """The meters of a run, the figures of other sources (scores, counts), and facts as text.
+
+    Args:
+        device_type: "cuda" or "cpu".
+        options: of the meters.
+        folder: for the files that the meters write.
+    """
+
+    def __init__(self, device_type: str, options: Meters, folder: Path):
+        self.memory = memory_meter(device_type, options, folder)
+        self.energy = EnergyMeter()
+        self._figures: dict[str, float] = {}
+        self._facts: dict[str, str] = {}
+        self._folder = folder
+
+    def add(self, figures: Mapping[str, float | None], facts: Mapping[str, str] | None = None) -> None:
+        """Add figures by their keys in the record. A figure that is None was not measured and is left out."""
+        self._figures.update({key: value for key, value in figures.items() if value is not None})
+        self._facts.update(facts or {})
+
+    def close(self, record: Record, outcome: Outcome, reason: str) -> Record:
+        """The record of the ended run with everything that was measured. Writes the memory timeline."""
+        memory_timeline.write(self.memory.timeline, self._folder / TIMELINE_FILE)
+        self.add({
+            "max_memory_allocated": self.memory.readings.get("memory/train_max_allocated_bytes"),
+            "energy_joules": self.energy.joules,
+        })  # fmt: skip
+        facts = {**self.memory.facts, "energy_source": self.energy.source, **self._facts}
+        return record.added({**self.memory.readings, **self._figures}, facts).ended(outcome, reason)
