@@ -15,8 +15,9 @@ import torch
 from transformers import set_seed
 
 from sweep.config.schema import parse
+from sweep.core.artifacts import EXAMPLES_FILE, TIMELINE_FILE, TRACEBACK_FILE, WEIGHTS_FOLDER
 from sweep.core.errors import UserError
-from sweep.core.job import EXAMPLES_FILE, TIMELINE_FILE, TRACEBACK_FILE, WEIGHTS_FOLDER, RunRequest
+from sweep.core.job import RunRequest
 from sweep.core.record import Outcome, Record
 from sweep.core.reporter import Reporter
 from sweep.diagnostics import sanity_checks

@@ -14,7 +14,7 @@ import pyarrow
 from mlflow import MlflowClient
 from pyarrow import parquet
 
-from sweep.core.job import EXAMPLES_FILE
+from sweep.core.artifacts import EXAMPLES_FILE
 from sweep.core.record import Outcome, Record
 from sweep.tracking.mlflow_store import MlflowStore
 

@@ -21,9 +21,9 @@ from mlflow.version import VERSION as mlflow_version
 from sqlalchemy.exc import SQLAlchemyError
 from tqdm import tqdm
 
-from analysis.loading.per_example import EXAMPLES_FILE
 from analysis.loading.study import COLUMNS, Point, Study
 from sweep.core import redaction
+from sweep.core.artifacts import EXAMPLES_FILE
 from sweep.core.errors import UserError, alternatives, first_line
 from sweep.core.preflight import sqlite_path
 

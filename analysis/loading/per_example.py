@@ -15,7 +15,6 @@ from tqdm import tqdm
 from analysis.loading import corpus_metrics
 from sweep.core.errors import UserError, alternatives
 
-EXAMPLES_FILE = "validation_examples.parquet"  # as sweep.core.job names it
 _SLOW = 50  # runs: reading fewer takes no time that a person would notice
 _TOLERANCE = 1e-6  # between a run's score and the same from its examples, relative
 

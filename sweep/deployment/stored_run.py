@@ -11,8 +11,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from sweep.config.schema import RunConfig, parse
+from sweep.core.artifacts import EXAMPLES_FILE, WEIGHTS_FOLDER
 from sweep.core.errors import ConfigError, UserError, alternatives, first_line
-from sweep.core.job import EXAMPLES_FILE, WEIGHTS_FOLDER
 from sweep.core.preflight import sqlite_path
 from sweep.core.record import Outcome, Record
 from sweep.tracking.mlflow_store import MlflowStore

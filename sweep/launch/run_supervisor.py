@@ -13,15 +13,8 @@ from typing import Any
 
 from sweep.config.schema import RunConfig
 from sweep.core import console, formatting, process_identity, provenance, redaction
-from sweep.core.job import (
-    EXAMPLES_FILE,
-    LOG_FILE,
-    SNAPSHOT_FILE,
-    TIMELINE_FILE,
-    TRACEBACK_FILE,
-    WEIGHTS_FOLDER,
-    RunRequest,
-)
+from sweep.core.artifacts import EXAMPLES_FILE, LOG_FILE, SNAPSHOT_FILE, TIMELINE_FILE, TRACEBACK_FILE, WEIGHTS_FOLDER
+from sweep.core.job import RunRequest
 from sweep.core.record import LAUNCHED, Outcome, Record
 from sweep.core.setting import setting_digest, setting_name
 from sweep.diagnostics import annotate

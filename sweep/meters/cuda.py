@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from sweep.core.job import SNAPSHOT_FILE
+from sweep.core.artifacts import SNAPSHOT_FILE
 from sweep.meters import MemoryMeter, _alive
 from sweep.meters.memory_timeline import StepMemory
 from sweep.runtime import nvml

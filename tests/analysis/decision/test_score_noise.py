@@ -18,13 +18,8 @@ from analysis.decision.sample_size import required_sample_size
 from analysis.decision.score_noise import estimate_noise, from_examples, resampled
 from analysis.decision.threshold import Rule
 from analysis.loading import corpus_metrics
-from analysis.loading.per_example import EXAMPLES_FILE, Absent, Examples, read
+from analysis.loading.per_example import Absent, Examples, read
 from sweep.core.errors import UserError
-from sweep.core.job import EXAMPLES_FILE as WRITTEN
-
-
-def test_the_file_s_name_is_the_one_that_runs_write():
-    assert EXAMPLES_FILE == WRITTEN
 
 
 def test_the_variance_of_a_difference_is_that_of_repeated_studies():
