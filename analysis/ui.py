@@ -1,6 +1,6 @@
-"""`python -m analysis.ui`, which is `make ui`: the MLflow UI over the studies of this folder, opened at the latest one.
+"""`python -m analysis.ui`, or `make ui`: the MLflow UI for the studies of this folder, with links to the latest study.
 
-Lean: with one worker and without job execution the server starts in 5 s and 0.5 GB instead of 17 s and 1.8 GB.
+The server has one worker and no job execution: it starts in 5 s and takes 0.5 GB, instead of 17 s and 1.8 GB.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from sweep.core import preflight
 from sweep.core.errors import UserError
 
 _START_SECONDS = 90.0
@@ -24,7 +25,7 @@ _START_SECONDS = 90.0
 
 def main() -> None:
     options = _parser().parse_args()
-    signal.signal(signal.SIGTERM, _interrupted)  # ended like by Ctrl-C: no server is left behind
+    signal.signal(signal.SIGTERM, _interrupted)  # as Ctrl-C does: the server ends too
     try:
         sys.exit(serve(Path(options.store), options.host, options.port, options.experiment))
     except UserError as error:
@@ -32,27 +33,25 @@ def main() -> None:
 
 
 def serve(store: Path, host: str, port: int, experiment: str) -> int:
-    """Start the server, print the links when it answers, and wait for its end; its exit status.
+    """Start the server, print the links when it answers, and wait for its end. Returns its exit status.
 
     Raises:
         UserError: without a store, where the port is taken, or where the server does not start.
     """
-    if not store.is_file():
-        raise UserError(
-            f"there is no {store}: run a study first (python -m sweep -m experiment=quickstart), or go to its folder"
-        )
+    uri = f"sqlite:///{store.absolute()}"
+    preflight.require_store(uri)
     if not _is_free(host, port):
         raise UserError(f"port {port} is taken, perhaps by another MLflow UI; choose another: make ui PORT={port + 1}")
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
     base = f"http://{host}:{port}"
     print(f"Starting the MLflow UI at {base} …", flush=True)
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{store.absolute()}",
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri,
                "--host", host, "--port", str(port), "--workers", "1",
                "--uvicorn-opts", "--log-level warning --timeout-graceful-shutdown 1"]  # fmt: skip
     server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
     try:
         _wait(server, base)
-        print("\n".join(links(f"sqlite:///{store.absolute()}", experiment, base)), flush=True)
+        print("\n".join(links(uri, experiment, base)), flush=True)
         return server.wait()
     except KeyboardInterrupt:
         return 0
@@ -61,7 +60,7 @@ def serve(store: Path, host: str, port: int, experiment: str) -> int:
 
 
 def _end(server: subprocess.Popen[bytes]) -> None:
-    """All of its processes: MLflow's command line starts the server proper, and leaves it behind when it is ended."""
+    """End all processes of the server: MLflow's command line starts a further process, which outlives it."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(server.pid, number)
@@ -74,23 +73,23 @@ def _interrupted(*_: object) -> None:
 
 
 def links(uri: str, experiment: str, base: str) -> list[str]:
-    """What to open: the latest study's view and its answer."""
+    """The links to print: the latest study's view and its answer."""
     from analysis.loading.mlflow_store import StudyReader
     from analysis.reporting import mlflow_view
 
-    opened = StudyReader(uri, experiment)
-    latest = opened.latest()
+    reader = StudyReader(uri, experiment)
+    latest = reader.latest()
     if latest is None:
-        return [f"Open {base}/#/experiments/{opened.experiment_id}/runs?workflowType=machine_learning  (no study yet)"]
+        return [f"Open {base}/#/experiments/{reader.experiment_id}/runs?workflowType=machine_learning  (no study yet)"]
     name, run_id = latest
     return [
         "",
         f"Study {name}, score against memory:",
-        f"  {mlflow_view.link(base, opened.experiment_id, name)}",
+        f"  {mlflow_view.link(base, reader.experiment_id, name)}",
         "Its answer and report:",
-        f"  {mlflow_view.run_link(base, opened.experiment_id, run_id)}",
+        f"  {mlflow_view.run_link(base, reader.experiment_id, run_id)}",
         "",
-        "Ctrl-C ends it.",
+        "Ctrl-C ends the server.",
     ]
 
 
@@ -98,7 +97,7 @@ def _wait(server: subprocess.Popen[bytes], base: str) -> None:
     end = time.monotonic() + _START_SECONDS
     while time.monotonic() < end:
         if server.poll() is not None:
-            raise UserError(f"the MLflow server ended at once, with status {server.returncode}; see above")
+            raise UserError(f"the MLflow server exited with status {server.returncode}; see its output above")
         try:
             with urllib.request.urlopen(f"{base}/health", timeout=2):
                 return
@@ -119,12 +118,12 @@ def _is_free(host: str, port: int) -> bool:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m analysis.ui", description="The MLflow UI over this folder's studies."
+        prog="python -m analysis.ui", description="The MLflow UI for the studies of this folder."
     )
     parser.add_argument("--store", default="mlflow.db", help="the SQLite file of the tracking store (%(default)s)")
-    parser.add_argument("--host", default="127.0.0.1", help="where to listen (%(default)s: this machine alone)")
-    parser.add_argument("--port", type=int, default=5000, help="(%(default)s)")
-    parser.add_argument("--experiment", default="paretune", help="(%(default)s)")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (%(default)s: this machine only)")
+    parser.add_argument("--port", type=int, default=5000, help="the port to listen on (%(default)s)")
+    parser.add_argument("--experiment", default="paretune", help="the experiment in the store (%(default)s)")
     return parser
 
 

@@ -14,10 +14,11 @@ import torch
 from transformers import set_seed
 
 from sweep.config.schema import RunConfig, parse
+from sweep.core.artifacts import EXAMPLES_FILE, TRACEBACK_FILE, WEIGHTS_FOLDER
 from sweep.core.errors import UserError
 from sweep.core.record import Outcome, Record
 from sweep.core.reporter import Reporter
-from sweep.core.run_request import EXAMPLES_FILE, TRACEBACK_FILE, WEIGHTS_FOLDER, RunRequest
+from sweep.core.run_request import RunRequest
 from sweep.diagnostics import sanity_checks
 from sweep.meters import Meters
 from sweep.meters.measurements import Measurements

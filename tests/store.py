@@ -14,8 +14,8 @@ import pyarrow
 from mlflow import MlflowClient
 from pyarrow import parquet
 
+from sweep.core.artifacts import EXAMPLES_FILE
 from sweep.core.record import Outcome, Record
-from sweep.core.run_request import EXAMPLES_FILE
 from sweep.tracking.mlflow_store import MlflowStore
 
 CONDITIONS = {"train.max_steps": "60", "device": "a CPU", "version.torch": "2.13.0"}

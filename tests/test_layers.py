@@ -85,9 +85,7 @@ def test_libraries_stay_in_their_rooms(path: Path):
             name for name in names if name.startswith("sweep.") and ".".join(name.split(".")[:2]) not in SHARED
         } == set()
     if "mlflow" in roots(names):
-        assert place.startswith(
-            ("sweep/tracking/", "sweep/deployment/model_registry.py", "analysis/loading/mlflow_store.py")
-        )
+        assert place.startswith(("sweep/tracking/", "sweep/deployment/model_registry.py"))
     if "optuna" in roots(names):
         assert place.startswith("sweep/study/")
     if roots(names) & {"pynvml"}:

@@ -1,46 +1,34 @@
-"""MLflow → one DataFrame row per run, and the answer back. The only importer of mlflow in this package."""
+"""A study in MLflow → one DataFrame row per run, and the answer back."""
 
 from __future__ import annotations
 
 import json
-import logging
-import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
 
 import pandas as pd
-from mlflow import MlflowClient
-from mlflow.entities import Run, RunTag
-from mlflow.exceptions import MlflowException
-from mlflow.version import VERSION as mlflow_version
-from sqlalchemy.exc import SQLAlchemyError
 from tqdm import tqdm
 
-from analysis.loading.per_example import EXAMPLES_FILE
 from analysis.loading.study import COLUMNS, Point, Study
 from sweep.core import redaction
-from sweep.core.errors import UserError, alternatives, first_line
-from sweep.core.preflight import sqlite_path
+from sweep.core.artifacts import EXAMPLES_FILE
+from sweep.core.errors import UserError, alternatives
+from sweep.tracking.mlflow_reader import STUDY, MlflowReader, Run
 
-for _name in ("mlflow", "alembic"):
-    logging.getLogger(_name).setLevel(logging.WARNING)
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-
-PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
 COLOUR = "mlflow.runColor"
-_PAGE = 5000  # runs per request: each costs a query, and the bar moves once
 _COUNTED = 200  # of a study's runs, when all studies are listed
 _LISTED = 20  # studies
 
 
 class StudyState(NamedTuple):
-    """A line of the list of studies. `outcomes` counts at most the first _COUNTED runs; `more` says that there are."""
+    """One line of the list of studies.
+
+    `outcomes` counts at most the first _COUNTED runs; `more` is true where the study has more runs.
+    """
 
     name: str
     state: str
@@ -50,43 +38,23 @@ class StudyState(NamedTuple):
     pick: str
 
 
-class StudyReader:
-    """One experiment of a tracking store. Only the answer is ever written to it."""
+class StudyReader(MlflowReader):
+    """Reads studies as tables, and writes their answers: nothing else is written to the store."""
 
     def __init__(self, uri: str, experiment: str):
-        """Raises UserError where there is no such store or experiment."""
-        self._shown = redaction.text(uri)
-        file = sqlite_path(uri)
-        if file is not None and not file.exists():
-            raise UserError(
-                f"there is no tracking store {file}. Run a study first (python -m sweep -m experiment=quickstart), go "
-                "to the folder it was run in, or name the store: tracking.uri=sqlite:////folder/mlflow.db"
-            )
-        with self._told():
-            self.client = MlflowClient(tracking_uri=uri)
-            found = self.client.get_experiment_by_name(experiment)
-        if found is None:
-            raise UserError(f"{self._shown} has no experiment {experiment}; name another with tracking.experiment=…")
-        self.experiment_id = found.experiment_id
+        super().__init__(uri, experiment)
         self._artifact_uri: dict[str, str] = {}
-
-    @staticmethod
-    def client_version() -> str:
-        return mlflow_version
 
     def states(self) -> tuple[list[StudyState], int]:
         """The latest studies with their state, latest first, and how many there are in all."""
-        parents = self._search("tags.kind = 'study'")
-        parents.sort(key=lambda run: -run.info.start_time)
-        latest = {run.data.tags["study"]: run for run in reversed(parents)}
+        latest = {run.data.tags[STUDY]: run for run in reversed(self.studies())}
         shown = sorted(latest.values(), key=lambda run: -run.info.start_time)[:_LISTED]
         return [self._state(run) for run in shown], len(latest)
 
     def latest(self) -> tuple[str, str] | None:
-        """Name and run of the study that was begun last, or None."""
-        parents = self._search("tags.kind = 'study'")
-        newest = max(parents, key=lambda run: run.info.start_time, default=None)
-        return None if newest is None else (newest.data.tags["study"], newest.info.run_id)
+        """Name and parent run of the study that started last, or None."""
+        newest = next(iter(self.studies()), None)
+        return None if newest is None else (newest.data.tags[STUDY], newest.info.run_id)
 
     def study(self, name: str) -> Study:
         """A study with its runs, in order of their start.
@@ -94,17 +62,14 @@ class StudyReader:
         Raises:
             UserError: where there is no such study, or it has no run yet.
         """
-        asked = f" and tags.study = '{name}'" if "'" not in name else ""  # MLflow's filters have no escape
-        parents = [run for run in self._search(f"tags.kind = 'study'{asked}") if run.data.tags.get("study") == name]
-        if not parents:
+        parent = self.find_study(name)
+        if parent is None:
             known = [state.name for state in self.states()[0]]
             instead = alternatives(name, known) if known else "and no other: python -m sweep -m experiment=quickstart"
-            raise UserError(f"there is no study {name} in {self._shown}; {instead}")
-        parent = max(parents, key=lambda run: run.info.start_time)
-        children = self._search(f"tags.`{PARENT}` = '{parent.info.run_id}'", told=name)
+            raise UserError(f"there is no study {name} in {redaction.text(self.uri)}; {instead}")
+        children = self.children(parent.info.run_id, label=f"reading the runs of {name}")
         if not children:
-            raise UserError(f"study {name} has no run yet: the command that began it goes on with it")
-        children.sort(key=lambda run: (run.info.start_time, run.info.run_id))
+            raise UserError(f"study {name} has no run yet; the command that started the study continues it")
         self._artifact_uri.update((run.info.run_id, run.info.artifact_uri) for run in children)
         return Study(
             name=name,
@@ -113,8 +78,8 @@ class StudyReader:
             command=parent.data.tags.get("command", ""),
             runs=_table(children),
             running=parent.info.status == "RUNNING",
-            find_examples=self._examples,
-            history=self._history,
+            find_examples=lambda run_id: self.find_file(run_id, self._artifact_uri.get(run_id, ""), EXAMPLES_FILE),
+            history=lambda run_id, key: [Point(*point) for point in self.history(run_id, key)],
         )
 
     def log_report(
@@ -126,81 +91,39 @@ class StudyReader:
         tags: Mapping[str, str],
         view: Mapping[str, str],
     ) -> None:
-        """The report's files, the answer and its tags, on the study's parent run; `title` becomes the run's name, which
-        is what its page and the list of runs begin with. `view` are the experiment's tags."""
-        with self._told():
-            self.client.update_run(parent_id, name=redaction.text(title))
-            for file in files:
-                self.client.log_artifact(parent_id, str(file), "report")
-            told = [RunTag(key, redaction.text(value)) for key, value in {NOTE: note, **tags}.items()]
-            self.client.log_batch(parent_id, tags=told)
-            for key, value in view.items():
-                self.client.set_experiment_tag(self.experiment_id, key, value)
+        """Write the answer to the study's parent run.
+
+        Args:
+            parent_id: The study's parent run.
+            title: Becomes the run's name, with which its page and the list of runs begin.
+            files: The report's files.
+            note: Becomes the run's description, in Markdown.
+            tags: Further tags of the run.
+            view: Tags of the experiment.
+        """
+        self.annotate(parent_id, name=title, tags={NOTE: note, **tags}, files=files, folder="report")
+        self.tag_experiment(view)
 
     def tag_runs(self, tags: Mapping[str, Mapping[str, str]]) -> None:
-        """run id → tags to set on it."""
-        with self._told():
-            for run_id, values in tqdm(tags.items(), desc="verdicts to the store", disable=_quiet(tags), leave=False):
-                self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in values.items()])
+        """Set tags on many runs: run id → tags."""
+        hidden = len(tags) < 100 or not sys.stderr.isatty()
+        for run_id, values in tqdm(tags.items(), desc="verdicts to the store", disable=hidden, leave=False):
+            self.annotate(run_id, tags=values)
 
     def _state(self, parent: Run) -> StudyState:
-        with self._told():
-            part = self.client.search_runs(
-                [self.experiment_id], f"tags.`{PARENT}` = '{parent.info.run_id}'", max_results=_COUNTED
-            )
-        counts = pd.Series([_outcome(run) for run in part], dtype=object).value_counts(sort=False)
+        part = self.children(parent.info.run_id, limit=_COUNTED + 1)
+        counts = pd.Series([_outcome(run) for run in part[:_COUNTED]], dtype=object).value_counts(sort=False)
         tags = parent.data.tags
         return StudyState(
-            name=tags["study"],
+            name=tags[STUDY],
             state={"RUNNING": "running, or its program died", "FINISHED": "finished"}.get(
                 parent.info.status, parent.info.status.lower()
             ),
             begun=datetime.fromtimestamp(parent.info.start_time / 1000),
             outcomes={str(key): int(count) for key, count in counts.items()},
-            more=bool(part.token),
+            more=len(part) > _COUNTED,
             pick=tags.get("selected", ""),
         )
-
-    def _examples(self, run_id: str) -> Path | None:
-        """A local store's file as it lies there, another's fetched."""
-        parts = urlsplit(self._artifact_uri.get(run_id, ""))
-        if parts.scheme in ("", "file"):
-            file = Path(unquote(parts.path)) / EXAMPLES_FILE
-            return file if file.is_file() else None
-        try:
-            return Path(self.client.download_artifacts(run_id, EXAMPLES_FILE))
-        except (MlflowException, OSError):
-            return None
-
-    def _history(self, run_id: str, key: str) -> list[Point]:
-        with self._told():
-            return [Point(metric.step, metric.value) for metric in self.client.get_metric_history(run_id, key)]
-
-    def _search(self, query: str, told: str | None = None) -> list[Run]:
-        """All runs that a filter finds; `told` is said while it takes long, on a terminal."""
-        found: list[Run] = []
-        page = None
-        quiet = told is None or not sys.stderr.isatty()
-        with self._told(), tqdm(desc=f"reading the runs of {told}", unit=" runs", leave=False, disable=quiet) as bar:
-            while True:
-                part = self.client.search_runs([self.experiment_id], query, max_results=_PAGE, page_token=page)
-                found.extend(part)
-                bar.update(len(part))
-                page = part.token
-                if not page:
-                    return found
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        try:
-            yield
-        except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
-            first = first_line(getattr(error, "message", None) or error)
-            raise UserError(redaction.text(f"the tracking store {self._shown} cannot be read: {first}")) from error
-
-
-def _quiet(work: Mapping[str, object]) -> bool:
-    return len(work) < 100 or not sys.stderr.isatty()
 
 
 def _outcome(run: Run) -> str:

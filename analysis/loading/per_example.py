@@ -1,4 +1,4 @@
-"""Per-example results of runs, side by side: what paired tests need."""
+"""Per-example results of the runs of a study: the input of paired tests."""
 
 from __future__ import annotations
 
@@ -12,42 +12,50 @@ import pandas as pd
 from pyarrow import ArrowException, parquet
 from tqdm import tqdm
 
-from analysis.loading import corpus_metrics
 from sweep.core.errors import UserError, alternatives
+from sweep.metrics import CorpusMetric, corpus_metric
 
-EXAMPLES_FILE = "validation_examples.parquet"  # as sweep.core.run_request names it
-_SLOW = 50  # runs: reading fewer takes no time that a person would notice
-_TOLERANCE = 1e-6  # between a run's score and the same from its examples, relative
+_SLOW = 50  # runs; fewer are read so quickly that a progress bar is of no use
+_TOLERANCE = 1e-6  # relative difference between a run's score and the score from its examples
 
 
 class Examples(NamedTuple):
-    """`values`: runs × examples. For a corpus metric, `statistics`: runs × examples × statistics instead, with their
-    `names` and the `rule` that turns their sums into the score. `groups` numbers each example's group from 0, where
-    examples belong together, such as several questions on one passage."""
+    """The per-example results of some runs, over the same examples.
+
+    Attributes:
+        run_ids: The runs.
+        n: The number of examples.
+        values: runs × examples: the metric's values; None for a corpus metric.
+        statistics: runs × examples × statistics, for a corpus metric.
+        names: The names of the statistics.
+        corpus: The corpus metric: it turns the sums of the statistics into a score.
+        groups: The number of each example's group, from 0, where examples belong together, such as several questions
+            on one passage.
+    """
 
     run_ids: list[str]
     n: int
     values: np.ndarray | None = None
     statistics: np.ndarray | None = None
     names: tuple[str, ...] = ()
-    rule: corpus_metrics.Rule | None = None
+    corpus: CorpusMetric | None = None
     groups: np.ndarray | None = None
 
     @property
     def units(self) -> int:
-        """How many groups there are, or examples where each is for itself."""
+        """The number of groups; without groups, the number of examples."""
         return self.n if self.groups is None else int(self.groups.max()) + 1
 
     def scores(self, weights: np.ndarray) -> np.ndarray:
-        """The score of each run when example i counts `weights[b, i]` times: resamples × runs."""
+        """The score of each run where example i counts `weights[b, i]` times: resamples × runs."""
         if self.values is not None:
             return weights @ self.values.T / weights.sum(axis=1, keepdims=True)
         assert self.statistics is not None
-        assert self.rule is not None
+        assert self.corpus is not None
         runs, n, count = self.statistics.shape
         flat = np.ascontiguousarray(self.statistics.transpose(1, 0, 2)).reshape(n, runs * count)
         sums = (weights @ flat).reshape(len(weights), runs, count)
-        return self.rule.formula({name: sums[:, :, i] for i, name in enumerate(self.names)})
+        return self.corpus.from_sums({name: sums[:, :, i] for i, name in enumerate(self.names)})
 
     @classmethod
     def of(cls, values: Mapping[str, np.ndarray]) -> Examples:
@@ -57,7 +65,7 @@ class Examples(NamedTuple):
 
 
 class Absent(NamedTuple):
-    """Why there are no per-example results to use, in words for a person."""
+    """There are no per-example results to use. `reason` says why."""
 
     reason: str
 
@@ -65,26 +73,36 @@ class Absent(NamedTuple):
 def read(
     scores: Mapping[str, float],
     metric: str,
-    rule_tag: str | None,
+    corpus_tag: str | None,
     find: Callable[[str], Path | None],
     cluster: str | None = None,
 ) -> Examples | Absent:
-    """The per-example results of the runs in `scores` (run id → its score); `find` gives a run's file, or None.
+    """The per-example results of runs.
 
-    They are of use only where every run has them, over the same examples, and where they make up the score: its mean is
-    the score, or a corpus rule gives it. `cluster` is the column whose equal values mark examples that belong together.
+    They can be used only where every run has them, over the same examples, and where the score follows from them: as
+    the mean of the values, or by the formula of a corpus metric.
+
+    Args:
+        scores: run id → its score.
+        metric: The name of the score's metric.
+        corpus_tag: The tag `corpus.<metric>` of the runs, which names the class of a corpus metric; None for a mean.
+        find: Gives the file of a run's per-example results, or None.
+        cluster: The column whose equal values mark examples that belong together.
 
     Raises:
-        UserError: where `cluster` is no column of them.
+        UserError: where there is no column `cluster`.
     """
-    rule = corpus_metrics.rule_of(rule_tag)
-    if rule_tag and rule is None:
-        return Absent(f"the way in which {metric} follows from its examples ({rule_tag}) is not known here")
+    corpus = None
+    if corpus_tag:
+        try:
+            corpus = corpus_metric(corpus_tag)
+        except ValueError as error:
+            return Absent(f"the corpus metric {metric} could not be built from its tag {corpus_tag} ({error})")
     rows: list[dict[str, np.ndarray]] = []
     first_index: np.ndarray | None = None
-    quiet = len(scores) < _SLOW or not sys.stderr.isatty()
-    for run_id in tqdm(scores, desc="reading examples", unit=" runs", leave=False, disable=quiet):
-        found = _columns(find(run_id), metric, rule is not None)
+    hidden = len(scores) < _SLOW or not sys.stderr.isatty()
+    for run_id in tqdm(scores, desc="reading examples", unit=" runs", leave=False, disable=hidden):
+        found = _columns(find(run_id), metric, corpus is not None)
         if isinstance(found, Absent):
             return found
         index, columns = found
@@ -95,22 +113,22 @@ def read(
         rows.append(columns)
     if first_index is None or not len(first_index):
         return Absent("no run has per-example results")
-    # A label that a run never met has no column there: it counts 0.
+    # A run has no column for a label that did not occur in it: the label counts 0.
     names = tuple(dict.fromkeys(name for columns in rows for name in columns))
-    nothing = np.zeros(len(first_index))
-    stacked = np.stack([np.column_stack([columns.get(name, nothing) for name in names]) for columns in rows])
+    zeros = np.zeros(len(first_index))
+    stacked = np.stack([np.column_stack([columns.get(name, zeros) for name in names]) for columns in rows])
     run_ids = list(scores)
-    if rule is None:
-        made = Examples(run_ids, stacked.shape[1], values=stacked[:, :, 0])
+    if corpus is None:
+        examples = Examples(run_ids, stacked.shape[1], values=stacked[:, :, 0])
     else:
-        made = Examples(run_ids, stacked.shape[1], statistics=stacked, names=names, rule=rule)
+        examples = Examples(run_ids, stacked.shape[1], statistics=stacked, names=names, corpus=corpus)
     if cluster is not None:
-        made = made._replace(groups=_groups(find(run_ids[0]), cluster))
-    return _checked(made, scores, metric)
+        examples = examples._replace(groups=_groups(find(run_ids[0]), cluster))
+    return _checked(examples, scores, metric)
 
 
 def _groups(path: Path | None, cluster: str) -> np.ndarray:
-    """In order of the index, as the values are."""
+    """The group of each example, in order of the index, as the values are."""
     assert path is not None  # it was read
     table = parquet.read_table(path)
     if cluster not in table.column_names:
@@ -124,15 +142,18 @@ def _groups(path: Path | None, cluster: str) -> np.ndarray:
     return pd.factorize(values.astype(str))[0]
 
 
-def _checked(made: Examples, scores: Mapping[str, float], metric: str) -> Examples | Absent:
+def _checked(examples: Examples, scores: Mapping[str, float], metric: str) -> Examples | Absent:
+    """The examples, if the runs' scores follow from them."""
+    all_twice = np.ones((2, examples.n))  # two equal sets: a formula that takes single numbers only fails here
     try:
-        again = made.scores(np.ones((1, made.n)))[0]
-    except KeyError as error:
-        return Absent(f"the statistics of {metric} are not complete ({error.args[0]})")
-    told = np.array([scores[run_id] for run_id in made.run_ids])
-    if not np.allclose(again, told, rtol=_TOLERANCE, atol=_TOLERANCE):
-        return Absent(f"{metric} is not the mean of its per-example values, and no rule says how it follows from them")
-    return made
+        computed = examples.scores(all_twice)
+    except Exception as error:  # noqa: BLE001  a metric from another package may raise anything
+        return Absent(f"{metric} could not be computed from its statistics ({type(error).__name__}: {error})")
+    logged = np.array([scores[run_id] for run_id in examples.run_ids])
+    if not np.allclose(computed, logged, rtol=_TOLERANCE, atol=_TOLERANCE):
+        rule = "the mean of its per-example values" if examples.corpus is None else "what its statistics give"
+        return Absent(f"{metric} is not {rule}")
+    return examples
 
 
 def _columns(path: Path | None, metric: str, of_corpus: bool) -> tuple[np.ndarray, dict[str, np.ndarray]] | Absent:
@@ -148,7 +169,7 @@ def _columns(path: Path | None, metric: str, of_corpus: bool) -> tuple[np.ndarra
         table = file.read(columns=[*(["index"] if "index" in known else []), *wanted])
         values = {name: table[name].to_numpy().astype(float) for name in wanted}
     except (OSError, ArrowException, ValueError, TypeError) as error:
-        return Absent(f"per-example results cannot be read ({path.name}: {error})")
+        return Absent(f"per-example results could not be read ({path.name}: {error})")
     if not all(np.isfinite(column).all() for column in values.values()):
         return Absent(f"some per-example values of {metric} are missing")
     index = table["index"].to_numpy() if "index" in known else np.arange(table.num_rows)

@@ -70,12 +70,13 @@ def _read(uri: str) -> dict[str, float]:
     """Alternating, so that both meet the same machine; the median of the pairs' ratios."""
     import mlflow
 
-    from analysis.loading import mlflow_store
+    from analysis.loading.mlflow_store import StudyReader
+    from sweep.tracking.mlflow_reader import PARENT
 
-    store = mlflow_store.StudyReader(uri, "paretune")
+    store = StudyReader(uri, "paretune")
     study = store.study("measured")
     mlflow.set_tracking_uri(uri)
-    query = f"tags.`{mlflow_store.PARENT}` = '{study.parent_id}'"
+    query = f"tags.`{PARENT}` = '{study.parent_id}'"
 
     def plain() -> None:
         found = mlflow.search_runs([store.experiment_id], query, max_results=100_000)
@@ -92,10 +93,10 @@ def _read(uri: str) -> dict[str, float]:
 
 def _report(uri: str) -> dict[str, float]:
     from analysis import pipeline
-    from analysis.loading import mlflow_store
+    from analysis.loading.mlflow_store import StudyReader
     from analysis.reporting import writer
 
-    study = mlflow_store.StudyReader(uri, "paretune").study("measured")
+    study = StudyReader(uri, "paretune").study("measured")
     with tempfile.TemporaryDirectory() as folder:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         started, used = time.perf_counter(), time.process_time()

@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from sweep.core import redaction
-from sweep.core.errors import Fault
+from sweep.core.errors import Fault, UserError
 
 _TIMEOUT_SECONDS = 5.0
 
@@ -40,6 +40,16 @@ def sqlite_path(uri: str) -> Path | None:
     """The file of a SQLite URI ("sqlite:///mlflow.db"), else None."""
     prefix = "sqlite:///"
     return Path(uri.removeprefix(prefix).partition("?")[0]) if uri.startswith(prefix) else None
+
+
+def require_store(uri: str) -> None:
+    """Raises UserError where the tracking store is a SQLite file that does not exist."""
+    file = sqlite_path(uri)
+    if file is not None and not file.exists():
+        raise UserError(
+            f"there is no tracking store {file}. Run a study first (python -m sweep -m experiment=quickstart), change "
+            "to the folder of your study, or name the store: tracking.uri=sqlite:////folder/mlflow.db (the UI: --store)"
+        )
 
 
 def store_fault(key: str, uri: str) -> Iterator[Fault]:

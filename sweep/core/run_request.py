@@ -8,13 +8,6 @@ from typing import Any
 
 from sweep.core.record import Record
 
-EXAMPLES_FILE = "validation_examples.parquet"
-TRACEBACK_FILE = "traceback.txt"
-LOG_FILE = "run.log"
-TIMELINE_FILE = "memory_timeline.csv"
-SNAPSHOT_FILE = "oom_snapshot.pickle"
-WEIGHTS_FOLDER = "checkpoint"  # the trained weights: an adapter, or all trained parameters
-
 
 @dataclass(frozen=True, kw_only=True)
 class RunRequest:

@@ -19,8 +19,9 @@ from sweep.core.reporter import silent
 from sweep.deployment import model_card
 from sweep.deployment.evaluation_setup import EvaluationSetup
 from sweep.deployment.score_check import difference
-from sweep.deployment.stored_run import MANIFEST, StoredRun, find, open_store
+from sweep.deployment.stored_run import MANIFEST, StoredRun, find
 from sweep.models.pretrained import Pretrained
+from sweep.tracking.mlflow_reader import MlflowReader
 from sweep.tracking.options import Tracking
 
 _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # as safetensors and as PyTorch call them
@@ -37,7 +38,7 @@ def export(options: Mapping[str, Any], tracking: Tracking) -> model_card.Exporte
         UserError: the run has nothing to export, its base has changed, or the exported model is worse than the run by
             more than noise (unless `allow_drop` is set). Then the folder does not change.
     """
-    store = open_store(tracking)
+    store = MlflowReader(tracking.uri, tracking.experiment)
     with tempfile.TemporaryDirectory(prefix="paretune-export-") as scratch:
         run = find(store, options["study"], options["run"], Path(scratch), options["base"])
         _require_same_base(run)
@@ -61,15 +62,15 @@ def export(options: Mapping[str, Any], tracking: Tracking) -> model_card.Exporte
             building.rename(out)
         finally:
             shutil.rmtree(building, ignore_errors=True)
-        store.add(
+        store.annotate(
             run.run_id,
-            {
+            measurements={
                 "export/score": exported.difference.after,
                 "export/score_drop": exported.difference.drop,
                 **{f"test/{name}": score for name, score in exported.test.items()},
             },
-            [out / "README.md", out / MANIFEST],
-            "export",
+            files=[out / "README.md", out / MANIFEST],
+            folder="export",
         )
     if options["register"] is not None:
         from sweep.deployment.model_registry import register

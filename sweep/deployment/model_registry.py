@@ -15,12 +15,12 @@ from transformers import AutoTokenizer
 from sweep.core import provenance, redaction
 from sweep.core.errors import UserError, first_line
 from sweep.deployment.model_card import ExportedModel
-from sweep.tracking.mlflow_store import MlflowStore
+from sweep.tracking.mlflow_reader import MlflowReader
 
 _PIPELINES = {"CAUSAL_LM": "text-generation", "SEQ_CLS": "text-classification"}
 
 
-def register(store: MlflowStore, exported: ExportedModel, name: str) -> str:
+def register(store: MlflowReader, exported: ExportedModel, name: str) -> str:
     """Register the export under `name`, and return the URI of its version ("models:/name/3").
 
     A whole model is stored in MLflow's format, for `mlflow.transformers.load_model(uri)`. An adapter is stored

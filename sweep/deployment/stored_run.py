@@ -11,12 +11,10 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from sweep.config.schema import RunConfig, parse
+from sweep.core.artifacts import EXAMPLES_FILE, WEIGHTS_FOLDER
 from sweep.core.errors import ConfigError, UserError, alternatives, first_line
-from sweep.core.preflight import sqlite_path
 from sweep.core.record import Outcome, Record
-from sweep.core.run_request import EXAMPLES_FILE, WEIGHTS_FOLDER
-from sweep.tracking.mlflow_store import MlflowStore
-from sweep.tracking.options import Tracking
+from sweep.tracking.mlflow_reader import MlflowReader
 from sweep.tracking.record_tags import to_record
 
 MANIFEST = "export.json"  # in an exported folder: its run and its base
@@ -39,18 +37,7 @@ class StoredRun:
         return _revision(self.record)
 
 
-def open_store(tracking: Tracking) -> MlflowStore:
-    """Open an existing store. Raises UserError if there is none."""
-    file = sqlite_path(tracking.uri)
-    if file is not None and not file.exists():
-        raise UserError(
-            f"there is no tracking store {file}. Run a study first (python -m sweep -m), go to the folder it was run "
-            "in, or name the store: tracking.uri=sqlite:////folder/mlflow.db"
-        )
-    return MlflowStore(tracking.uri, tracking.experiment, tracking.artifacts)
-
-
-def find(store: MlflowStore, study: str | None, run: str | None, scratch: Path, base: str | None = None) -> StoredRun:
+def find(store: MlflowReader, study: str | None, run: str | None, scratch: Path, base: str | None = None) -> StoredRun:
     """Find a run, and fetch its files.
 
     Of several replicates, the one with the best validation score is selected. Its score is too high for the setting, so
@@ -120,7 +107,7 @@ def _revision(record: Record) -> str | None:
     return json.loads(record.facts.get("conditions", "{}")).get("model_revision")
 
 
-def _by_id(store: MlflowStore, run_id: str) -> tuple[str, Record]:
+def _by_id(store: MlflowReader, run_id: str) -> tuple[str, Record]:
     try:
         found = store.run(run_id)
     except UserError as error:
@@ -130,7 +117,7 @@ def _by_id(store: MlflowStore, run_id: str) -> tuple[str, Record]:
     return found.info.run_id, to_record(found)
 
 
-def _in_study(store: MlflowStore, study: str, run: str | None) -> tuple[str, Record, str]:
+def _in_study(store: MlflowReader, study: str, run: str | None) -> tuple[str, Record, str]:
     parent = store.find_study(study)
     if parent is None:
         raise UserError(f"there is no study {study} in this store; check its name, and tracking.uri")

@@ -14,9 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 from sweep.cli import app
 from sweep.config.schema import RunConfig, parse, plain_config
 from sweep.core import console, redaction
+from sweep.core.artifacts import LOG_FILE
 from sweep.core.errors import UserError
 from sweep.core.record import Outcome, Record
-from sweep.core.run_request import LOG_FILE
 from sweep.core.setting import varied_keys
 from sweep.diagnostics import annotate
 from sweep.launch.preparation import PreparedRun

@@ -13,8 +13,8 @@ from typing import Any
 
 from sweep.config.schema import RunConfig
 from sweep.core import console, provenance, redaction
+from sweep.core.artifacts import LOG_FILE
 from sweep.core.errors import UserError
-from sweep.core.run_request import LOG_FILE
 from sweep.launch import device_leases
 from sweep.launch.device_leases import Lease
 from sweep.processes import isolated_call

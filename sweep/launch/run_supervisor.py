@@ -12,16 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from sweep.core import console, formatting, process_identity, provenance, redaction
+from sweep.core.artifacts import EXAMPLES_FILE, LOG_FILE, SNAPSHOT_FILE, TIMELINE_FILE, TRACEBACK_FILE, WEIGHTS_FOLDER
 from sweep.core.record import LAUNCHED, Outcome, Record
-from sweep.core.run_request import (
-    EXAMPLES_FILE,
-    LOG_FILE,
-    SNAPSHOT_FILE,
-    TIMELINE_FILE,
-    TRACEBACK_FILE,
-    WEIGHTS_FOLDER,
-    RunRequest,
-)
+from sweep.core.run_request import RunRequest
 from sweep.core.setting import setting_digest, setting_name
 from sweep.diagnostics import annotate
 from sweep.launch import device_leases

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from sweep.core.run_request import SNAPSHOT_FILE
+from sweep.core.artifacts import SNAPSHOT_FILE
 from sweep.meters import MemoryMeter, live_figures
 from sweep.meters.memory_timeline import StepMemory
 from sweep.runtime import nvml

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from sweep.core.artifacts import TIMELINE_FILE
 from sweep.core.record import Outcome, Record
-from sweep.core.run_request import TIMELINE_FILE
 from sweep.meters import Meters, memory_meter, memory_timeline
 from sweep.meters.energy import EnergyMeter
 

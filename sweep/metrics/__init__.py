@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Self
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+
+if TYPE_CHECKING:
+    import numpy as np
+
+CORPUS = "corpus"  # the fact `corpus.<metric>`: class and options of a corpus metric, as JSON
 
 
 class ModelOutputs(NamedTuple):
-    """What a model made of a set of examples, in order. What no metric asked for is None.
+    """The outputs of a model for a set of examples, in order. What no metric needs is None.
 
     `nll` is the negative log-likelihood of each reference given its prompt, in nats, summed over its `tokens` tokens.
     """
@@ -21,8 +28,10 @@ class ModelOutputs(NamedTuple):
 
 
 class Measure(NamedTuple):
-    """The value for the whole set, and columns of one value per example by suffix of the metric's name: "" is the
-    metric itself, "/tokens" a statistic."""
+    """The value of a metric for the whole set, and its columns of one value per example.
+
+    The columns are named by their suffix: "" is the metric itself, "/tokens" is the statistic `tokens`.
+    """
 
     score: float
     columns: dict[str, list[float]]
@@ -36,24 +45,23 @@ class Metric(ABC):
     worst: ClassVar[float] = 0.0
     needs_predictions: ClassVar[bool] = True
     needs_likelihood: ClassVar[bool] = False
-    needs_numbers: ClassVar[bool] = False  # predictions and references are numbers, written out
+    needs_numbers: ClassVar[bool] = False  # predictions and references are numbers as text
 
     @abstractmethod
     def per_example(self, predictions: Sequence[str], references: Sequence[str]) -> list[float]:
-        """One value per pair, in order. Paired tests need them."""
+        """One value per pair, in order. Paired tests need these values."""
 
     def score(self, predictions: Sequence[str], references: Sequence[str]) -> float:
         """The value for the whole set."""
-        values = self.per_example(predictions, references)
-        return sum(values) / len(values)
+        return self.measure(ModelOutputs(references, predictions)).score
 
-    def measure(self, answers: ModelOutputs) -> Measure:
-        """Score and per-example columns."""
-        values = self.per_example(answers.predictions or [], answers.references)
+    def measure(self, outputs: ModelOutputs) -> Measure:
+        """The value for the whole set, and the columns per example."""
+        values = self.per_example(outputs.predictions or [], outputs.references)
         return Measure(sum(values) / len(values), {"": values})
 
     def facts(self) -> dict[str, str]:
-        """What must be known to compare the value with others': kind of fact → its text."""
+        """Facts that a comparison of values needs: kind of fact → text."""
         return {}
 
     def label_faults(self, labels: Sequence[str]) -> Iterator[str]:
@@ -67,39 +75,67 @@ class Metric(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusMetric(Metric):
-    """A value for the whole set that is no mean over examples, such as BLEU.
+    """A value for the whole set that is not a mean over examples, such as BLEU.
 
-    It follows from sums over the examples of a few sufficient statistics, and these are kept per example, as columns
-    `<metric>/<statistic>`: whoever resamples examples adds the rows that were drawn, and applies the rule that the fact
-    `corpus.<metric>` names.
+    It follows from the sums of a few sufficient statistics over the examples. These statistics are kept per example, as
+    columns `<metric>/<statistic>`. A resample of the examples has the value that follows from the sums over the drawn
+    rows; the mean of per-example values would be another metric (Koehn 2004, "Statistical significance tests for
+    machine translation evaluation"). The analysis rebuilds the metric from the fact `corpus.<metric>`.
     """
 
-    @property
     @abstractmethod
-    def rule(self) -> str:
-        """The name of the formula from sums to the value."""
-
-    @abstractmethod
-    def statistics(self, answers: ModelOutputs) -> dict[str, list[float]]:
+    def statistics(self, outputs: ModelOutputs) -> dict[str, list[float]]:
         """Columns of one number per example."""
 
     @abstractmethod
-    def from_sums(self, sums: Mapping[str, float]) -> float:
-        """The rule: the value from the statistics' sums."""
+    def from_sums(self, sums: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The value from the sums of the statistics.
+
+        Args:
+            sums: The sum of each statistic: arrays of one shape, one element per set of examples.
+
+        Returns:
+            The values, in the same shape. The formula works element by element.
+        """
 
     def per_example(self, predictions: Sequence[str], references: Sequence[str]) -> list[float]:
-        """The rule over each example by itself. Their mean is not the score."""
+        """The value of each example alone. The mean of these is not the score."""
+        import numpy as np
+
         columns = self.statistics(ModelOutputs(references, predictions))
-        rows = zip(*columns.values(), strict=True)
-        return [self.from_sums(dict(zip(columns, row, strict=True))) for row in rows]
+        return self.from_sums({name: np.array(values, float) for name, values in columns.items()}).tolist()
 
-    def score(self, predictions: Sequence[str], references: Sequence[str]) -> float:
-        return self.measure(ModelOutputs(references, predictions)).score
+    def measure(self, outputs: ModelOutputs) -> Measure:
+        import numpy as np
 
-    def measure(self, answers: ModelOutputs) -> Measure:
-        statistics = self.statistics(answers)
-        sums = {name: sum(values) for name, values in statistics.items()}
-        return Measure(self.from_sums(sums), {f"/{name}": values for name, values in statistics.items()})
+        statistics = self.statistics(outputs)
+        value = self.from_sums({name: np.sum(values, dtype=float) for name, values in statistics.items()})
+        return Measure(float(value), {f"/{name}": values for name, values in statistics.items()})
 
     def facts(self) -> dict[str, str]:
-        return {"corpus": self.rule}
+        return {CORPUS: json.dumps({"_target_": f"{type(self).__module__}.{type(self).__qualname__}", **asdict(self)})}
+
+
+def corpus_metric(text: str) -> CorpusMetric:
+    """The metric that a fact `corpus.<metric>` names.
+
+    Raises:
+        ValueError: where its class cannot be imported or is not a corpus metric, or where it refuses the options.
+    """
+    try:
+        options: dict[str, Any] = json.loads(text)
+        module, _, name = options.pop("_target_").rpartition(".")
+        cls = getattr(importlib.import_module(module), name)
+        if not issubclass(cls, CorpusMetric):
+            raise TypeError(f"{name} is not derived from sweep.metrics.CorpusMetric")
+        return cls(**options)
+    except Exception as error:  # a module outside this package may raise anything
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """numerator / denominator, element by element; 0 where the denominator is 0."""
+    import numpy as np
+
+    known = denominator != 0
+    return np.where(known, numerator / np.where(known, denominator, 1.0), 0.0)

@@ -1,14 +1,17 @@
-"""Corpus chrF by sacrebleu."""
+"""Corpus chrF, counted by sacrebleu."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge
 
-from sweep.metrics import CorpusMetric, ModelOutputs
+from sweep.metrics import CorpusMetric, ModelOutputs, ratio
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,24 +23,34 @@ class ChrF(CorpusMetric):
     word_order: Annotated[int, Ge(0)] = 0
     beta: Annotated[int, Ge(1)] = 2
 
-    @property
-    def rule(self) -> str:
-        return "sacrebleu.chrf" if self.beta == 2 else f"sacrebleu.chrf_beta{self.beta}"
+    def _orders(self) -> range:
+        return range(1, self.char_order + self.word_order + 1)
 
-    def _names(self) -> list[str]:
-        orders = range(1, self.char_order + self.word_order + 1)
-        return [f"{what}_{order}" for order in orders for what in ("hyp", "ref", "match")]
+    def statistics(self, outputs: ModelOutputs) -> dict[str, list[float]]:
+        """n-grams of prediction and reference, and matching ones: of characters by order, then of words by order.
 
-    def statistics(self, answers: ModelOutputs) -> dict[str, list[float]]:
-        rows = self._sacrebleu()._extract_corpus_statistics(answers.predictions, [answers.references])
-        return {name: [float(row[i]) for row in rows] for i, name in enumerate(self._names())}
+        sacrebleu has no public function that gives the counts.
+        """
+        rows = self._sacrebleu()._extract_corpus_statistics(outputs.predictions, [outputs.references])
+        names = [f"{what}_{order}" for order in self._orders() for what in ("hyp", "ref", "match")]
+        return {name: [float(row[i]) for row in rows] for i, name in enumerate(names)}
 
-    def from_sums(self, sums: Mapping[str, float]) -> float:
-        return self._sacrebleu()._compute_score_from_stats([round(sums[name]) for name in self._names()]).score
+    def from_sums(self, sums: Mapping[str, np.ndarray]) -> np.ndarray:
+        """As sacrebleu: precision and recall are means over the orders that occur on both sides."""
+        precision = recall = count = 0.0
+        for n in self._orders():
+            predicted, wanted, match = (sums[f"{what}_{n}"] for what in ("hyp", "ref", "match"))
+            occurs = (predicted > 0) & (wanted > 0)
+            precision = precision + occurs * ratio(match, predicted)
+            recall = recall + occurs * ratio(match, wanted)
+            count = count + occurs
+        precision, recall = ratio(precision, count), ratio(recall, count)
+        factor = self.beta**2
+        return 100 * ratio((1 + factor) * precision * recall, factor * precision + recall)
 
     def facts(self) -> dict[str, str]:
         scorer = self._sacrebleu()
-        scorer.corpus_score(["a"], [["a"]])
+        scorer.corpus_score(["a"], [["a"]])  # the number of references is part of the signature
         return {**super().facts(), "signature": str(scorer.get_signature())}
 
     def _sacrebleu(self) -> Any:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from sweep.core.errors import alternatives
-from sweep.metrics import CorpusMetric, ModelOutputs
+from sweep.metrics import CorpusMetric, ModelOutputs, ratio
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,20 +31,17 @@ class F1(CorpusMetric):
         if self.positive_label is None and len(labels) != 2:
             yield f"needs two labels, and the data has {len(labels)}; use average: macro, or name a positive_label"
         elif self.positive_label is not None and self.positive_label not in labels:
-            yield f"positive_label: {self.positive_label!r} is no label; {alternatives(self.positive_label, labels)}"
+            yield f"positive_label: {self.positive_label!r} is not a label; {alternatives(self.positive_label, labels)}"
 
     def for_labels(self, labels: Sequence[str]) -> Self:
-        """Positive is the last in the order of the task, which may not be that of the alphabet."""
+        """The positive label is the last in the order of the task, which may differ from alphabetical order."""
         unnamed = self.average == "binary" and self.positive_label is None
         return replace(self, positive_label=labels[-1]) if unnamed else self
 
-    @property
-    def rule(self) -> str:
-        return "f1" if self.average == "binary" else f"{self.average}_f1"
-
-    def statistics(self, answers: ModelOutputs) -> dict[str, list[float]]:
-        """True positives, false positives and false negatives: of each label, `tp_0` is the first's, or of the one."""
-        predictions, references = answers.predictions or [], answers.references
+    def statistics(self, outputs: ModelOutputs) -> dict[str, list[float]]:
+        """True positives, false positives and false negatives of each label: `tp_0` is of the first label; of the
+        positive label alone, `tp`."""
+        predictions, references = outputs.predictions or [], outputs.references
         labels = in_order({*predictions, *references})
         suffixes = [f"_{index}" for index in range(len(labels))]
         if self.average == "binary":
@@ -54,19 +54,17 @@ class F1(CorpusMetric):
             columns[f"fn{suffix}"] = [float(got != label == wanted) for got, wanted in pairs]
         return columns
 
-    def from_sums(self, sums: Mapping[str, float]) -> float:
+    def from_sums(self, sums: Mapping[str, np.ndarray]) -> np.ndarray:
         total = weights = 0.0
         for suffix in (name.removeprefix("tp") for name in sums if name.startswith("tp")):
             tp, fp, fn = (sums[f"{name}{suffix}"] for name in ("tp", "fp", "fn"))
-            if not tp + fp + fn:
-                continue
-            weight = tp + fn if self.average == "weighted" else 1.0
-            total += weight * 2 * tp / (2 * tp + fp + fn)
-            weights += weight
-        return total / weights if weights else 0.0
+            weight = tp + fn if self.average == "weighted" else 1.0 * (tp + fp + fn > 0)
+            total = total + weight * ratio(2 * tp, 2 * tp + fp + fn)
+            weights = weights + weight
+        return ratio(total, weights)
 
 
 def in_order(labels: set[str]) -> list[str]:
-    """Labels by value where all are whole numbers, else by text."""
+    """The labels sorted: by value where all are whole numbers, else as text."""
     numeric = all(label.lstrip("-").isdecimal() for label in labels)
     return sorted(labels, key=(lambda label: (int(label), label)) if numeric else str)

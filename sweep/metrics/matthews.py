@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from sweep.metrics import CorpusMetric, ModelOutputs
+from sweep.metrics import CorpusMetric, ModelOutputs, ratio
 from sweep.metrics.f1 import in_order
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,12 +20,9 @@ class Matthews(CorpusMetric):
 
     worst: ClassVar[float] = -1.0
 
-    @property
-    def rule(self) -> str:
-        return "matthews"
-
-    def statistics(self, answers: ModelOutputs) -> dict[str, list[float]]:
-        predictions, references = answers.predictions or [], answers.references
+    def statistics(self, outputs: ModelOutputs) -> dict[str, list[float]]:
+        """Whether the prediction is right; whether each label is the predicted one, and the true one."""
+        predictions, references = outputs.predictions or [], outputs.references
         pairs = list(zip(predictions, references, strict=True))
         columns = {"correct": [float(got == wanted) for got, wanted in pairs]}
         for index, label in enumerate(in_order({*predictions, *references})):
@@ -31,11 +30,13 @@ class Matthews(CorpusMetric):
             columns[f"true_{index}"] = [float(wanted == label) for _, wanted in pairs]
         return columns
 
-    def from_sums(self, sums: Mapping[str, float]) -> float:
+    def from_sums(self, sums: Mapping[str, np.ndarray]) -> np.ndarray:
+        import numpy as np
+
         count = (len(sums) - 1) // 2
-        predicted = [sums[f"predicted_{index}"] for index in range(count)]
-        true = [sums[f"true_{index}"] for index in range(count)]
-        total = sum(true)
-        covariance = sums["correct"] * total - sum(p * t for p, t in zip(predicted, true, strict=True))
-        spread = (total**2 - sum(p * p for p in predicted)) * (total**2 - sum(t * t for t in true))
-        return covariance / math.sqrt(spread) if spread > 0 else 0.0
+        predicted = np.stack([sums[f"predicted_{index}"] for index in range(count)])
+        true = np.stack([sums[f"true_{index}"] for index in range(count)])
+        total = true.sum(0)
+        covariance = sums["correct"] * total - (predicted * true).sum(0)
+        spread = (total**2 - (predicted**2).sum(0)) * (total**2 - (true**2).sum(0))
+        return ratio(covariance, np.sqrt(np.maximum(spread, 0.0)))

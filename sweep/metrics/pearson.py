@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from sweep.metrics import CorpusMetric, ModelOutputs
+from sweep.metrics import CorpusMetric, ModelOutputs, ratio
 
-ROUNDING = 1e-12  # what a spread of 0 may come out as, beside the squares that it is a difference of
+if TYPE_CHECKING:
+    import numpy as np
+
+ROUNDING = 1e-12  # a spread below this share of the squares is 0 but for rounding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,18 +21,14 @@ class Pearson(CorpusMetric):
     worst: ClassVar[float] = -1.0
     needs_numbers: ClassVar[bool] = True
 
-    @property
-    def rule(self) -> str:
-        return "pearson"
-
     def values(self, texts: Sequence[str]) -> list[float]:
-        """What is correlated, about 0: sums of squares of far larger numbers would lose the digits that matter."""
+        """The numbers to correlate, centred at 0: sums of squares of much larger numbers would lose digits."""
         numbers = [float(text) for text in texts]
         centre = sum(numbers) / max(len(numbers), 1)
         return [number - centre for number in numbers]
 
-    def statistics(self, answers: ModelOutputs) -> dict[str, list[float]]:
-        x, y = self.values(answers.predictions or []), self.values(answers.references)
+    def statistics(self, outputs: ModelOutputs) -> dict[str, list[float]]:
+        x, y = self.values(outputs.predictions or []), self.values(outputs.references)
         return {
             "n": [1.0] * len(y),
             "x": x,
@@ -40,9 +38,10 @@ class Pearson(CorpusMetric):
             "xy": [a * b for a, b in zip(x, y, strict=True)],
         }
 
-    def from_sums(self, sums: Mapping[str, float]) -> float:
-        n = sums["n"]
-        covariance = n * sums["xy"] - sums["x"] * sums["y"]
-        spreads = [n * sums[both] - sums[one] ** 2 for one, both in (("x", "xx"), ("y", "yy"))]
-        constant = any(spread <= ROUNDING * n * sums[both] for spread, both in zip(spreads, ("xx", "yy"), strict=True))
-        return 0.0 if constant else covariance / math.sqrt(spreads[0] * spreads[1])
+    def from_sums(self, sums: Mapping[str, np.ndarray]) -> np.ndarray:
+        import numpy as np
+
+        n, x, y = sums["n"], sums["x"], sums["y"]
+        spread_x, spread_y = n * sums["xx"] - x * x, n * sums["yy"] - y * y
+        varied = (spread_x > ROUNDING * n * sums["xx"]) & (spread_y > ROUNDING * n * sums["yy"])
+        return ratio(n * sums["xy"] - x * y, np.where(varied, np.sqrt(np.abs(spread_x * spread_y)), 0.0))

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from sweep.metrics import CorpusMetric, ModelOutputs
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,15 +23,13 @@ class Perplexity(CorpusMetric):
     needs_predictions: ClassVar[bool] = False
     needs_likelihood: ClassVar[bool] = True
 
-    @property
-    def rule(self) -> str:
-        return "perplexity"
-
-    def statistics(self, answers: ModelOutputs) -> dict[str, list[float]]:
-        if answers.nll is None or answers.tokens is None:
+    def statistics(self, outputs: ModelOutputs) -> dict[str, list[float]]:
+        if outputs.nll is None or outputs.tokens is None:
             raise ValueError("perplexity needs the likelihood of the references")
-        return {"nll": list(answers.nll), "tokens": [float(count) for count in answers.tokens]}
+        return {"nll": list(outputs.nll), "tokens": [float(count) for count in outputs.tokens]}
 
-    def from_sums(self, sums: Mapping[str, float]) -> float:
-        mean = sums["nll"] / sums["tokens"]
-        return math.exp(mean) if mean < 700 else math.inf
+    def from_sums(self, sums: Mapping[str, np.ndarray]) -> np.ndarray:
+        import numpy as np
+
+        with np.errstate(over="ignore"):  # too large for a float is infinite
+            return np.exp(sums["nll"] / sums["tokens"])

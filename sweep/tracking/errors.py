@@ -1,4 +1,4 @@
-"""A tracking store's failures as one sentence, and MLflow's loggers made quiet."""
+"""The failures of a tracking store as one sentence, and MLflow's loggers made quiet."""
 
 from __future__ import annotations
 
@@ -16,25 +16,28 @@ from sweep.core.errors import UserError, first_line
 
 @contextmanager
 def store_errors(uri: str) -> Iterator[None]:
-    """A store's failure as one sentence, without credentials."""
+    """Turn an exception of the store into a UserError of one sentence, without credentials."""
     try:
         yield
     except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
         first = first_line(getattr(error, "message", None) or error)
         raise UserError(
             redaction.text(
-                f"the tracking store {uri} does not do its work: {first}\n"
-                "Check tracking.uri (a file: sqlite:////folder/mlflow.db; a server: http://host:port), and that it is "
-                "up and may be written to."
+                f"the tracking store {uri} failed: {first}\n"
+                "Check tracking.uri (a file: sqlite:////folder/mlflow.db; a server: http://host:port). The store must "
+                "be running and writable."
             )
         ) from error
 
 
 def set_up_mlflow() -> None:
-    """Quiet about database migrations, and fail soon where a server is gone, instead of trying for minutes."""
+    """Silence messages about database migrations, and give up on an unreachable server after about a minute.
+
+    MLflow's own defaults retry for several minutes. Environment variables that are set already stay.
+    """
     for logger in ("mlflow", "alembic"):
         logging.getLogger(logger).setLevel(logging.WARNING)
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it tells of each retry
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it logs each retry
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")

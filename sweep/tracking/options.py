@@ -1,4 +1,4 @@
-"""Where runs are kept: the group `tracking` of a config."""
+"""The group `tracking` of a config: where runs are stored."""
 
 from __future__ import annotations
 

@@ -7,21 +7,22 @@ from collections.abc import Mapping
 from mlflow.entities import Run
 
 from sweep.core import redaction
+from sweep.core.measurements import LOSS_BY_STEP, SCORE_BY_STEP
 from sweep.core.record import Outcome, Record
 
-_TAG_LIMIT = 8000  # characters; MLflow cuts what is longer
-
-
+SERIES = frozenset({LOSS_BY_STEP, SCORE_BY_STEP})  # values by step
+_TAG_LIMIT = 8000  # characters; MLflow cuts longer values
 _PLAIN = ("variant", "setting", "seed", "study", "trial", "conditions_hash", "outcome", "reason")
 
 
 def tags_of(record: Record) -> dict[str, str]:
+    """The tags of a run: its identity, its outcome and its facts."""
     plain = {key: getattr(record, key) for key in _PLAIN}
     return {key: str(value) for key, value in {**record.facts, **plain}.items() if value is not None}
 
 
 def to_record(run: Run) -> Record:
-    """The Record that a run's tags and metrics hold. Series (values by step) are left out: they are not final."""
+    """The Record that a run's tags and metrics hold. Values by step are left out: they are not final."""
     tags = run.data.tags
     known = {*_PLAIN, "kind"}
     return Record(
@@ -38,11 +39,10 @@ def to_record(run: Run) -> Record:
     )
 
 
-SERIES = frozenset({"train/loss", "eval/score"})
-
-
 def clean_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """Redacted, and cut to what MLflow keeps. Structured values are left out where they are too long: half of one says
-    nothing."""
+    """Tags with secrets masked, and cut to the length that MLflow keeps.
+
+    The tag `conditions` is left out where it is too long: half of a structured value cannot be read.
+    """
     clean = {key: redaction.text(str(value)) for key, value in tags.items()}
     return {k: v[:_TAG_LIMIT] for k, v in clean.items() if k != "conditions" or len(v) <= _TAG_LIMIT}

@@ -25,9 +25,7 @@ def table(*rows: tuple[str, float, float, float]) -> pd.DataFrame:
     st.sampled_from([0.9, 0.99, 1.0]),
     st.booleans(),
 )
-def test_the_smallest_that_meets_is_selected(
-    pairs: list[tuple[float, int]], threshold: float, higher: bool
-):
+def test_the_smallest_that_meets_is_selected(pairs: list[tuple[float, int]], threshold: float, higher: bool):
     frame = table(*((str(i), score, float(memory), 1.0) for i, (score, memory) in enumerate(pairs)))
     decision = decide(frame, threshold=threshold, higher_is_better=higher)
     best = max(s for s, _ in pairs) if higher else min(s for s, _ in pairs)

@@ -18,10 +18,11 @@ from hydra.core.hydra_config import HydraConfig
 
 from sweep.cli import validation
 from sweep.config.schema import parse
+from sweep.core.artifacts import EXAMPLES_FILE
 from sweep.core.errors import ConfigError
 from sweep.core.record import Outcome, Record
 from sweep.core.reporter import silent
-from sweep.core.run_request import EXAMPLES_FILE, RunRequest
+from sweep.core.run_request import RunRequest
 from sweep.training_run import prepare, run_training
 
 EXPERIMENTS = sorted(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -13,10 +15,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import f1_score, matthews_corrcoef
 
-from analysis.loading import corpus_metrics
 from sweep.config.schema import parse
 from sweep.core.errors import UserError
-from sweep.metrics import CorpusMetric, ModelOutputs
+from sweep.metrics import CorpusMetric, ModelOutputs, corpus_metric
 from sweep.metrics.accuracy import Accuracy
 from sweep.metrics.bleu import Bleu
 from sweep.metrics.chrf import ChrF
@@ -88,11 +89,12 @@ def test_bleu_and_chrf_equal_sacrebleu_and_follow_from_sums(pairs: list[tuple[st
     assert ChrF().score(got, wanted) == pytest.approx(CHRF().corpus_score(got, [wanted]).score)
     plus = ChrF(word_order=2).score(got, wanted)
     assert plus == pytest.approx(CHRF(word_order=2).corpus_score(got, [wanted]).score)
+    assert ChrF(beta=3).score(got, wanted) == pytest.approx(CHRF(beta=3).corpus_score(got, [wanted]).score)
 
 
 @pytest.mark.parametrize("metric", [Bleu(), ChrF(), F1(average="macro"), F1(average="weighted"), Matthews(), Pearson()])
 def test_resampled_rows_give_the_score_of_the_resampled_examples(metric: CorpusMetric):
-    """What the per-example columns are for: adding up the rows that were drawn, and applying the rule."""
+    """The purpose of the columns: the sums over the drawn rows give the score of the drawn examples."""
     source = random.Random(0)
     words = (
         ["0", "1", "2"]
@@ -103,15 +105,17 @@ def test_resampled_rows_give_the_score_of_the_resampled_examples(metric: CorpusM
     columns = metric.measure(ModelOutputs(wanted, got)).columns
     assert {len(values) for values in columns.values()} == {30}
     drawn = source.choices(range(30), k=30)
-    sums = {name.removeprefix("/"): sum(values[i] for i in drawn) for name, values in columns.items()}
+    sums = {name.removeprefix("/"): np.sum([values[i] for i in drawn]) for name, values in columns.items()}
     expected = metric.score([got[i] for i in drawn], [wanted[i] for i in drawn])
     assert metric.from_sums(sums) == pytest.approx(expected)
 
 
-RULED = [
+CORPUS_METRICS = [
     Bleu(),
+    Bleu(tokenize="char", lowercase=True),
     ChrF(),
     ChrF(word_order=2),
+    ChrF(beta=3),
     F1(average="macro"),
     F1(average="weighted"),
     F1(average="binary", positive_label="1"),
@@ -123,28 +127,68 @@ RULED = [
 
 @settings(max_examples=25, deadline=None)
 @given(TEXTS, LABELS, st.integers(0, 1000))
-def test_the_analysis_knows_each_rule_and_finds_the_same(
+def test_formulas_give_the_same_for_many_sums_at_once_and_survive_the_tag(
     texts: list[tuple[str, str]], labels: list[tuple[str, str]], seed: int
 ):
-    """The report resamples validation examples by formulas of its own, since it imports nothing of this package."""
-    for metric in RULED:
+    """The analysis builds the metric from the run's tag, and computes the scores of all resamples in one array."""
+    for metric in CORPUS_METRICS:
         pairs = labels if isinstance(metric, F1 | Matthews | Pearson) else texts
         columns = metric.statistics(ModelOutputs([w for _, w in pairs], [p for p, _ in pairs]))
-        drawn = random.Random(seed).choices(range(len(pairs)), k=len(pairs))
-        sums = {name: sum(values[i] for i in drawn) for name, values in columns.items()}
-        rule = corpus_metrics.rule_of(metric.facts()["corpus"])
-        assert rule is not None, metric
-        found = rule.formula({name: np.array([float(value)]) for name, value in sums.items()})
-        assert found[0] == pytest.approx(metric.from_sums(sums), abs=1e-9), metric
-    rule = corpus_metrics.rule_of(Perplexity().facts()["corpus"])
-    assert rule is not None
-    assert rule.formula({"nll": np.array([6.0]), "tokens": np.array([3.0])})[0] == pytest.approx(math.e**2)
+        draws = [random.Random(seed + i).choices(range(len(pairs)), k=len(pairs)) for i in range(6)]
+        single = [{name: np.sum([values[i] for i in drawn]) for name, values in columns.items()} for drawn in draws]
+        together = {name: np.reshape([sums[name] for sums in single], (2, 3)) for name in columns}
+        rebuilt = corpus_metric(metric.facts()["corpus"])
+        assert rebuilt == metric
+        expected = [float(metric.from_sums(sums)) for sums in single]
+        assert rebuilt.from_sums(together).ravel().tolist() == pytest.approx(expected, abs=1e-9), metric
+
+
+@pytest.mark.parametrize(
+    ("tag", "words"),
+    [
+        ("sacrebleu.bleu", "JSONDecodeError"),
+        ('{"tokenize": "13a"}', "_target_"),
+        ('{"_target_": "somebody.metrics.Gone"}', "No module named 'somebody'"),
+        ('{"_target_": "sweep.metrics.accuracy.Accuracy"}', "not derived from sweep.metrics.CorpusMetric"),
+        ('{"_target_": "sweep.metrics.bleu.Bleu", "order": 5}', "order"),
+    ],
+)
+def test_a_tag_that_names_no_corpus_metric_is_refused(tag: str, words: str):
+    with pytest.raises(ValueError, match=words):
+        corpus_metric(tag)
+
+
+def bleu_sums(correct: tuple[float, ...], total: tuple[float, ...], lengths: tuple[float, float]) -> dict:
+    counts = {f"correct_{n}": correct[n - 1] for n in (1, 2, 3, 4)} | {f"total_{n}": total[n - 1] for n in (1, 2, 3, 4)}
+    return {name: np.array(value) for name, value in counts.items()} | dict(
+        zip(("hyp_len", "ref_len"), lengths, strict=True)
+    )
+
+
+def test_bleu_equals_a_calculation_by_hand():
+    """Two sentences together: 9 of 10 unigrams, 6 of 8 bigrams, 4 of 6 trigrams, 2 of 4 4-grams; 10 words for 12."""
+    precision = (0.9 * 0.75 * (4 / 6) * 0.5) ** 0.25
+    found = Bleu().from_sums(bleu_sums((9, 6, 4, 2), (10, 8, 6, 4), (10, 12)))
+    assert found == pytest.approx(100 * math.exp(1 - 1.2) * precision)
+
+
+def test_bleu_smooths_orders_without_a_match_and_is_0_without_any_match():
+    expected = 100 * (3 / 4 * 1 / 3 * 1 / (2 * 2) * 1 / (4 * 1)) ** 0.25
+    assert Bleu().from_sums(bleu_sums((3, 1, 0, 0), (4, 3, 2, 1), (4, 4))) == pytest.approx(expected)
+    assert Bleu().from_sums(bleu_sums((0, 0, 0, 0), (4, 3, 2, 1), (4, 4))) == 0.0
+    assert Bleu().from_sums(bleu_sums((2, 1, 0, 0), (2, 1, 0, 0), (2, 2))) == 0.0  # too short for a 4-gram
+
+
+def test_importing_a_metric_imports_no_heavy_library():
+    names = [file.stem for file in (ROOT / "sweep/metrics").glob("*.py") if file.stem != "__init__"]
+    code = f"import sys, {', '.join('sweep.metrics.' + name for name in names)}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert not set(loaded.split()) & {"torch", "sacrebleu", "numpy", "scipy", "rouge_score", "regex"}
 
 
 def test_signatures_are_sacrebleu_s_own():
     assert Bleu().facts()["signature"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
     assert ChrF(word_order=2).facts()["signature"].startswith("nrefs:1|case:mixed|eff:yes|nc:6|nw:2|space:no|version:")
-    assert Bleu().facts()["corpus"] == "sacrebleu.bleu"
 
 
 @pytest.mark.parametrize(

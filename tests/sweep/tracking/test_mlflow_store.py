@@ -1,4 +1,4 @@
-"""Record → MLflow → Record, on a real SQLite store, and what happens when several open one at once."""
+"""Record → MLflow → Record on a real SQLite store, and several processes that open one store at once."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from mlflow.exceptions import MlflowException
 
 from sweep.core.errors import UserError
 from sweep.core.record import Outcome, Record
+from sweep.tracking.mlflow_reader import MlflowReader
 from sweep.tracking.mlflow_store import MlflowStore
 
 pytestmark = pytest.mark.slow
@@ -45,7 +46,7 @@ RECORDS = st.builds(
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(record=RECORDS)
-def test_a_record_comes_back_as_it_went(store: MlflowStore, tmp_path: Path, record: Record):
+def test_a_record_is_the_same_after_a_round_trip(store: MlflowStore, tmp_path: Path, record: Record):
     parent = store.create_study("a study", {"train.max_steps": "3"}, {})
     row = store.open_run(record, parent.info.run_id, {"train.max_steps": "3"}, {"train": {"max_steps": 3}})
     row.metrics(1, {"train/loss": 2.0})
@@ -59,7 +60,7 @@ def test_a_record_comes_back_as_it_went(store: MlflowStore, tmp_path: Path, reco
     assert kept == {"a.txt", "config.yaml"}
 
 
-def test_a_row_says_killed_until_its_run_says_otherwise(store: MlflowStore):
+def test_a_row_is_killed_until_its_run_ends(store: MlflowStore):
     parent = store.create_study("unfinished", {}, {})
     record = Record(variant="v", setting="v", seed=0, outcome=Outcome.OK)
     store.open_run(record, parent.info.run_id, {}, {})
@@ -69,17 +70,17 @@ def test_a_row_says_killed_until_its_run_says_otherwise(store: MlflowStore):
     assert store.client.get_run(run_id).info.status == "KILLED"
 
 
-def test_a_store_that_is_away_for_a_while_ends_no_training(store: MlflowStore, monkeypatch: pytest.MonkeyPatch):
+def test_an_interruption_of_the_store_does_not_end_a_training(store: MlflowStore, monkeypatch: pytest.MonkeyPatch):
     parent = store.create_study("interrupted", {}, {})
     record = Record(variant="v", setting="v", seed=0, outcome=Outcome.OK)
     row = store.open_run(record, parent.info.run_id, {}, {})
     monkeypatch.setattr("sweep.tracking.mlflow_store.FLUSH_SECONDS", -1)
 
-    def away(*args: object, **kwargs: object) -> None:
+    def unavailable(*args: object, **kwargs: object) -> None:
         raise MlflowException("503")
 
     with monkeypatch.context() as broken:
-        broken.setattr(store.client, "log_batch", away)
+        broken.setattr(store.client, "log_batch", unavailable)
         row.metrics(1, {"train/loss": 2.0})
     row.metrics(2, {"train/loss": 1.0})
     row.close(record, [])
@@ -87,11 +88,29 @@ def test_a_store_that_is_away_for_a_while_ends_no_training(store: MlflowStore, m
     assert [(metric.step, metric.value) for metric in kept] == [(1, 2.0), (2, 1.0)]
 
 
-@pytest.mark.parametrize("name", ["it's", 'a "b"', "ünïcödé 모델"])
-def test_studies_are_found_by_awkward_names(store: MlflowStore, name: str):
+@pytest.mark.parametrize("name", ["it's", 'a "b"', """it's "both" """.strip(), "ünïcödé 모델"])
+def test_a_study_with_quotation_marks_in_its_name_is_found(store: MlflowStore, name: str):
     store.create_study(name, {"k": "v"}, {})
     assert store.study_conditions(store.find_study(name)) == {"k": "v"}
     assert store.find_study(f"{name} not") is None
+
+
+def test_a_reader_creates_neither_a_store_nor_an_experiment(store: MlflowStore, tmp_path: Path):
+    with pytest.raises(UserError, match="there is no tracking store"):
+        MlflowReader(f"sqlite:///{tmp_path}/mlflow.db", "tests")
+    with pytest.raises(UserError, match="has no experiment other"):
+        MlflowReader(store.uri, "other")
+    assert list(tmp_path.iterdir()) == []
+    assert MlflowReader(store.uri, "tests").experiment_id == store.experiment_id
+
+
+def test_a_search_reads_all_pages(store: MlflowStore, monkeypatch: pytest.MonkeyPatch):
+    parent = store.create_study("pages", {}, {}).info.run_id
+    for seed in range(5):
+        store.open_run(Record(variant="v", setting="v", seed=seed, outcome=Outcome.OK), parent, {}, {})
+    monkeypatch.setattr("sweep.tracking.mlflow_reader._PAGE", 2)
+    assert sorted(record.seed for _, record in store.records(parent)) == [0, 1, 2, 3, 4]
+    assert len(store.children(parent, limit=3)) == 3
 
 
 def test_four_processes_open_a_fresh_store_at_once(tmp_path: Path):
@@ -120,8 +139,8 @@ def test_four_processes_open_a_fresh_store_at_once(tmp_path: Path):
     assert sorted(run.data.tags["seed"] for run in found) == ["0", "1", "2", "3"]
 
 
-def test_a_store_that_fails_is_told_without_its_password(tmp_path: Path):
+def test_the_error_of_a_broken_store_is_one_sentence(tmp_path: Path):
     broken = tmp_path / "mlflow.db"
     broken.write_bytes(b"not a database, whatever its name says" * 100)
-    with pytest.raises(UserError, match=r"tracking store .* does not do its work"):
+    with pytest.raises(UserError, match=r"tracking store .* failed"):
         MlflowStore(f"sqlite:///{broken}", "x", str(tmp_path))
