@@ -17,7 +17,8 @@ from typing import Any
 import optuna
 
 from benchmarks.results import save
-from sweep.study.trial_store import Entry, TrialStore
+from sweep.study.entry import Entry
+from sweep.study.trial_store import TrialStore
 
 TRIALS = 60
 CAPACITY = 24 * 2**30

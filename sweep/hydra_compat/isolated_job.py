@@ -28,7 +28,6 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.basecontainer import BaseContainer
 
 from sweep.core.reporter import Reporter
-from sweep.hydra_compat.speedups import quicken
 
 PACKED = "PARETUNE_APPLICATION"  # the file that the server finds its application in
 
@@ -132,7 +131,6 @@ _taken_in: dict[str, _Unpacked] = {}
 def _take_in(file: str) -> None:
     """In the fork server: what cannot be unpacked here fails in the jobs, where it is told. Where only the rehearsal
     fails, they begin more slowly."""
-    quicken()
     with suppress(Exception, SystemExit):
         _taken_in[file] = unpacked = _unpack(file)
         _rehearse(unpacked)

@@ -14,12 +14,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from sweep.study.trial_store import Entry, Seed
+from sweep.study.entry import Entry, Seed
 
 FIRST = 2
 ERROR = 0.05
