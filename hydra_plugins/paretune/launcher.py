@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 @dataclass
 class ParetuneLauncherConf:
-    """`hydra.launcher.*`: which GPUs, how many for one run, and how many runs at a time if there is no GPU (null: the
+    """`hydra.launcher.*`: which GPUs, how many for one run, and how many runs at a time without a GPU (null: the
     sweeper's n_jobs)."""
 
     _target_: str = "hydra_plugins.paretune.launcher.ParetuneLauncher"
@@ -43,7 +43,7 @@ class ParetuneLauncher(Launcher):
         """A `JobPool`, which takes one job at a time.
 
         Args:
-            slots: Jobs at the same time, if there is no GPU and the launcher's own config gives no number.
+            slots: Jobs at the same time, if the machine has no GPU and the launcher's config gives no number.
             devices_per_run: GPUs that each job needs; the launcher's own config may ask for more.
             with_configs: Jobs whose returned value includes their configs; None for all jobs.
         """

@@ -80,7 +80,7 @@ class ParetuneSweeper(Sweeper):
 
 
 class OptunaSweeper(ParetuneSweeper):
-    """Returns nothing, as hydra-optuna-sweeper does."""
+    """Returns None, as hydra-optuna-sweeper does."""
 
     def sweep(self, arguments: list[str]) -> None:
         super().sweep(arguments)

@@ -21,7 +21,7 @@ INTERRUPTED = 130  # the shell's code for Ctrl-C
 def run_command(application: Callable[[], Any], conf: Path, config_name: str, validate: Validate) -> None:
     """Check the config that the command line asks for, then let Hydra run the application.
 
-    Help, `--info` and completion belong to Hydra and are not checked. `--cfg` shows the config before its faults.
+    `--info` and completion belong to Hydra and are not checked. `--cfg` shows the config before its faults.
 
     Args:
         application: The function that `hydra.main` has decorated.
@@ -30,10 +30,14 @@ def run_command(application: Callable[[], Any], conf: Path, config_name: str, va
         validate: Yields the faults of a composed config.
     """
     args = composer.command_line()
-    shows_only = args.help or args.hydra_help or args.info or args.shell_completion
+    shows_only = args.hydra_help or args.info or args.shell_completion
     unchecked = shows_only or args.experimental_rerun
     folder = conf if args.config_path is None else Path(args.config_path)
     try:
+        if args.help:
+            with composer.Composer(folder, args.config_dir, args.config_name or config_name) as composing:
+                composing.print_help(args)
+            raise SystemExit(0)
         if args.multirun and (args.cfg or args.info):
             raise ConfigError([Fault("--multirun", "", "cannot go with --cfg or --info, which show one config")])
         if not (unchecked or args.cfg):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +56,13 @@ class Composer:
 
     def __init__(self, conf: Path, extra: str | None, config_name: str):
         self._config_name = config_name
+        self._folders = [conf]
         search_path = create_config_search_path(str(conf.absolute()))
         if extra is not None:
             folder = Path(extra).absolute()
             if not folder.is_dir():
                 raise ConfigError([Fault("--config-dir", extra, "is not a folder")])
+            self._folders.append(folder)
             search_path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
         self._search_path = search_path
 
@@ -84,6 +87,24 @@ class Composer:
     @property
     def loader(self) -> ConfigLoader:
         return self._hydra.config_loader
+
+    def print_help(self, args: argparse.Namespace) -> None:
+        """Print what Hydra's `--help` prints, with the presets read from the folders.
+
+        Hydra copies all structured configs for each of 130 groups, which takes 2 seconds.
+        """
+        self._hydra.format_config_groups = self._groups
+        try:
+            self._hydra.app_help(config_name=self._config_name, args_parser=get_args_parser(), args=args)
+        except NOT_COMPOSED as error:
+            raise ConfigError([composition_fault(error, args.overrides, None)]) from error
+
+    def _groups(self, is_shown: Callable[[str], bool]) -> str:
+        presets: dict[str, set[str]] = defaultdict(set)
+        for folder in self._folders:
+            for file in folder.rglob("*/*.yaml"):
+                presets[file.parent.relative_to(folder).as_posix()].add(file.stem)
+        return "".join(f"{name}: {', '.join(sorted(presets[name]))}\n" for name in sorted(presets) if is_shown(name))
 
     def mode(self, overrides: Sequence[Override]) -> str | None:
         asked = [o for o in overrides if o.key_or_group == "hydra.mode"]

@@ -18,7 +18,7 @@ class StreamingLauncher(Protocol):
         """A context manager with the methods and properties of `BatchLauncher`.
 
         Args:
-            slots: Jobs at the same time, if there is no GPU and the launcher's own config gives no number.
+            slots: Jobs at the same time, if the machine has no GPU and the launcher's config gives no number.
             devices_per_run: GPUs that each job needs.
             with_configs: Jobs whose returned value includes their configs; None for all jobs.
         """

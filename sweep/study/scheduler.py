@@ -104,7 +104,7 @@ class Scheduler:
         for trial, entries, seeds in self._begun(self._trials.all()):
             running = any(not entry.ended and self._is_taken(entry) for entry in entries.values())
             if entries and not running and not _left_of(seeds, entries):
-                self._trials.tell(trial.number, entries.values())
+                self._trials.close_trial(trial.number, entries.values())
 
     def _begun(
         self, trials: Iterable[FrozenTrial]
@@ -159,7 +159,7 @@ class Scheduler:
 
     def _propose(self) -> Replicate | None:
         """A new setting. A setting that exists already does not run twice: the sampler proposes another one, and if it
-        repeats itself too often, an untried setting is drawn at random."""
+        repeats itself too often, a setting that has not run is drawn."""
         if self._counted(self._trials.all()) >= self._limit:
             return None
         for _ in range(_MOST_DUPLICATES):

@@ -220,7 +220,7 @@ class TrialStore:
         """Set the score of a trial at an optimizer step, for Optuna's pruners."""
         self._storage.set_trial_intermediate_value(self._id(number), step, score)
 
-    def tell(self, number: int, entries: Iterable[Entry]) -> None:
+    def close_trial(self, number: int, entries: Iterable[Entry]) -> None:
         """Close a trial with the means over its `ok` replicates.
 
         A replicate that violated a constraint (out of memory, over the budget, diverged, pruned) is a result for the

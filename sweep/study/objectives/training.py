@@ -54,7 +54,7 @@ class TrainingObjective(Objective):
 
         Raises:
             ConfigError: with the faults of all settings.
-            UserError: if there is no setting.
+            UserError: if the study has no setting.
         """
         known: dict[tuple[Any, ...], Setting] = {}
         faults: list[Fault] = []

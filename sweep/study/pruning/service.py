@@ -46,7 +46,7 @@ class PruningService:
                 f"hydra.sweeper.pruner = {pruner}: Optuna's pruners support one objective only, and this study has "
                 f"two; take {DOMINANCE}, or hydra.sweeper.direction={objective.directions[0]} for the score alone"
             )
-        self._optuna = samplers.made(pruner, optuna.pruners.BasePruner, "hydra.sweeper.pruner")
+        self._optuna = samplers.create(pruner, optuna.pruners.BasePruner, "hydra.sweeper.pruner")
 
     def should_prune(
         self, record: Record, step: int, score: float, error: float, memory_bytes: float | None
