@@ -90,12 +90,8 @@ def plan(args: Any, options: Mapping[str, Any]) -> str:
 
 
 def settings(args: Any) -> tuple[list[tuple[str, Mapping[str, Any]]], str, bool]:
-    """Compose the settings as a study does.
-
-    Returns:
-        (name, plain config) of each setting; the study's name; and whether the settings are the corners of a space
-        that a sampler searches.
-    """
+    """(name, plain config) of each setting, composed as in a study; the study's name; and whether the settings are the
+    corners of a space that a sampler searches."""
     with Composer(CONF, args.config_dir, args.config_name or "config") as composing:
         config = composing.compose(args.overrides, multirun=bool(args.multirun))
         if not args.multirun:

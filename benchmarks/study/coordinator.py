@@ -133,7 +133,7 @@ def proposals(trials: int) -> dict[str, Any]:
             directions=objective.directions,
             metric_names=None,
             worst=objective.worst,
-            space={key: dimension.distribution for key, dimension in dimensions.items()},
+            space=found.space.distributions,
             sampler=optuna.samplers.TPESampler(seed=0),
         )
         scheduler = Scheduler(store, objective.open(store), found, trials)

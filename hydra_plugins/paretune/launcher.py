@@ -40,13 +40,7 @@ class ParetuneLauncher(Launcher):
         self.config = config
 
     def open_pool(self, slots: int | None = None, devices_per_run: int = 1, with_configs: int | None = None) -> Any:
-        """A `JobPool`, which takes one job at a time.
-
-        Args:
-            slots: Jobs at the same time, if the machine has no GPU and the launcher's config gives no number.
-            devices_per_run: GPUs that each job needs; the launcher's own config may ask for more.
-            with_configs: Jobs whose returned value includes their configs; None for all jobs.
-        """
+        """See `StreamingLauncher`. The launcher's own config may give the number of slots, and more devices per run."""
         from hydra.core.utils import configure_log, setup_globals
 
         from sweep.hydra_compat.isolated_job import Application

@@ -34,24 +34,18 @@ class ParetuneSweeperConf:
 
 
 @dataclass
-class OptunaSweeperConf:
+class OptunaSweeperConf(ParetuneSweeperConf):
     """The same engine under hydra-optuna-sweeper's name and with its defaults, if that plug-in is not installed. A
     config that was written for it runs unchanged."""
 
     _target_: str = "hydra_plugins.paretune.sweeper.OptunaSweeper"
-    _recursive_: bool = False
     defaults: list[Any] = field(default_factory=lambda: [{"sampler": "tpe"}])
-    sampler: Any = MISSING
     direction: Any = "minimize"
     storage: Any = None
-    study_name: str | None = None
     n_trials: int = 20
     n_jobs: int = 2
     max_failure_rate: float = 0.0
     search_space: dict[str, Any] | None = None
-    params: dict[str, Any] | None = None
-    conditional_on: dict[str, Any] | None = None
-    custom_search_space: str | None = None
 
 
 class ParetuneSweeper(Sweeper):

@@ -22,12 +22,6 @@ def run_command(application: Callable[[], Any], conf: Path, config_name: str, va
     """Check the config that the command line asks for, then let Hydra run the application.
 
     `--info` and completion belong to Hydra and are not checked. `--cfg` shows the config before its faults.
-
-    Args:
-        application: The function that `hydra.main` has decorated.
-        conf: The folder of the configs.
-        config_name: The primary config in it.
-        validate: Yields the faults of a composed config.
     """
     args = composer.command_line()
     shows_only = args.hydra_help or args.info or args.shell_completion

@@ -43,12 +43,7 @@ def command_line() -> argparse.Namespace:
 
 
 class Composer:
-    """Composes configs as Hydra's command line does, inside a `with` block.
-
-    Args:
-        conf: The folder of the configs.
-        extra: The folder of `--config-dir`, or None.
-        config_name: The primary config.
+    """Composes configs as Hydra's command line does, inside a `with` block. `extra` is the folder of `--config-dir`.
 
     Raises:
         ConfigError: if `extra` is not a folder.

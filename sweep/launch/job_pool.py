@@ -31,12 +31,7 @@ class JobPool:
     """Jobs in processes of their own, one per lease at a time.
 
     A training task runs in a thread of this process and starts a process itself. Any other application runs completely
-    in a process.
-
-    Args:
-        application: The jobs' function, Hydra's context and the multirun's config.
-        leases: The devices of one job each.
-        with_configs: Jobs whose returned value includes their configs; None for all jobs.
+    in a process. The returned values of the first `with_configs` jobs include their configs, or those of all jobs.
     """
 
     def __init__(self, application: Application, leases: Sequence[Lease], with_configs: int | None = None):

@@ -41,7 +41,7 @@ def in_contention(
         memory: Setting → its mean peak memory in bytes.
         threshold: The fraction of the best score that a setting must reach.
         higher_is_better: The direction of the score.
-        maximum: Seeds that a setting gets at most.
+        maximum: How many seeds a setting gets at most.
     """
     from scipy import stats  # the import takes a second, and only adaptive studies need it
 
@@ -82,14 +82,7 @@ def wanted(
     entries: Mapping[int, Mapping[Seed, Entry]], seeds: Sequence[Seed], *, threshold: float, higher_is_better: bool
 ) -> dict[int, Sequence[Seed]]:
     """Trial → the seeds that it gets for now: the first ones, and one more if all its seeds have ended and it is in
-    contention.
-
-    Args:
-        entries: Trial → its replicates. Their values are the score and the memory in bytes.
-        seeds: The seeds that a trial gets at most, in order.
-        threshold: The fraction of the best score that a setting must reach.
-        higher_is_better: The direction of the score.
-    """
+    contention. The values of the entries are the score and the memory in bytes."""
     scores: dict[str, list[float]] = {}
     memory: dict[str, float] = {}
     for number, found in entries.items():

@@ -10,12 +10,8 @@ from sweep.core.record import LAUNCHED, Record
 
 
 class CompletedRuns:
-    """By setting and seed: the runs whose result is valid, and how often the other runs crashed.
-
-    Args:
-        records: The runs of the study.
-        digests: Setting → the digest of its values now.
-        is_valid: Whether the result of a run that was predicted to be out of memory, and never launched, still holds.
+    """By setting and seed: the runs whose result is valid, and how often the other runs crashed. `digests` are those of
+    the settings' values now. `is_valid` returns whether a run that was never launched is still out of memory.
 
     Raises:
         UserError: if a setting had other values when it ran.

@@ -31,11 +31,7 @@ def name_clashes(settings: Iterable[tuple[tuple[Any, ...], Setting]]) -> Iterato
 
 
 def require_same(conditions: Sequence[Mapping[str, str]], settings: Sequence[Setting]) -> None:
-    """Compare the conditions of all settings: a swept preset may also change keys that are conditions.
-
-    Raises:
-        ConfigError: if they differ.
-    """
+    """Raise ConfigError if the conditions of two settings differ: a swept preset may also change conditions."""
     for other, setting in zip(conditions[1:], settings[1:], strict=True):
         differing = _differing(conditions[0], other)
         if differing:
@@ -46,11 +42,7 @@ def require_same(conditions: Sequence[Mapping[str, str]], settings: Sequence[Set
 
 
 def require_same_study(name: str, begun: Mapping[str, str], now: Mapping[str, str]) -> None:
-    """Compare the conditions of a study's first command and of this one.
-
-    Raises:
-        UserError: if they differ.
-    """
+    """Raise UserError if the conditions of the study's first command and of this one differ."""
     differing = _differing(begun, now)
     if differing:
         lines = "\n".join(f"  {key}: {old} → {new}" for key, old, new in differing)

@@ -38,14 +38,8 @@ WITH_CONFIGS = 20  # jobs whose configs are in the value of `sweep`: 0.1 MB and 
 
 
 class Engine:
-    """Launches the runs that a study lacks, and reports their results to Optuna.
-
-    Args:
-        context: Hydra's config loader and callbacks.
-        task_function: What Hydra calls for each job.
-        config: The multirun's own config.
-        options: The options of `hydra.sweeper`.
-    """
+    """Launches the runs that a study lacks, and reports their results to Optuna. `config` is the multirun's own, and
+    `options` are those of `hydra.sweeper`."""
 
     def __init__(
         self, context: HydraContext, task_function: TaskFunction, config: DictConfig, options: Mapping[str, Any]
@@ -70,13 +64,8 @@ class Engine:
         """
         if self._training:
             isolated_call.warm_up()
-        found = enumerate_settings(
-            self._context.config_loader,
-            self._config,
-            self._options,
-            arguments,
-            seed_is_replicate=self._training is not None,
-        )
+        loader, ours = self._context.config_loader, self._training is not None
+        found = enumerate_settings(loader, self._config, self._options, arguments, seed_is_replicate=ours)
         objective = self._objective(found)
         sampler = self._sampler(found, objective)
         HydraConfig.instance().set_config(self._config)
@@ -89,7 +78,7 @@ class Engine:
             directions=objective.directions,
             metric_names=objective.metric_names,
             worst=objective.worst,
-            space={key: dimension.distribution for key, dimension in found.space.dimensions.items()},
+            space=found.space.distributions,
             sampler=sampler,
         )
         self._set_pruner(trials, objective)
@@ -104,10 +93,8 @@ class Engine:
                     scheduler.enqueue()
                 returns = self._run(session, scheduler, folder)
             except STORAGE_FAILS as error:  # the study cannot be closed in a storage that fails
-                storage = f"hydra.sweeper.storage = {self._options.get('storage')} fails: {first_line(error)}"
-                raise UserError(
-                    f"{redaction.text(storage)}\nAs soon as it answers, the same command continues."
-                ) from error
+                fault = f"hydra.sweeper.storage = {self._options.get('storage')} fails: {first_line(error)}"
+                raise UserError(f"{redaction.text(fault)}\nOnce it works, the same command continues.") from error
             except BaseException:
                 self._close(session, trials, finished=False)
                 raise
@@ -132,9 +119,8 @@ class Engine:
         node = self._options.get("sampler")
         if not found.searching or samplers.kind_of(node) is not None:
             return None  # Optuna's default is TPE
-        distributions = {key: dimension.distribution for key, dimension in found.space.dimensions.items()}
-        if distributions:
-            samplers.check_sampler(node, objective.directions, distributions)
+        if found.space.dimensions:
+            samplers.check_sampler(node, objective.directions, found.space.distributions)
         return samplers.build(node)
 
     def _set_pruner(self, trials: TrialStore, objective: Objective) -> None:

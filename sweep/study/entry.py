@@ -10,15 +10,9 @@ Seed = int | None  # None if the application does not support seeds
 
 
 class Entry(NamedTuple):
-    """Which coordinator runs a replicate, or how the replicate ended.
-
-    Args:
-        claimed_by: The coordinator that runs it, or None.
-        outcome: How it ended, or None while it runs.
-        values: One value per objective; None for an objective that was not measured.
-        violated: Constraint → by how much the run violates it. A value up to 0 means that the run satisfies it.
-        final: Whether a later command does not repeat the replicate.
-    """
+    """Which coordinator runs a replicate, or how it ended. `values` has one element per objective, None if it was not
+    measured. `violated` holds by how much each constraint is violated; up to 0 it is satisfied. A later command repeats
+    a replicate that is not `final`."""
 
     claimed_by: str | None = None
     outcome: str | None = None

@@ -36,16 +36,8 @@ STORAGE_FAILS = (SQLAlchemyError, optuna.exceptions.StorageInternalError)
 
 
 class TrialStore:
-    """One Optuna study.
-
-    Args:
-        storage: The URL of a database, or None for a study in memory.
-        name: The study's name, or None for a name that Optuna makes.
-        directions: "maximize" or "minimize", one per objective.
-        metric_names: Names of the objectives, or None.
-        worst: The value that a trial gets for an objective that was not measured, one per objective.
-        space: The distribution of each searched key.
-        sampler: Optuna's default if None.
+    """One Optuna study. `storage` is the URL of a database, or None for a study in memory. `worst` has the values that
+    a trial gets for objectives that were not measured.
 
     Raises:
         UserError: if the storage does not work, or if the study in it has other objectives.

@@ -6,12 +6,14 @@ objective, which is complete before the study opens, and a session, which exists
 
 from __future__ import annotations
 
+import io
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 
 from sweep.study.entry import Entry, Seed
 from sweep.study.search.dimension import Value
@@ -33,13 +35,8 @@ class Replicate(NamedTuple):
 class Objective(ABC):
     """What a study measures, and which jobs it launches.
 
-    Args:
-        directions: "maximize" or "minimize", one per objective.
-        worst: The value that Optuna gets for an objective that was not measured, one per objective.
-        metric_names: Names of the objectives in Optuna, or None.
-        study_name: The study's name in Optuna, or None for a name that Optuna makes.
-        seeds: The replicates of each setting, at most. (None,) if the application does not support seeds.
-        devices_per_run: GPUs that each job needs.
+    `directions` ("maximize" or "minimize"), `metric_names` and `worst` have one element per objective. `worst` is the
+    value that Optuna gets for an objective that was not measured. `seeds` are the replicates of each setting, at most.
     """
 
     directions: Sequence[str]
@@ -108,3 +105,16 @@ class Session(ABC):
 
     def close(self, finished: bool) -> None:  # noqa: B027  a function leaves nothing open
         """The study ends and no other coordinator works on it. `finished` is False after an exception."""
+
+
+def exception_of(returned: JobReturn) -> Exception | None:
+    """The exception that a job raised, or None if the job is complete. Hydra's property raises it, and prints all
+    overrides to stderr, which may contain credentials: the printed line is discarded."""
+    if returned.status is JobStatus.COMPLETED:
+        return None
+    try:
+        with redirect_stderr(io.StringIO()):
+            _ = returned.return_value
+    except Exception as error:  # noqa: BLE001  the job's own exception, of any class
+        return error
+    return None

@@ -9,12 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn
 
 from sweep.core.errors import UserError, first_line
 from sweep.study.entry import Entry
-from sweep.study.objectives.base import Objective, Replicate, Session
-from sweep.study.objectives.job_returns import exception_of
+from sweep.study.objectives.base import Objective, Replicate, Session, exception_of
 from sweep.study.search.enumeration import Enumeration
 from sweep.study.search.space import Compose, Params, Space
 
@@ -96,25 +95,22 @@ class FunctionSession(Session):
 
     def __init__(self, objective: FunctionObjective):
         super().__init__(objective)
-        self._failures: list[JobReturn] = []
+        self._failures: list[Exception] = []
         self._ended = 0
 
     def entry(self, replicate: Replicate, returned: JobReturn) -> Entry:
         self._ended += 1
         error = exception_of(returned)
+        if error is None:
+            try:
+                values = self.objective.values(returned.return_value)
+            except ValueError as unsuitable:
+                if not self.objective.needs_values:
+                    return Entry(outcome="ok")
+                error = unsuitable
         if error is not None:
-            self._failures.append(returned)
+            self._failures.append(error)
             log.warning("trial %d failed: %s: %s", replicate.trial, type(error).__name__, first_line(error))
-            return Entry(outcome="failed", final=False)
-        try:
-            values = self.objective.values(returned.return_value)
-        except ValueError as error:
-            if not self.objective.needs_values:
-                return Entry(outcome="ok")
-            failure = JobReturn(status=JobStatus.FAILED, overrides=returned.overrides)
-            failure.return_value = error
-            self._failures.append(failure)
-            log.warning("trial %d failed: %s", replicate.trial, error)
             return Entry(outcome="failed", final=False)
         if any(math.isnan(number) for number in values):
             log.warning("trial %d returned %s: not a number", replicate.trial, returned.return_value)
@@ -131,4 +127,4 @@ class FunctionSession(Session):
             log.error(
                 "%d of %d jobs failed, with max_failure_rate=%s.", len(self._failures), self._ended, max_failure_rate
             )
-            _ = self._failures[-1].return_value  # raises the job's exception
+            raise self._failures[-1]

@@ -30,15 +30,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingObjective(Objective):
-    """The objectives are the score and the memory; with a single `hydra.sweeper.direction`, the score alone.
-
-    Args:
-        task: What Hydra calls for each job.
-        compose: Composes the config of a job from its overrides.
-        space: What is searched.
-        first: The config of one setting. The study's own options are the same in all settings.
-        known: The settings that were composed before the first job, by their parameters.
-    """
+    """The objectives are the score and the memory; with a single `hydra.sweeper.direction`, the score alone. `known`
+    are the settings that were composed before the first job, by their parameters; `first` is the config of one."""
 
     task: TrainingTask
     compose: Compose

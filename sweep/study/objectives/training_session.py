@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hydra.core.utils import JobReturn
 
@@ -24,23 +24,18 @@ from sweep.study.search.space import Params
 if TYPE_CHECKING:
     from sweep.study.objectives.training import TrainingObjective
     from sweep.study.trial_store import TrialStore
+    from sweep.tracking.mlflow_store import MlflowStore
 
 log = logging.getLogger(__name__)
 
 
 class TrainingSession(Session):
-    """The runs of a study under one parent run in MLflow: those of earlier commands, and those of this command.
-
-    Args:
-        objective: What the study measures.
-        runs: The MLflow store.
-        parent_id: The MLflow id of the study's parent run.
-    """
+    """The runs of a study under one parent run in MLflow: those of earlier commands, and those of this command."""
 
     knows_all_runs = True
     objective: TrainingObjective
 
-    def __init__(self, objective: TrainingObjective, runs: Any, parent_id: str):
+    def __init__(self, objective: TrainingObjective, runs: MlflowStore, parent_id: str):
         super().__init__(objective)
         self._runs = runs
         self._parent_id = parent_id

@@ -9,7 +9,7 @@ from sweep.core.errors import UserError
 from sweep.core.record import Outcome, Record
 from sweep.memory.prediction_metrics import PREDICTED
 from sweep.study.entry import Entry
-from sweep.study.objectives.job_returns import exception_of
+from sweep.study.objectives.base import exception_of
 
 
 def record_of(returned: JobReturn) -> Record:

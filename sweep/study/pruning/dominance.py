@@ -47,11 +47,8 @@ class Run:
 def dominated(run: Run, others: Iterable[Run], *, higher_is_better: bool = True) -> str | None:
     """The reason why `run` should stop now, or None.
 
-    Args:
-        run: The run.
-        others: Runs of other settings, ended or not. Runs that need more memory, and runs that were not evaluated at
-            the same steps, are ignored.
-        higher_is_better: The direction of the score.
+    `others` are runs of other settings, ended or not. Runs that need more memory, and runs that were not evaluated at
+    the same steps, are ignored.
     """
     if len(run.points) < WARM_UP:
         return None

@@ -23,12 +23,7 @@ _CURVE = "curve:"
 
 class PruningService:
     """Stores each run's evaluations in its trial, under `curve:<seed>`, where other coordinators read them, and decides
-    whether a run should stop.
-
-    Args:
-        pruner: "dominance", or for a study of one objective the config of one of Optuna's pruners.
-        trials: The study's trials.
-        objective: What the study measures.
+    whether a run should stop. `pruner` is "dominance", or in a study of one objective the config of a pruner of Optuna.
 
     Raises:
         UserError: if the pruner does not fit the study.
@@ -51,15 +46,8 @@ class PruningService:
     def should_prune(
         self, record: Record, step: int, score: float, error: float, memory_bytes: float | None
     ) -> str | None:
-        """The reason why the run should stop now, or None.
-
-        Args:
-            record: The run.
-            step: The optimizer step of the evaluation.
-            score: The score at this step.
-            error: The score's standard error.
-            memory_bytes: The run's peak memory in training so far.
-        """
+        """The reason why the run should stop at this optimizer step, or None. `error` is the score's standard error,
+        `memory_bytes` the run's peak in training so far."""
         if record.trial is None:
             return None
         with self._lock:

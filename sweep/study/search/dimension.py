@@ -19,18 +19,8 @@ Value = str | int | float | bool | None
 
 @dataclass(frozen=True, kw_only=True)
 class Dimension:
-    """One searched key.
-
-    Args:
-        key: The key of the config.
-        values: All values, or None for an interval.
-        texts: Value → its text in an override.
-        low: The smallest number, included. None for choices.
-        high: The largest number, included.
-        step: The distance between two values of a range.
-        log: Whether the interval is searched on a logarithmic scale.
-        whole: Whether the numbers are integers.
-    """
+    """One searched key. `values` are all its values, or None for an interval. Numbers go from `low` to `high`, both
+    included, in steps of `step` in a range. `texts` are the values as they are written in an override."""
 
     key: str
     values: tuple[Value, ...] | None = None

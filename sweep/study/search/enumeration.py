@@ -47,14 +47,8 @@ def enumerate_settings(
     *,
     seed_is_replicate: bool,
 ) -> Enumeration:
-    """List the settings of a study. Nothing is launched.
-
-    Args:
-        loader: Hydra's loader of configs.
-        config: The multirun's own config.
-        options: The options of `hydra.sweeper`.
-        arguments: The overrides of the command line.
-        seed_is_replicate: Whether the values of `seed` are replicates of a setting; otherwise `seed` is searched.
+    """List the settings of a study, and launch no job. `config` is the multirun's own, `options` are those of
+    `hydra.sweeper`, and `seed` is searched unless `seed_is_replicate`.
 
     Raises:
         UserError: if a key cannot be searched, or the grid has an interval, or `custom_search_space` does not import.

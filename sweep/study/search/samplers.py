@@ -42,12 +42,8 @@ def build(node: Any) -> BaseSampler:
 
 
 def create(node: Any, kind: type[Any], key: str) -> Any:
-    """The object of class `kind` that a config with `_target_` describes. Null stands for Optuna's default.
-
-    Args:
-        node: The config, or the object itself.
-        kind: The class that the object must have.
-        key: The config's key, for errors.
+    """The object of class `kind` that a config with `_target_` describes. Null stands for Optuna's default. Errors name
+    `key`.
 
     Raises:
         UserError: if it cannot be created, or has another class.
@@ -82,11 +78,6 @@ def motpe(n_ehvi_candidates: int = 24, **options: Any) -> BaseSampler:
 def check_sampler(node: Any, directions: Sequence[str], space: Mapping[str, BaseDistribution]) -> None:
     """Let the sampler propose a trial for a study in memory, with invented values. An error now costs less than one
     after a night of runs.
-
-    Args:
-        node: The sampler's config.
-        directions: "maximize" or "minimize", one per objective.
-        space: The distribution of each searched key.
 
     Raises:
         UserError: if the sampler raises an exception.

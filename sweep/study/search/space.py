@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
@@ -15,21 +15,18 @@ from sweep.core.errors import UserError
 from sweep.core.setting import SEED, VARIANT
 from sweep.study.search.dimension import Dimension, Value
 
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
 Params = dict[str, Value]
 Compose = Callable[[list[str]], DictConfig]  # the overrides of a job → its config, as Hydra composes it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """The space of settings that a study searches.
-
-    Args:
-        fixed: The overrides that hold for all runs, by key.
-        dimensions: The searched keys.
-        seeds: The replicates, or None if the config's own seed is the only one.
-        conditional_on: Under which values of other keys a dimension exists: {"variant.r": {"variant": {"lora"}}}.
-        order: The keys in the order of the command line.
-    """
+    """The settings that a study searches. `fixed` are the overrides of all runs, by key; `dimensions` are the searched
+    keys; `seeds` are the replicates, or None for the config's own seed alone. `conditional_on` has the values of other
+    keys under which a dimension exists: {"variant.r": {"variant": {"lora"}}}. `order` is that of the command line."""
 
     fixed: Mapping[str, str]
     dimensions: Mapping[str, Dimension]
@@ -47,14 +44,7 @@ class Space:
         seed_is_replicate: bool = True,
         conditional_on: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Space:
-        """Read `hydra.sweeper.params` and the command line. The command line has priority.
-
-        Args:
-            params: `hydra.sweeper.params`.
-            arguments: The overrides of the command line.
-            config_loader: Hydra's loader of configs.
-            seed_is_replicate: Whether the values of `seed` are replicates; otherwise `seed` is searched.
-            conditional_on: `hydra.sweeper.conditional_on`.
+        """From `params` and `conditional_on` of `hydra.sweeper`, and from the command line, which has priority.
 
         Raises:
             UserError: if a key cannot be searched, if a seed is not a whole number, or if `conditional_on` names a key
@@ -157,6 +147,10 @@ class Space:
         """The keys that identify a setting: the searched keys, and the variant's keys that are overridden for all."""
         own = (key.lstrip("+") for key in self.fixed if key.lstrip("+").startswith(f"{VARIANT}."))
         return [*own, *(key.lstrip("+") for key in self.dimensions)]
+
+    @property
+    def distributions(self) -> dict[str, BaseDistribution]:
+        return {key: dimension.distribution for key, dimension in self.dimensions.items()}
 
     def swept_in(self, params: Mapping[str, Value]) -> list[str]:
         """The keys that identify this setting: a key that does not exist in it is not part of its name."""

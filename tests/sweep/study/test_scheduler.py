@@ -71,7 +71,7 @@ def scheduler_of(
         directions=app.directions,
         metric_names=None,
         worst=app.worst,
-        space={key: dimension.distribution for key, dimension in found.dimensions.items()},
+        space=found.distributions,
         sampler=optuna.samplers.RandomSampler(seed=0),
     )
     settings = list(found.settings()) if limit is None else None
