@@ -1,11 +1,12 @@
 """`python -m sweep.plan`: the predicted peak memory of every setting of a study. No GPU, no weights, nothing launched.
 
 Takes the overrides of `python -m sweep`, and options of its own as `plan.KEY=VALUE` (conf/plan.yaml). This command
-draws with the charts of `analysis`, which it alone of this package may import, and only as it writes its picture.
+draws with a chart of `analysis`, which no other module of this package imports.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -65,7 +66,7 @@ def main() -> None:
 
 
 def plan(args: Any, options: Mapping[str, Any]) -> str:
-    """The table and the words around it; the files are written."""
+    """Write the files, and return the table and its explanations."""
     found, study, corners = settings(args)
     here = gpu_catalog.present()
     machine = _machine(options, here)
@@ -89,25 +90,28 @@ def plan(args: Any, options: Mapping[str, Any]) -> str:
 
 
 def settings(args: Any) -> tuple[list[tuple[str, Mapping[str, Any]]], str, bool]:
-    """(name, plain config) of each setting, composed as the sweeper composes them; the study's name; and whether they
-    are the corners of a space that would be searched."""
-    from sweep.study.engine import Engine
-
+    """(name, plain config) of each setting, composed as in a study; the study's name; and whether the settings are the
+    corners of a space that a sampler searches."""
     with Composer(CONF, args.config_dir, args.config_name or "config") as composing:
         config = composing.compose(args.overrides, multirun=bool(args.multirun))
         if not args.multirun:
             plain = plain_config(config)
             return [(setting_name(plain, varied_keys(args.overrides)), plain)], str(plain["study"]["name"]), False
-        options = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
-        context = composing.context
-        composed, corners = Engine(context, task, config, options).settings(args.overrides)
-    return [(one.name, one.plain) for one in composed], str(composed[0].plain["study"]["name"]), corners
+        from sweep.study.objectives.training import TrainingObjective
+        from sweep.study.search.enumeration import enumerate_settings
+
+        options, loader = OmegaConf.to_container(config.hydra.sweeper, resolve=True), composing.loader
+        found = enumerate_settings(loader, config, options, args.overrides, seed_is_replicate=True)
+        compose = functools.partial(loader.load_sweep_config, config)
+        study = TrainingObjective.from_space(compose, found, task=task, direction=options.get("direction"))
+    return [(one.name, one.plain) for one in study.known.values()], str(study.study_name), found.searching
 
 
 def _quickly(machine: Machine, before: Prediction) -> Any:
-    """For what-if questions: the closed form where it answers, which takes no time and differs from the execution by
-    less than a change saves; else the execution. What the allocator holds beyond what it gave out is that of `before`,
-    and so are loading and evaluation, of which the closed form knows nothing: where they decide, the run is executed.
+    """A fast predictor of a changed config: the closed form if it supports the config, else the execution on fake
+    tensors. The closed form takes no time, and its error is smaller than what a change saves. It does not predict the
+    allocator's overhead, loading and evaluation, which are taken from the prediction `before`. If loading or evaluation
+    decides, the run is executed.
     """
     held = (before.reserved_bytes or before.allocated_bytes * gpu_catalog.RESERVED_PRIOR) / before.allocated_bytes
 
@@ -132,7 +136,7 @@ def _options(given: Sequence[str]) -> dict[str, Any]:
     """conf/plan.yaml with the options of the command line.
 
     Raises:
-        ConfigError: for unknown ones, and values that mean nothing.
+        ConfigError: if an option is unknown or its value is invalid.
     """
     defaults = OmegaConf.to_container(OmegaConf.load(CONF / "plan.yaml"), resolve=False)
     faults = []
@@ -171,12 +175,12 @@ def _machine(options: Mapping[str, Any], here: Sequence[tuple[Card, Machine]]) -
 
 
 def _target(options: Mapping[str, Any], here: Sequence[tuple[Card, Machine]]) -> Card:
-    """The card that room is to be made on."""
+    """The card that the settings should fit on."""
     asked = options["gpu_memory_gb"]
     if asked is None:
         return here[0][0] if here else gpu_catalog.NAMED[-1]
     named = next((card for card in gpu_catalog.NAMED if card.label == str(asked)), None)
-    return named or gpu_catalog.Card(f"{asked}", "as asked", int(float(asked) * 2**30))
+    return named or gpu_catalog.Card(f"{asked}", "plan.gpu_memory_gb", int(float(asked) * 2**30))
 
 
 def _write(
@@ -188,7 +192,7 @@ def _write(
     on_cards: Sequence[Card],
     as_json: bool,
 ) -> list[str]:
-    """The files, and a line for each."""
+    """Write the files, and return a line for each."""
     rows = [(name, answer) for name, answer in predicted if isinstance(answer, Prediction)]
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,13 @@
-"""What the coordinator costs, and what asking one job at a time saves.
+"""The cost of the coordinator, and the time that is saved by launching one job at a time.
 
-    python -m benchmarks.study.coordinator             ours alone: busy slots, time to ask, memory over 1,000 trials
-    python -m benchmarks.study.coordinator PYTHON      and beside hydra-optuna-sweeper under joblib
+    python -m benchmarks.study.coordinator             paretune alone: busy slots, seconds per proposal, memory
+    python -m benchmarks.study.coordinator PYTHON      and a comparison with hydra-optuna-sweeper under joblib
 
 PYTHON is the interpreter of a virtual environment with `hydra-optuna-sweeper==1.4.0rc3 hydra-joblib-launcher` (pip
-install --pre): its stable release needs an Optuna too old to be installed beside ours.
+install --pre). The stable release of hydra-optuna-sweeper needs an older Optuna than paretune.
+
+The stored results were measured while paretune replaced four functions of Hydra and OmegaConf. It does so no longer:
+Hydra composes each job's config in 40 ms or more, so that jobs of 0.1 s keep the slots less busy than in the results.
 """
 
 from __future__ import annotations
@@ -18,7 +21,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+import optuna
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import OmegaConf
+
 from benchmarks.results import save
+from sweep.study.objectives.function import FunctionObjective
+from sweep.study.scheduler import Scheduler
+from sweep.study.search.dimension import Dimension
+from sweep.study.search.enumeration import Enumeration
+from sweep.study.search.space import Space
+from sweep.study.trial_store import TrialStore
 
 SLOTS = 4
 SCRIPT = """
@@ -67,8 +80,19 @@ spans_to: .
 
 
 def sweep(python: str, launcher: str, trials: int, seconds: float, uneven: float) -> tuple[float, float]:
-    """(wall seconds of the whole command, share of the slots' time that was busy from the first job's beginning to the
-    last one's end)."""
+    """Run the script above once.
+
+    Args:
+        python: The interpreter.
+        launcher: Hydra's launcher, paretune or joblib.
+        trials: The number of jobs.
+        seconds: The duration of a job.
+        uneven: Every fourth job takes this many times longer.
+
+    Returns:
+        Wall seconds of the whole command, and the fraction of the slots' time that was busy between the start of the
+        first job and the end of the last one.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "objective.py").write_text(textwrap.dedent(SCRIPT))
@@ -90,36 +114,37 @@ def sweep(python: str, launcher: str, trials: int, seconds: float, uneven: float
         return wall, busy / (whole * SLOTS)
 
 
-def asking(trials: int) -> dict[str, Any]:
-    """Seconds per proposal and growth of this process over a study of TPE on SQLite, our own loop around it."""
-    import sys as _sys
-
-    _sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-    import optuna
-    from test_proposals import Toy, ended, space
-
-    from sweep.study.scheduler import Scheduler
-    from sweep.study.trial_store import TrialStore
-
-    found = space("x=interval(0,1)", "y=interval(0,3)", "z=choice(a,b,c)")
-    app = Toy(seeds=[0])
+def proposals(trials: int) -> dict[str, Any]:
+    """Seconds per proposal, and the growth of this process, over a study of `trials` trials with TPE on SQLite. Each
+    job is one line of arithmetic."""
+    dimensions = {
+        "x": Dimension.between("x", 0.0, 1.0),
+        "y": Dimension.between("y", 0.0, 3.0),
+        "z": Dimension.described("z", {"type": "categorical", "choices": ["a", "b", "c"]}),
+    }
+    found = Enumeration(Space(fixed={}, dimensions=dimensions, seeds=None), None)
+    objective = FunctionObjective.from_space(
+        lambda overrides: OmegaConf.create(), found, direction=["maximize", "minimize"], study_name="toy"
+    )
     with tempfile.TemporaryDirectory() as folder:
-        trials_of = TrialStore(
+        store = TrialStore(
             storage=f"sqlite:///{folder}/optuna.db",
-            name="toy",
-            directions=app.directions,
+            name=objective.study_name,
+            directions=objective.directions,
             metric_names=None,
-            worst=app.worst,
-            space={key: dimension.distribution for key, dimension in found.dimensions.items()},
+            worst=objective.worst,
+            space=found.space.distributions,
             sampler=optuna.samplers.TPESampler(seed=0),
         )
-        scheduler = Scheduler(trials_of, app, found, None, trials, None)
+        scheduler = Scheduler(store, objective.open(store), found, trials)
         seconds, resident = [], []
         for _ in range(trials):
             begin = time.perf_counter()
             replicate = scheduler.next_run()
             seconds.append(time.perf_counter() - begin)
-            scheduler.record_result(replicate, ended())
+            returned = JobReturn(status=JobStatus.COMPLETED)
+            returned.return_value = (replicate.params["x"], replicate.params["y"])
+            scheduler.record_result(replicate, returned)
             resident.append(_resident_bytes())
     last = sorted(seconds[-50:])
     return {
@@ -138,20 +163,20 @@ def _resident_bytes() -> int:
 
 def main() -> None:
     figures: dict[str, Any] = {}
-    swept = [sweep(sys.executable, "paretune", 200, 0.1, 1.0) for _ in range(7)]  # the share moves with the machine
+    swept = [sweep(sys.executable, "paretune", 200, 0.1, 1.0) for _ in range(7)]  # the fraction varies with the machine
     walls, shares = (sorted(column) for column in zip(*swept, strict=True))
     figures["busy_share_200_trials_of_0.1s_4_slots"] = shares[3]
     figures["busy_share_lowest_and_highest_of_7"] = [shares[0], shares[-1]]
     figures["wall_seconds_200_trials"] = walls[3]
     if len(sys.argv) > 1:
         ours, theirs = [], []
-        for _ in range(3):  # in turn, so that a slow phase of the machine meets both
+        for _ in range(3):  # alternating, so that a slow phase of the machine affects both
             theirs.append(sweep(sys.argv[1], "joblib", 48, 0.5, 6.0)[0])
             ours.append(sweep(sys.executable, "paretune", 48, 0.5, 6.0)[0])
         figures["uneven_wall_seconds_ours"] = sorted(ours)[1]
         figures["uneven_wall_seconds_hydra_optuna_sweeper_joblib"] = sorted(theirs)[1]
         figures["uneven_wall_ratio"] = sorted(ours)[1] / sorted(theirs)[1]
-    figures |= asking(1000)
+    figures |= proposals(1000)
     save("coordinator", figures)
 
 

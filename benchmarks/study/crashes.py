@@ -1,10 +1,10 @@
-"""Kill -9 of the coordinator at random moments, again and again, and then counting: is every run there, and once?
+"""SIGKILL for the coordinator at random moments, several times. At the end, is every run done exactly once?
 
-    python -m benchmarks.study.crashes [KILLS] [SEED]      10 kills take some five minutes on two cores
+    python -m benchmarks.study.crashes [KILLS] [SEED]      10 kills take about five minutes on two cores
 
-A study of 3 variants x 4 seeds of a tiny model, two at a time. Every other command is killed up to 10 s after its
-start: while it imports, makes its databases, launches; the others up to 5 s after they have begun a run: while runs
-train, are evaluated, are written down. Then it is left to finish.
+A study of 3 variants x 4 seeds of a tiny model, two runs at a time. Every other command is killed up to 10 s after its
+start, while it imports, creates its databases and launches. The others are killed up to 5 s after their first run
+starts, while runs train, are evaluated and are stored. The last command runs to its end.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ STARTING_SECONDS, WORKING_SECONDS = 10.0, 5.0
 
 
 def tiny_model(folder: Path) -> None:
-    """A Llama with SCAN's tokenizer that knows nothing."""
+    """An untrained Llama with SCAN's tokenizer."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from sweep.models.scan_llama import POSITIONS, build_tokenizer
@@ -74,11 +74,11 @@ def logs(folder: Path) -> int:
 
 
 def killed_after(seconds: float, working: bool, arguments: list[str], folder: Path) -> float:
-    """Start the command and kill it, so many seconds after its start, or after its first run's. Returns the seconds
-    after which none of its processes was left."""
+    """Start the command, and kill it `seconds` after its start, or with `working` after the start of its first run.
+    Returns the seconds until none of its processes was left."""
     before = logs(folder)
-    with (folder / "said.txt").open("a") as said:
-        process = subprocess.Popen(arguments, cwd=folder, stdout=said, stderr=said)
+    with (folder / "output.txt").open("a") as output:
+        process = subprocess.Popen(arguments, cwd=folder, stdout=output, stderr=output)
     while working and logs(folder) == before and process.poll() is None:
         time.sleep(0.05)
     time.sleep(seconds)
@@ -94,10 +94,10 @@ def killed_after(seconds: float, working: bool, arguments: list[str], folder: Pa
 
 
 def counted(folder: Path) -> dict[str, Any]:
-    """What is there in the end.
+    """The number of rows by outcome, and of output folders.
 
     Raises:
-        SystemExit: where a run is missing, was done twice, or left a row or a folder that is not right.
+        SystemExit: if a run is missing, was done twice, or left a wrong row or folder.
     """
     import optuna
     from mlflow import MlflowClient

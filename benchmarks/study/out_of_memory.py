@@ -1,9 +1,9 @@
-"""How many runs a search loses to out-of-memory, told as a violated constraint or as a failure.
+"""How many runs of a search are out of memory, if Optuna gets a violated constraint for them, or a failure.
 
     python -m benchmarks.study.out_of_memory
 
 A study of 60 trials over rank, micro-batch, length and learning rate, whose memory follows a closed form with a
-device of 24 GiB and whose score grows with all of them: the sampler is drawn towards the edge. Three seeds.
+device of 24 GiB, and whose score grows with all of them, so that the sampler searches near the limit. Three seeds.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import Any
 import optuna
 
 from benchmarks.results import save
-from sweep.study.trial_store import Entry, TrialStore
+from sweep.study.entry import Entry
+from sweep.study.trial_store import TrialStore
 
 TRIALS = 60
 CAPACITY = 24 * 2**30
@@ -30,7 +31,7 @@ SPACE = {
 
 
 def memory_bytes(params: dict[str, Any]) -> float:
-    """A 3B-shaped LoRA in bf16: weights, trainable state, and what grows with the tokens of a micro-batch."""
+    """A LoRA of a model with 3B parameters in bf16: weights, trainable state, and activations per token."""
     tokens = params["micro_batch"] * params["length"]
     trainable = params["rank"] * 3.5e5 * 16
     return 6.4e9 + trainable + tokens * (28 * 3072 * 2 * 3 + 14 * 128_000)
@@ -42,7 +43,7 @@ def score(params: dict[str, Any]) -> float:
     return 0.5 * rate + 0.1 * math.log2(params["rank"]) / 8 + 0.3 * math.log2(tokens) / 16
 
 
-def study(seed: int, told_as_failure: bool) -> tuple[int, float]:
+def study(seed: int, as_failure: bool) -> tuple[int, float]:
     """(runs out of memory, best feasible score)."""
     with tempfile.TemporaryDirectory() as folder:
         trials = TrialStore(
@@ -57,12 +58,14 @@ def study(seed: int, told_as_failure: bool) -> tuple[int, float]:
             lost += oom
             if not oom:
                 best = max(best, score(trial.params))
-            if oom and told_as_failure:
+            if oom and as_failure:
                 trials.fail(trial.number)
                 continue
             values = (None if oom else score(trial.params), min(need, CAPACITY))
             outcome = "oom" if oom else "ok"
-            trials.tell(trial.number, [Entry(outcome=outcome, values=values, violated={"out_of_memory": float(oom)})])
+            trials.close_trial(
+                trial.number, [Entry(outcome=outcome, values=values, violated={"out_of_memory": float(oom)})]
+            )
         return lost, best
 
 
@@ -70,8 +73,8 @@ def main() -> None:
     figures: dict[str, Any] = {}
     for name, as_failure in (("constraint", False), ("failure", True)):
         found = [study(seed, as_failure) for seed in range(3)]
-        figures[f"oom_of_60_told_as_{name}"] = [lost for lost, _ in found]
-        figures[f"best_score_told_as_{name}"] = statistics.mean(best for _, best in found)
+        figures[f"oom_of_60_reported_as_{name}"] = [lost for lost, _ in found]
+        figures[f"best_score_reported_as_{name}"] = statistics.mean(best for _, best in found)
     save("out_of_memory", figures)
 
 

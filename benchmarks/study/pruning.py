@@ -1,11 +1,11 @@
 """Replays published learning curves through the dominance pruner: how much training it saves, and whether the picks
-stay what they were.
+change.
 
     python -m benchmarks.study.pruning TABLE.json
 
 TABLE is a JSON file of fine-tunings with `rows`, each with `status`, `test_accuracy`, `memory_reserved_max_bytes`,
-`trainable_params` and a `curve` of {step, valid_accuracy}, as made from the results of PEFT's method_comparison; the
-curves are of 50 validation items. In 200 random orders, and smallest memory first.
+`trainable_params` and a `curve` of {step, valid_accuracy}, from the results of PEFT's method_comparison. The curves are
+measured on 50 validation items. The runs are replayed in 200 random orders, and with the smallest memory first.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def points(row: dict[str, Any]) -> list[Point]:
 
 
 def picks(rows: Sequence[dict[str, Any]]) -> list[tuple[float, float]]:
-    """(memory, score) of the pick at each threshold: settings equal in both count as the same."""
+    """(memory, score) of the pick at each threshold. Settings that are equal in both count as the same."""
     best = max(row["test_accuracy"] for row in rows)
     found = []
     for threshold in THRESHOLDS:
@@ -53,8 +53,8 @@ def picks(rows: Sequence[dict[str, Any]]) -> list[tuple[float, float]]:
 
 
 def replay(rows: Sequence[dict[str, Any]]) -> tuple[float, list[bool]]:
-    """The rows one after the other. Returns the share of evaluations (equal spans of training) that were spent, and
-    whether each pick stayed the same."""
+    """Replay the rows one after the other. Returns the fraction of evaluations (equal spans of training) that were
+    needed, and whether each pick stayed the same."""
     ended: list[Run] = []
     survivors = []
     spent = total = 0

@@ -1,4 +1,5 @@
-"""Hydra's view of the device pool. Imported at every start of any Hydra application, so nothing of weight."""
+"""The device pool as a Hydra launcher. Every Hydra application imports this module at its start, so that it imports
+nothing heavy."""
 
 # No postponed annotations: see sweeper.py.
 from collections.abc import Sequence
@@ -14,8 +15,8 @@ from omegaconf import DictConfig
 
 @dataclass
 class ParetuneLauncherConf:
-    """`hydra.launcher.*`: which GPUs, how many for one run, and how many runs at a time where there is no GPU (null:
-    the sweeper's n_jobs)."""
+    """`hydra.launcher.*`: which GPUs, how many for one run, and how many runs at a time without a GPU (null: the
+    sweeper's n_jobs)."""
 
     _target_: str = "hydra_plugins.paretune.launcher.ParetuneLauncher"
     devices: Any = "auto"
@@ -24,7 +25,8 @@ class ParetuneLauncherConf:
 
 
 class ParetuneLauncher(Launcher):
-    """Runs jobs in processes of their own, one per device (or slot) at a time. A free device gets the next at once."""
+    """Runs jobs in processes of their own, one per device (or slot) at a time. A free device gets the next job at
+    once."""
 
     def __init__(self, **options: Any) -> None:
         self.options = options
@@ -37,9 +39,8 @@ class ParetuneLauncher(Launcher):
         self.task_function = task_function
         self.config = config
 
-    def open(self, slots: int | None = None, devices_per_run: int = 1, with_configs: int | None = None) -> Any:
-        """A `JobPool`, which takes one job at a time; `slots` where there is no GPU and the launcher names no number;
-        `devices_per_run` as the jobs' configs want it, unless the launcher names more."""
+    def open_pool(self, slots: int | None = None, devices_per_run: int = 1, with_configs: int | None = None) -> Any:
+        """See `StreamingLauncher`. The launcher's own config may give the number of slots, and more devices per run."""
         from hydra.core.utils import configure_log, setup_globals
 
         from sweep.hydra_compat.isolated_job import Application
@@ -55,7 +56,7 @@ class ParetuneLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         returned: dict[int, JobReturn] = {}
-        with self.open() as pool:
+        with self.open_pool() as pool:
             for number, overrides in enumerate(job_overrides):
                 while not pool.free:
                     returned.update(self._ended(pool))

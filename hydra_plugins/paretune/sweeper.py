@@ -1,8 +1,8 @@
-"""Hydra's view of the study engine. Hydra imports this module at every start of any Hydra application in the
-environment, so it imports nothing of weight; the engine is in `sweep.study`."""
+"""The study engine as a Hydra sweeper. Every Hydra application in the environment imports this module at its start, so
+that it imports nothing heavy. The engine is in `sweep.study`."""
 
-# No postponed annotations here: Hydra executes this file without registering the module, and dataclasses would look for
-# the names of annotations in a module that is not there.
+# No postponed annotations here: Hydra executes this file without registering the module, and dataclasses would look up
+# the names of annotations in a module that does not exist.
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
@@ -34,24 +34,18 @@ class ParetuneSweeperConf:
 
 
 @dataclass
-class OptunaSweeperConf:
-    """The same engine under hydra-optuna-sweeper's name and with its defaults, where that plug-in is not installed: a
-    config written for it runs unchanged."""
+class OptunaSweeperConf(ParetuneSweeperConf):
+    """The same engine under hydra-optuna-sweeper's name and with its defaults, if that plug-in is not installed. A
+    config that was written for it runs unchanged."""
 
     _target_: str = "hydra_plugins.paretune.sweeper.OptunaSweeper"
-    _recursive_: bool = False
     defaults: list[Any] = field(default_factory=lambda: [{"sampler": "tpe"}])
-    sampler: Any = MISSING
     direction: Any = "minimize"
     storage: Any = None
-    study_name: str | None = None
     n_trials: int = 20
     n_jobs: int = 2
     max_failure_rate: float = 0.0
     search_space: dict[str, Any] | None = None
-    params: dict[str, Any] | None = None
-    conditional_on: dict[str, Any] | None = None
-    custom_search_space: str | None = None
 
 
 class ParetuneSweeper(Sweeper):
@@ -80,13 +74,13 @@ class ParetuneSweeper(Sweeper):
 
 
 class OptunaSweeper(ParetuneSweeper):
-    """Returns nothing, as hydra-optuna-sweeper does."""
+    """Returns None, as hydra-optuna-sweeper does."""
 
     def sweep(self, arguments: list[str]) -> None:
         super().sweep(arguments)
 
 
-# Options at null are Optuna's own defaults. The names are Optuna's; those that it dropped, old configs may still hold.
+# Null stands for Optuna's own default. The names are Optuna's. Old configs may contain names that Optuna has removed.
 _OLD_TPE = {"consider_prior": None, "prior_weight": None, "consider_magic_clip": None, "consider_endpoints": None}
 _TPE = {"n_startup_trials": 10, "multivariate": None, "group": None, "constant_liar": None,
         "warn_independent_sampling": None, **_OLD_TPE}  # fmt: skip
@@ -114,7 +108,7 @@ def _register() -> None:
     store = ConfigStore.instance()
     store.store(group="hydra/sweeper", name="paretune", node=ParetuneSweeperConf, provider="paretune")
     if find_spec("hydra_plugins.hydra_optuna_sweeper") is not None:
-        return  # its groups have these names
+        return  # its own groups have these names
     store.store(group="hydra/sweeper", name="optuna", node=OptunaSweeperConf, provider="paretune")
     for name, options in SAMPLERS.items():
         node = {**options, **({} if name in ("auto", "grid") else {"seed": None})}

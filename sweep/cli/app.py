@@ -1,4 +1,5 @@
-"""The command line around Hydra's: all faults of a config at once, in words, before anything heavy or written."""
+"""The command line around Hydra's: it reports all faults of a config at once, before a heavy import and before a file
+is written."""
 
 from __future__ import annotations
 
@@ -12,7 +13,6 @@ from sweep.cli.validation import Validate, check
 from sweep.core import redaction
 from sweep.core.errors import ConfigError, Fault, UserError
 from sweep.hydra_compat import composer
-from sweep.hydra_compat.speedups import quicken
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 INTERRUPTED = 130  # the shell's code for Ctrl-C
@@ -21,17 +21,19 @@ INTERRUPTED = 130  # the shell's code for Ctrl-C
 def run_command(application: Callable[[], Any], conf: Path, config_name: str, validate: Validate) -> None:
     """Check the config that the command line asks for, then let Hydra run the application.
 
-    Help, `--info` and completion are Hydra's own and are not checked; `--cfg` shows the config first, since its faults
-    are found by looking at it.
+    `--info` and completion belong to Hydra and are not checked. `--cfg` shows the config before its faults.
     """
-    quicken()
     args = composer.command_line()
-    looks_only = args.help or args.hydra_help or args.info or args.shell_completion
-    unchecked = looks_only or args.experimental_rerun
+    shows_only = args.hydra_help or args.info or args.shell_completion
+    unchecked = shows_only or args.experimental_rerun
     folder = conf if args.config_path is None else Path(args.config_path)
     try:
+        if args.help:
+            with composer.Composer(folder, args.config_dir, args.config_name or config_name) as composing:
+                composing.print_help(args)
+            raise SystemExit(0)
         if args.multirun and (args.cfg or args.info):
-            raise ConfigError([Fault("--multirun", "", "cannot go with --cfg or --info, which look at one config")])
+            raise ConfigError([Fault("--multirun", "", "cannot go with --cfg or --info, which show one config")])
         if not (unchecked or args.cfg):
             check(folder, args, config_name, validate)
         application()
@@ -40,12 +42,12 @@ def run_command(application: Callable[[], Any], conf: Path, config_name: str, va
     except UserError as error:
         stop(error)
     except KeyboardInterrupt:
-        print("\nInterrupted. The same command goes on where it stopped.", file=sys.stderr)
+        print("\nInterrupted. The same command continues where it stopped.", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
 
 
 def stop(error: UserError) -> NoReturn:
-    """Say what is wrong, and leave. With HYDRA_FULL_ERROR=1, the traceback too."""
+    """Print the error and exit. With HYDRA_FULL_ERROR=1, raise it with its traceback."""
     if os.environ.get(FULL_ERROR) == "1":
         raise error
     print(redaction.text(str(error)), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The plan as text: one row per setting, what its peak is made of, and which cards have room for it."""
+"""The plan as text: one row per setting, with the parts of its peak and the cards that it fits on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sweep.memory.gpu_catalog import Card
     from sweep.memory.remedies import Mitigation
 
-# Columns of the breakdown, of the categories of `prediction.CATEGORIES`.
+# Column → the categories of `prediction.CATEGORIES` that it sums.
 PARTS = {
     "weights": ("frozen_weights", "trainable_weights", "quantized_weights", "quantization_state"),
     "gradients": ("gradients",),
@@ -33,7 +33,7 @@ def text(
     machine: Machine,
     corners: bool,
 ) -> list[str]:
-    """The table, the worst setting, and what the figures rest on."""
+    """The table, the worst setting, and the assumptions of the figures."""
     rows = [(name, answer) for name, answer in predicted if isinstance(answer, Prediction)]
     failed = [(name, answer.reason) for name, answer in predicted if isinstance(answer, Unpredictable)]
     lines = []
@@ -67,7 +67,7 @@ def _row(name: str, answer: Prediction, on_cards: Sequence[Card]) -> list[str]:
 
 
 def _notes(rows: Sequence[tuple[str, Prediction]], machine: Machine, fits: bool) -> list[str]:
-    """What the figures are, and what they rest on; facts that all settings share once."""
+    """The definition of the figures and their assumptions. An assumption that all settings share is named once."""
     if machine.kind == "cuda":
         major, minor = machine.capability or (8, 0)
         lines = [f"Peak: max_memory_allocated of the training phase, on CUDA of compute capability {major}.{minor}."]
@@ -75,7 +75,7 @@ def _notes(rows: Sequence[tuple[str, Prediction]], machine: Machine, fits: bool)
         lines = ["Peak: live tensor bytes of the training phase, on the CPU."]
     if fits:
         lines.append(
-            "Needs: what the allocator holds at most in any phase, the declared error, and "
+            "Needs: the most that the allocator holds in any phase, plus the declared error and "
             f"{gib(gpu_catalog.CONTEXT_BYTES)} for the CUDA context."
         )
     tiers = {"trace": "by executing the run on fake tensors", "formula": "by the closed form"}
@@ -95,13 +95,13 @@ def _notes(rows: Sequence[tuple[str, Prediction]], machine: Machine, fits: bool)
 
 
 def remedy_lines(steps: Mapping[str, Sequence[Mitigation]], target: Card) -> list[str]:
-    """For each setting that does not fit `target`, the changes that make room, one after another."""
+    """For each setting that does not fit on `target`, the changes that save memory, one after another."""
     lines = []
     for name, changes in steps.items():
         done = bool(changes) and changes[-1].needed_bytes <= target.capacity_bytes
         lines += ["", f"{name} on {target.label} GB ({target.name}), {gib(target.capacity_bytes)}:"]
         if not changes:
-            lines.append("  nothing that is known here saves anything")
+            lines.append("  no known change saves memory")
             continue
         table = [
             [f"  {s.change}", f"saves {gib(s.saved_bytes)}", f"needs {gib(s.needed_bytes)}", s.what] for s in changes
@@ -117,7 +117,7 @@ def _wrapped(reason: str) -> list[str]:
 
 
 def _aligned(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:
-    """Columns of text: those in `left`, and the last, to the left, numbers to the right."""
+    """Columns of text. Those in `left`, and the last, are aligned to the left, the others to the right."""
     last = len(rows[0]) - 1
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return [

@@ -1,4 +1,4 @@
-"""All faults of a command line at once, before anything is imported, written or launched."""
+"""All faults of a command line at once, before a heavy import, before a file is written and before a launch."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from sweep.config.schema import parse, plain_config
 from sweep.core import preflight, redaction
 from sweep.core.errors import ConfigError, Fault, first_line
 from sweep.core.setting import select
-from sweep.hydra_compat.composer import NOT_COMPOSED, Composer, _composition_fault, _text
+from sweep.hydra_compat.composer import NOT_COMPOSED, Composer, composition_fault, override_text
 
 Validate = Callable[[DictConfig, bool], Iterable[Fault]]  # a composed config, and whether for a multirun → its faults
 
 
 def check(conf: Path, args: Any, config_name: str, validate: Validate) -> None:
-    """Compose and check what would run.
+    """Compose and check the configs that would run.
 
     Raises:
         ConfigError: with all faults of the overrides, the values, the folders and the tracking store.
@@ -31,28 +31,28 @@ def check(conf: Path, args: Any, config_name: str, validate: Validate) -> None:
         try:
             cells = list(_cells(overrides, composer, multirun))
         except NOT_COMPOSED as error:
-            cells, faults = [], [*faults, _composition_fault(error, [], None)]
+            cells, faults = [], [*faults, composition_fault(error, [], None)]
         for cell in cells:
             try:
                 composed = composer.compose(cell, multirun)
             except NOT_COMPOSED as error:
-                faults.append(_composition_fault(error, cell, None))
+                faults.append(composition_fault(error, cell, None))
                 continue
             try:
                 faults.extend(validate(composed, multirun))
-            except NOT_COMPOSED as error:  # a key that is asked for was deleted
+            except NOT_COMPOSED as error:  # a required key was deleted
                 faults.append(Fault(str(getattr(error, "full_key", None) or "config"), "", first_line(error)))
     if faults:
         raise ConfigError(faults)
 
 
 def _cells(overrides: Sequence[Override], composer: Composer, multirun: bool) -> Iterator[list[str]]:
-    """Configs to check: the one that runs; in a multirun, each value of each swept key once, the others at their
-    first. The sweeper checks all combinations."""
+    """Configs to check: the one that runs; in a multirun, each value of each swept key once, while the other keys have
+    their first value. The sweeper checks all combinations later."""
     if not multirun:
-        yield [_text(o) for o in overrides]
+        yield [override_text(o) for o in overrides]
         return
-    fixed = [_text(o) for o in overrides if not o.is_sweep_override()]
+    fixed = [override_text(o) for o in overrides if not o.is_sweep_override()]
     given = {o.key_or_group for o in overrides}
     params = composer.params(fixed)
     swept = [o for o in overrides if o.is_sweep_override()]
@@ -62,7 +62,7 @@ def _cells(overrides: Sequence[Override], composer: Composer, multirun: bool) ->
             if override.is_sweep_override():
                 swept.append(override)
             else:
-                fixed.append(_text(override))
+                fixed.append(override_text(override))
     inside = {o.get_key_element(): g for o in swept for g in swept if o.key_or_group.startswith(f"{g.key_or_group}.")}
     apart = [o for o in swept if o.get_key_element() not in inside]
     choices = [_values(o) for o in apart]
@@ -77,7 +77,7 @@ def _cells(overrides: Sequence[Override], composer: Composer, multirun: bool) ->
 
 
 def _cells_inside(override: Override, group: Override, fixed: list[str], composer: Composer) -> Iterator[list[str]]:
-    """The values of a key inside a swept group, under the first of its choices that has the key: `variant.r` exists for
+    """The values of a key inside a swept group, under the group's first choice that has the key: `variant.r` exists for
     some variants only, and is searched for those only."""
     values, choices = _values(override), _values(group)
     home = choices[0]
@@ -97,7 +97,7 @@ def _values(override: Override) -> list[str]:
     if override.is_discrete_sweep():
         values = [f"{key}={value}" for value in override.sweep_string_iterator()]
         if not values:
-            raise ValueError(f"{override.input_line} stands for no value; name at least one")
+            raise ValueError(f"{override.input_line} has no value; name at least one")
         return values
     interval = override.value()
     return [f"{key}={bound}" for bound in (interval.start, interval.end)]
@@ -130,7 +130,7 @@ def validate(composed: DictConfig, multirun: bool) -> Iterator[Fault]:
         yield from preflight.output_fault(folder_key, folder)
     if multirun and storage and storage == select(plain, "tracking.uri"):
         yield Fault(
-            "hydra.sweeper.storage", redaction.text(str(storage)), "is MLflow's too; Optuna needs a database of its own"
+            "hydra.sweeper.storage", redaction.text(str(storage)), "is MLflow's; Optuna needs a database of its own"
         )
     for key, uri in {"tracking.uri": select(plain, "tracking.uri"), "hydra.sweeper.storage": storage}.items():
         if isinstance(uri, str):

@@ -1,4 +1,4 @@
-"""Work on leased devices: a free one gets the next piece at once, nobody waits for the slowest of a batch."""
+"""Work on leased devices. A free device gets the next piece of work at once and never waits for a batch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Answered = Callable[[Any], None]
 
 
 class Finished(NamedTuple):
-    """A piece of work that has ended: what it was submitted as, and what it returned or raised."""
+    """A piece of work that has ended: the tag that it was submitted with, and its value or its exception."""
 
     tag: Any
     value: Any
@@ -25,11 +25,11 @@ class Finished(NamedTuple):
 
 
 class Pool:
-    """A thread per lease. The work itself goes on in processes, which the threads wait for. What a process has answered
-    is known at once, while its lease is taken until it has left.
+    """Work in processes, with threads that wait for them. The answer of a process is known at once. Its lease is taken
+    until the process has ended.
 
-    Leaving the `with` block by an exception (Ctrl-C too) ends all processes; a second Ctrl-C leaves without waiting for
-    their rows.
+    An exception in the `with` block, Ctrl-C included, ends all processes. A second Ctrl-C exits before their rows are
+    written.
     """
 
     def __init__(self, leases: Sequence[Lease], server: ForkServer | None = None):
@@ -44,7 +44,7 @@ class Pool:
 
     @property
     def free(self) -> int:
-        """How many more pieces may be submitted now: each starts once the process before it on its lease has left."""
+        """How many more pieces may be submitted now. Each starts when the process before it on its lease has ended."""
         return self._size - len(self._running)
 
     @property
@@ -52,8 +52,8 @@ class Pool:
         return len(self._running)
 
     def submit(self, tag: Any, work: Callable[[Lease, Answered], Any]) -> None:
-        """Start `work(lease, answered)` on the next free lease. Its value is what it returns, or what it has called
-        `answered` with before."""
+        """Start `work(lease, answered)` on the next free lease. Its value is what it returns, or the argument of an
+        earlier call of `answered`."""
         answer: Future[Any] = Future()
 
         def leased() -> None:
@@ -62,7 +62,7 @@ class Pool:
                 value = work(lease, answer.set_result)
                 if not answer.done():
                     answer.set_result(value)
-            except BaseException as error:  # noqa: BLE001  it belongs to whoever waits
+            except BaseException as error:  # noqa: BLE001  `wait` returns it
                 if not answer.done():
                     answer.set_exception(error)
             finally:
@@ -72,7 +72,7 @@ class Pool:
         self._executor.submit(leased)
 
     def wait(self, timeout: float | None = None) -> list[Finished]:
-        """What has ended since the last call; waits for one at least, `timeout` seconds at most."""
+        """What has ended since the last call. Waits for at least one, for `timeout` seconds at most."""
         done, _ = wait(self._running, timeout=timeout, return_when=FIRST_COMPLETED)
         finished = []
         for future in done:
@@ -93,6 +93,6 @@ class Pool:
                 self._server.stop()
             self._executor.shutdown(wait=True, cancel_futures=kind is not None)
             self._spares.__exit__(None, None, None)
-        except KeyboardInterrupt:  # asked twice: at once. Rows say `killed` from their beginning
-            print("\nInterrupted twice: ended at once. The same command goes on.", file=sys.stderr, flush=True)
+        except KeyboardInterrupt:  # the second Ctrl-C: exit now. Rows have the outcome `killed` from their beginning
+            print("\nInterrupted twice: ended at once. The same command continues.", file=sys.stderr, flush=True)
             os._exit(130)

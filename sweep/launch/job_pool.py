@@ -1,4 +1,4 @@
-"""Hydra's jobs on leased devices. A launcher that can be asked for one job at a time: Hydra's own take batches."""
+"""Hydra's jobs on leased devices, one job at a time. Hydra's own launchers take batches."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
-from omegaconf import open_dict, read_write
+from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from sweep.hydra_compat import isolated_job
-from sweep.hydra_compat.composition import Compositions
 from sweep.hydra_compat.isolated_job import Application
 from sweep.launch.device_leases import Lease
 from sweep.launch.device_pool import Answered, Finished, Pool
@@ -31,19 +30,18 @@ log = logging.getLogger(__name__)
 class JobPool:
     """Jobs in processes of their own, one per lease at a time.
 
-    A training task is called in a thread of this process: it starts a process itself. Any other application runs in a
-    process as a whole. What jobs return holds their configs, or only that of the first `with_configs` does.
+    A training task runs in a thread of this process and starts a process itself. Any other application runs completely
+    in a process. The returned values of the first `with_configs` jobs include their configs, or those of all jobs.
     """
 
     def __init__(self, application: Application, leases: Sequence[Lease], with_configs: int | None = None):
         self._application = application
         self._training = application.task_function if isinstance(application.task_function, TrainingTask) else None
-        self._compositions = Compositions(application.context.config_loader, application.config)
         self._with_configs = itertools.count() if with_configs is None else iter(range(with_configs))
         self.places = ", ".join(
             f"{lease} × {count}" if count > 1 else str(lease) for lease, count in Counter(leases).items()
         )
-        self._composing = threading.Lock()  # Hydra's resolvers look at one config per process
+        self._composing = threading.Lock()  # Hydra's resolvers read one config per process
         self._open = ExitStack()
         self._server = training_server() if self._training else ForkServer(f"{isolated_job.__name__}:unpack")
         self.pool = Pool(leases, self._server)
@@ -63,7 +61,7 @@ class JobPool:
             self.pool.submit(tag, lambda lease, answered: self._supervise(overrides, number, lease))
             return
         try:
-            composed = isolated_job.dump(isolated_job.numbered(self._compositions.of(overrides), number))
+            composed = isolated_job.dump(self._composed(overrides, number))
         except (HydraException, OmegaConfBaseException) as error:
             failed = _failed(overrides, error)
             self.pool.submit(tag, lambda lease, answered: failed)
@@ -72,15 +70,19 @@ class JobPool:
         arguments = (self._packed, composed, with_configs)
         self.pool.submit(tag, lambda lease, answered: self._isolate(overrides, arguments, lease, answered))
 
-    def wait(self, timeout: float | None = None) -> list[Finished]:
-        """Jobs that have ended; the value of each is a JobReturn."""
-        return self.pool.wait(timeout)
+    def _composed(self, overrides: list[str], number: int) -> DictConfig:
+        loader, config = self._application.context.config_loader, self._application.config
+        return isolated_job.numbered(loader.load_sweep_config(config, overrides), number)
+
+    def wait(self) -> list[Finished]:
+        """Jobs that have ended, at least one; the value of each is a JobReturn."""
+        return self.pool.wait()
 
     def __enter__(self) -> JobPool:
         if not self._training:
             self._packed = self._open.enter_context(isolated_job.packed(self._application))
             self._server.start(self._packed)
-        gc.freeze()  # what was imported is not looked through again between one job and the next
+        gc.freeze()  # garbage collections between jobs do not visit imported modules
         self._open.callback(gc.unfreeze)
         self._open.enter_context(self.pool)
         return self
@@ -100,7 +102,7 @@ class JobPool:
     def _supervise(self, overrides: list[str], number: int, lease: Lease) -> JobReturn:
         context, task_function = self._application.context, self._application.task_function
         with self._composing:
-            composed = isolated_job.numbered(self._compositions.of(overrides), number)
+            composed = self._composed(overrides, number)
             HydraConfig.instance().set_config(composed)
             folder = isolated_job.folder_of(composed).absolute()
             with read_write(composed.hydra.runtime), open_dict(composed.hydra.runtime):
@@ -120,4 +122,6 @@ class JobPool:
 
 
 def _failed(overrides: list[str], error: Exception) -> JobReturn:
-    return JobReturn(overrides=overrides, status=JobStatus.FAILED, _return_value=error)
+    returned = JobReturn(overrides=overrides, status=JobStatus.FAILED)
+    returned.return_value = error
+    return returned

@@ -1,1 +1,1 @@
-"""Many runs under the same conditions: the search space, ask and tell, replicates, and going on where it stopped."""
+"""Many runs under the same conditions: the search space, ask and tell, replicates, and how a study is resumed."""

@@ -1,25 +1,24 @@
-"""Where further seeds matter.
+"""The settings for which further seeds matter.
 
-With `study.replicates=adaptive`, every setting first gets `FIRST` seeds; then a setting goes on, up to the maximum, for
-as long as it is in contention: it has not been shown to fail the threshold, and no setting that needs no more memory
-has been shown to do better than it.
+With `study.replicates=adaptive`, every setting first gets `FIRST` seeds. It then gets further seeds, up to the maximum,
+while it is in contention: a test has not shown that it fails the threshold, and no test has shown that a setting that
+needs no more memory is better.
 
 The seeds' standard deviation is pooled over all settings (few seeds each, many settings, the same data and steps), and
 differences of means are compared by Student's t with the pooled degrees of freedom, one-sided. The level is ERROR
-divided by the number of ordered pairs of settings and of looks at each (Bonferroni). So over a whole study the chance
-of dropping any setting that in truth is in contention is at most ERROR, given normal scores of equal spread.
+divided by the number of ordered pairs of settings and of tests of each pair (Bonferroni). So over a whole study, the
+probability that a setting is dropped although it is truly in contention is at most ERROR, if scores are normal with
+equal variance.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from sweep.study.trial_store import Entry, Seed
+from sweep.study.entry import Entry, Seed
 
 FIRST = 2
 ERROR = 0.05
@@ -33,12 +32,18 @@ def in_contention(
     higher_is_better: bool,
     maximum: int,
 ) -> set[str]:
-    """The settings, of those in `scores`, that another seed could still make a difference to.
+    """The settings for which another seed can still change the answer.
 
-    `scores` are each setting's scores over seeds, `memory` its mean peak in bytes. A setting with fewer than FIRST
-    seeds is in contention; so are all while the spread cannot be told.
+    A setting with fewer than FIRST seeds is in contention. All settings are, while the variance cannot be estimated.
+
+    Args:
+        scores: Setting → its scores over seeds.
+        memory: Setting → its mean peak memory in bytes.
+        threshold: The fraction of the best score that a setting must reach.
+        higher_is_better: The direction of the score.
+        maximum: How many seeds a setting gets at most.
     """
-    from scipy import stats  # a second to import, for those who ask for it
+    from scipy import stats  # the import takes a second, and only adaptive studies need it
 
     sign = 1.0 if higher_is_better else -1.0
     values = {name: sign * np.asarray(found, dtype=float) for name, found in scores.items() if len(found)}
@@ -51,14 +56,14 @@ def in_contention(
     quantile = float(stats.t.ppf(1 - ERROR / comparisons, freedom))
 
     def clearly_below(a: np.ndarray, b: np.ndarray, factor: float) -> bool:
-        """mean(a) < factor · mean(b), beyond the noise."""
+        """Whether mean(a) < factor · mean(b), by more than the noise."""
         error = deviation * math.sqrt(1 / len(a) + factor**2 / len(b))
         return float(factor * b.mean() - a.mean()) > quantile * error
 
     best = max(values, key=lambda name: values[name].mean())
     factor = threshold if higher_is_better else 1 / threshold  # a loss may be as high as best / threshold
     if sign * values[best].mean() <= 0:
-        factor = 1.0  # of nothing, a share has no meaning
+        factor = 1.0  # a fraction of a best score of 0 or less has no meaning
     found = set(scores) - set(values)
     for name, own in values.items():
         if len(own) < FIRST:
@@ -76,8 +81,8 @@ def in_contention(
 def wanted(
     entries: Mapping[int, Mapping[Seed, Entry]], seeds: Sequence[Seed], *, threshold: float, higher_is_better: bool
 ) -> dict[int, Sequence[Seed]]:
-    """Trial → the seeds that it is to get for now: the first ones, and one more wherever all that it got have ended and
-    it is in contention. `entries` are each trial's replicates, whose values are score and memory."""
+    """Trial → the seeds that it gets for now: the first ones, and one more if all its seeds have ended and it is in
+    contention. The values of the entries are the score and the memory in bytes."""
     scores: dict[str, list[float]] = {}
     memory: dict[str, float] = {}
     for number, found in entries.items():

@@ -1,4 +1,4 @@
-"""The runs of a study that are there already, as MLflow keeps them."""
+"""The runs of a study that earlier commands have done, as MLflow records them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from sweep.core.record import LAUNCHED, Record
 
 
 class CompletedRuns:
-    """By setting and seed, the runs whose result is valid, and how often the others died of themselves. `is_valid` is
-    asked of those that were out of memory without being launched.
+    """By setting and seed: the runs whose result is valid, and how often the other runs crashed. `digests` are those of
+    the settings' values now. `is_valid` returns whether a run that was never launched is still out of memory.
 
     Raises:
-        UserError: where a setting's name stood for something else when it was run. `digests` say what each stands
-        for.
+        UserError: if a setting had other values when it ran.
     """
 
     def __init__(
@@ -33,8 +32,8 @@ class CompletedRuns:
                 digest = record.facts.get("setting_digest")
                 if (digests or {}).get(record.setting, digest) != digest:
                     raise UserError(
-                        f"setting {record.setting} was run with other values of its variant in this study; a study "
-                        "keeps one meaning per name. Choose another study.name, or another variant.name"
+                        f"setting {record.setting} was run with other values of its variant in this study; in a study, "
+                        "a name has one meaning. Choose another study.name, or another variant.name"
                     )
                 self._done.setdefault(record.setting, {})[record.seed] = record
             elif record.facts.get("exit_kind") == "crashed":
@@ -44,7 +43,7 @@ class CompletedRuns:
         return self._done.get(setting, {})
 
     def attempts(self, setting: str, seed: int) -> int:
-        """How often the run was killed, other than by its coordinator's end."""
+        """How often the run was killed while its coordinator was alive."""
         return self._attempts[setting, seed]
 
     def all(self) -> list[Record]:

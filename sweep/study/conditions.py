@@ -1,4 +1,4 @@
-"""What may not differ between the settings of a study, nor between two commands of it. All faults name their keys."""
+"""What must be equal in all settings of a study, and in all its commands. Each fault names its key."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sweep.core.errors import ConfigError, Fault, UserError
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting as it was composed."""
+    """A setting with its composed config."""
 
     name: str
     digest: str
@@ -21,7 +21,7 @@ class Setting:
 
 
 def name_clashes(settings: Iterable[tuple[tuple[Any, ...], Setting]]) -> Iterator[Fault]:
-    """Two settings under one name would be taken for one."""
+    """Faults for two settings with one name, which no table could tell apart."""
     by_name: dict[str, tuple[Any, ...]] = {}
     for params, setting in settings:
         other = by_name.setdefault(setting.name, params)
@@ -31,7 +31,7 @@ def name_clashes(settings: Iterable[tuple[tuple[Any, ...], Setting]]) -> Iterato
 
 
 def require_same(conditions: Sequence[Mapping[str, str]], settings: Sequence[Setting]) -> None:
-    """A swept preset may drag other keys along; settings then compare under different conditions."""
+    """Raise ConfigError if the conditions of two settings differ: a swept preset may also change conditions."""
     for other, setting in zip(conditions[1:], settings[1:], strict=True):
         differing = _differing(conditions[0], other)
         if differing:
@@ -42,12 +42,13 @@ def require_same(conditions: Sequence[Mapping[str, str]], settings: Sequence[Set
 
 
 def require_same_study(name: str, begun: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Raise UserError if the conditions of the study's first command and of this one differ."""
     differing = _differing(begun, now)
     if differing:
         lines = "\n".join(f"  {key}: {old} → {new}" for key, old, new in differing)
         raise UserError(
-            f"study {name} was begun under other conditions, and its runs would not compare:\n{lines}\n"
-            "Give this one a name of its own (study.name=…), or go back to the old values."
+            f"study {name} began under other conditions, so that its runs cannot be compared:\n{lines}\n"
+            "Give this study its own name (study.name=…), or use the old values."
         )
 
 

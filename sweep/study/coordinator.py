@@ -1,8 +1,8 @@
 """Who runs a study: each coordinator's name, its heartbeat, and the lock that they share.
 
-Several coordinators, on one machine or many, work on one study where they share its Optuna storage. What is read and
-then written (which run is next, who takes it) happens under a lock of that storage; a coordinator that has died is
-recognised by its process where it ran on this machine, by its silence where it did not.
+Several coordinators, on one machine or on many, work on one study if they share its Optuna storage. A coordinator
+decides which run is next, and claims it, while it holds a lock of that storage. A coordinator on this machine is dead
+if its process is gone; a coordinator on another machine is dead if its heartbeat is too old.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from sweep.core.preflight import sqlite_path
 log = logging.getLogger(__name__)
 BEAT_SECONDS = 20.0
 _CONNECT_SECONDS = 10
-# By kind of database: how a lock is asked for, and given back.
+# By kind of database: the statements that acquire and release a lock.
 _ADVISORY = {
     "postgresql": ("select pg_advisory_lock(7041, :key)", "select pg_advisory_unlock(7041, :key)"),
     "mysql": ("select get_lock(concat('paretune', :key), -1)", "select release_lock(concat('paretune', :key))"),
 }
 
 
-def connecting(storage: str) -> dict[str, Any]:
-    """Options for SQLAlchemy's `create_engine`: a server that accepts connections and stays silent is told in time."""
+def engine_options(storage: str) -> dict[str, Any]:
+    """Options for SQLAlchemy's `create_engine`: a time limit for a server that accepts a connection and is silent."""
     server = storage.partition(":")[0].partition("+")[0] in _ADVISORY
     return {"connect_args": {"connect_timeout": _CONNECT_SECONDS}} if server else {}
 
 
 class Heartbeat:
-    """Calls `beat` every BEAT_SECONDS until it is left. Optuna's own heartbeat beats in `study.optimize` only."""
+    """Calls `beat` every BEAT_SECONDS inside a `with` block. Optuna's own heartbeat works in `study.optimize` only."""
 
     def __init__(self, beat: Callable[[], None]):
         self._beat = beat
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._go_on, daemon=True, name="heartbeat")
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._repeat, daemon=True, name="heartbeat")
 
     def __enter__(self) -> Heartbeat:
         self._beat()
@@ -52,11 +52,11 @@ class Heartbeat:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._over.set()
+        self._ended.set()
         self._thread.join(timeout=5)
 
-    def _go_on(self) -> None:
-        while not self._over.wait(BEAT_SECONDS):
+    def _repeat(self) -> None:
+        while not self._ended.wait(BEAT_SECONDS):
             try:
                 self._beat()
             except (SQLAlchemyError, OSError) as error:
@@ -64,8 +64,8 @@ class Heartbeat:
 
 
 class StudyLock:
-    """One coordinator at a time, among all that share an Optuna storage. A file beside SQLite, an advisory lock in
-    PostgreSQL, a named one in MySQL; in memory there is but one process."""
+    """Held by one coordinator at a time, of all that share an Optuna storage. The lock is a file next to the SQLite
+    database, an advisory lock in PostgreSQL, or a named lock in MySQL. A study in memory has one process only."""
 
     def __init__(self, storage: str | None, study: str):
         self._storage = storage
@@ -99,13 +99,12 @@ class StudyLock:
         kind = self._storage.partition(":")[0].partition("+")[0]
         if kind not in _ADVISORY:
             raise UserError(
-                f"hydra.sweeper.storage: studies are kept in SQLite, PostgreSQL or MySQL; {kind} has no lock that "
-                "coordinators could share"
+                f"hydra.sweeper.storage: must be SQLite, PostgreSQL or MySQL; {kind} has no lock for coordinators"
             )
         key = zlib.crc32(self._study.encode())
         ask, release = _ADVISORY[kind]
-        engine = create_engine(self._storage, poolclass=NullPool, **connecting(self._storage))
-        # PostgreSQL's second key is a signed number of 32 bits. A connection that breaks gives its lock back.
+        engine = create_engine(self._storage, poolclass=NullPool, **engine_options(self._storage))
+        # PostgreSQL's second key is a signed number of 32 bits. The lock ends with the connection.
         with engine.connect() as connection:
             connection.execute(text(ask), {"key": key - (1 << 31)})
             try:

@@ -1,4 +1,4 @@
-"""The Pareto front of a study while it runs: what a person wants to know before the report."""
+"""The Pareto front of a study while it runs, for the log."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ class Standing(NamedTuple):
 
 
 def front(records: Iterable[Record], memory_metric: str, higher_is_better: bool) -> list[Standing]:
-    """Settings to which no other is better in score and no worse in memory, or the other way round; the smallest first.
+    """The settings that no other setting dominates, the smallest memory first. A setting dominates another one if it is
+    at least as good in score and in memory, and better in one of them.
 
-    Runs without a score or without this memory say nothing.
+    Runs without a score or without this memory metric are ignored.
     """
     known: dict[str, list[tuple[float, float]]] = {}
     for record in records:
@@ -45,7 +46,7 @@ def front(records: Iterable[Record], memory_metric: str, higher_is_better: bool)
 
 
 def line(standings: list[Standing]) -> str:
-    """For the console."""
-    told = [f"{one.setting} {one.score:.4f} at {formatting.gib(one.memory_bytes)}" for one in standings[:_SHOWN]]
+    """The front as one line for the console."""
+    shown = [f"{one.setting} {one.score:.4f} at {formatting.gib(one.memory_bytes)}" for one in standings[:_SHOWN]]
     more = [f"and {len(standings) - _SHOWN} more"] if len(standings) > _SHOWN else []
-    return "  front: " + " · ".join([*told, *more])
+    return "  front: " + " · ".join([*shown, *more])

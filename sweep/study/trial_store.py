@@ -1,8 +1,12 @@
-"""The study's trials in Optuna, as a book that several coordinators write in: what is proposed, who runs which
-replicate, and what came of it.
+"""The study's trials in Optuna, which several coordinators read and write: the proposed settings, who runs which
+replicate, and the results.
 
-A trial is a setting. Each of its replicates has an entry in the trial's user attributes, under `run:<seed>`: who has
-claimed it, and how it ended. Nothing here knows what a run is.
+A trial is a setting. Each of its replicates has an entry in the trial's user attributes, under `run:<seed>`: which
+coordinator has claimed it, and how it ended.
+
+Replicates of one trial run under several coordinators, and a coordinator closes the trials of another one that has
+died. Optuna's `Trial` belongs to the process that asked for it, so that this module writes attributes, constraints and
+reports through the methods of `optuna.storages.BaseStorage`.
 """
 
 from __future__ import annotations
@@ -12,52 +16,31 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
 from sweep.core import process_identity, redaction
 from sweep.core.errors import UserError, first_line
 from sweep.study import coordinator
+from sweep.study.entry import Entry, Seed, as_attributes
 from sweep.study.search.dimension import Value
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 _BEAT = "heartbeat:"
-_RUN = "run:"
 STORAGE_FAILS = (SQLAlchemyError, optuna.exceptions.StorageInternalError)
-Seed = int | None  # None where an application knows no seeds
-
-
-class Entry(NamedTuple):
-    """One replicate: by whom it is run, or how it ended. `values` has None for what was not measured; `violated` names
-    constraints that the run broke, with the measure of it."""
-
-    claimed_by: str | None = None
-    outcome: str | None = None
-    values: tuple[float | None, ...] = ()
-    violated: Mapping[str, float] = {}
-    final: bool = True
-
-    @property
-    def ended(self) -> bool:
-        return self.outcome is not None
-
-    def as_attribute(self) -> dict[str, Any]:
-        """Without what is as it mostly is: a person reads it in optuna-dashboard."""
-        return {key: value for key, value in self._asdict().items() if value != Entry._field_defaults[key]}
 
 
 class TrialStore:
-    """One Optuna study.
-
-    `worst` are values that a trial is told for objectives that were not measured.
+    """One Optuna study. `storage` is the URL of a database, or None for a study in memory. `worst` has the values that
+    a trial gets for objectives that were not measured.
 
     Raises:
-        UserError: where the storage does not work, or the study there has other objectives.
+        UserError: if the storage does not work, or if the study in it has other objectives.
     """
 
     def __init__(
@@ -70,19 +53,19 @@ class TrialStore:
         worst: Sequence[float],
         space: Mapping[str, BaseDistribution],
         sampler: optuna.samplers.BaseSampler | None = None,
-        pruner: optuna.pruners.BasePruner | None = None,
     ):
-        self._storage: Any = storage
         self._directions = list(directions)
         self._worst = list(worst)
         self._sampler = sampler
-        self._pruner = pruner
         self.me = process_identity.identity()
         self.lock = coordinator.StudyLock(storage, name or "")
         try:
             with self.lock():
-                if storage:
-                    self._storage = optuna.storages.RDBStorage(storage, coordinator.connecting(storage))
+                self._storage = (
+                    optuna.storages.RDBStorage(storage, coordinator.engine_options(storage))
+                    if storage
+                    else optuna.storages.InMemoryStorage()
+                )
                 self.study = self._create(name)
                 self._same_objectives()
                 self.space = self._widened(space)
@@ -101,7 +84,6 @@ class TrialStore:
             storage=self._storage,
             directions=self._directions,
             sampler=self._sampler,
-            pruner=self._pruner,
             load_if_exists=True,
         )
 
@@ -114,11 +96,11 @@ class TrialStore:
             )
 
     def _widened(self, space: Mapping[str, BaseDistribution]) -> dict[str, BaseDistribution]:
-        """Choices are those of this command and of the study's earlier ones. Optuna holds a parameter's choices fixed,
-        so where they have grown, the study is made anew with the old trials in it.
+        """The space with the choices of this command and of the study's earlier commands. Optuna does not allow a
+        parameter to get further choices. So if there are new ones, the study is created again with its old trials.
 
         Raises:
-            UserError: where a key was searched in another way, or other coordinators are at work on the study.
+            UserError: if a key was searched in another way, or if another coordinator works on the study.
         """
         trials = self.all()
         old: dict[str, BaseDistribution] = {k: d for trial in trials for k, d in trial.distributions.items()}
@@ -145,7 +127,7 @@ class TrialStore:
         others = self.others()
         if others:
             raise UserError(
-                f"study {self.study.study_name} is being run by {', '.join(others)}: new choices can be added once "
+                f"study {self.study.study_name} is being run by {', '.join(others)}: new choices can be added after "
                 "that has ended"
             )
         name, attributes = self.study.study_name, self.study.user_attrs
@@ -161,11 +143,11 @@ class TrialStore:
     # Coordinators
 
     def heartbeat(self) -> None:
-        """Say that this coordinator lives."""
+        """Record that this coordinator is alive."""
         self.study.set_user_attr(f"{_BEAT}{self.me}", time.time())
 
     def deregister(self) -> None:
-        """Say that this coordinator has ended in good order."""
+        """Record that this coordinator has ended cleanly."""
         self.study.set_user_attr(f"{_BEAT}{self.me}", 0.0)
 
     def others(self) -> list[str]:
@@ -187,16 +169,16 @@ class TrialStore:
         return self.study.get_trials(deepcopy=False)
 
     def enqueue(self, params: Mapping[str, Value], attributes: Mapping[str, Any], done: Mapping[Seed, Entry]) -> None:
-        """A trial of these parameters, to be asked for later; `done` are replicates that are there already."""
-        entries = {_key(seed): entry.as_attribute() for seed, entry in done.items()}
-        self.study.enqueue_trial(dict(params), user_attrs={**attributes, **entries})
+        """Add a trial with these parameters, which waits until `ask` returns it. `done` are the replicates that have
+        already ended."""
+        self.study.enqueue_trial(dict(params), user_attrs={**attributes, **as_attributes(done)})
 
     def ask(self, order: Iterable[str], exists: Callable[[str, Mapping[str, Value]], bool]) -> Trial:
-        """The next trial: one that waits, or one that the sampler proposes. Keys are suggested in `order`, those only
-        that exist under the values before them.
+        """The next trial: one that waits, or one that the sampler proposes. Keys are suggested in `order`, and only if
+        they exist, given the values of earlier keys.
 
         Raises:
-            UserError: where the sampler raises.
+            UserError: if the sampler raises an exception.
         """
         number = len(self.all())
         try:
@@ -211,60 +193,58 @@ class TrialStore:
             if number < len(self.all()):
                 self.fail(number)
             raise UserError(
-                f"hydra.sweeper.sampler = {type(self.study.sampler).__name__} raised as it proposed trial {number}: "
-                f"{type(error).__name__}: {first_line(error)}\n"
-                "Mend it, or choose another; the same command goes on with the trials that are there."
+                f"hydra.sweeper.sampler = {type(self.study.sampler).__name__} raised an error in its proposal of trial "
+                f"{number}: {type(error).__name__}: {first_line(error)}\n"
+                "Fix it, or choose another sampler; the same command continues with the trials that exist."
             ) from error
         return trial
 
-    @staticmethod
-    def entries(trial: FrozenTrial) -> dict[Seed, Entry]:
-        """A trial's replicates."""
-        found: dict[Seed, Entry] = {}
-        for key, value in trial.user_attrs.items():
-            if key.startswith(_RUN):
-                seed = key.removeprefix(_RUN)
-                found[None if seed == "" else int(seed)] = Entry(**{**value, "values": tuple(value.get("values", ()))})
-        return found
-
     def set_replicate(self, number: int, seed: Seed, entry: Entry) -> None:
-        self._handle(number).set_user_attr(_key(seed), entry.as_attribute())
+        self.set_attributes(number, as_attributes({seed: entry}))
 
     def set_attributes(self, number: int, attributes: Mapping[str, Any]) -> None:
-        """Attributes that a person reads in optuna-dashboard."""
-        handle = self._handle(number)
+        """Set user attributes of a trial, which a person reads in optuna-dashboard."""
+        trial_id = self._id(number)
         for key, value in attributes.items():
-            handle.set_user_attr(key, value)
+            self._storage.set_trial_user_attr(trial_id, key, value)
 
-    def tell(self, number: int, entries: Iterable[Entry]) -> None:
+    def report(self, number: int, step: int, score: float) -> None:
+        """Set the score of a trial at an optimizer step, for Optuna's pruners."""
+        self._storage.set_trial_intermediate_value(self._id(number), step, score)
+
+    def close_trial(self, number: int, entries: Iterable[Entry]) -> None:
         """Close a trial with the means over its `ok` replicates.
 
-        A replicate that broke a constraint (out of memory, over the budget, diverged, pruned) says much about the
-        setting: it is told as COMPLETE with the constraint violated, since samplers do not see FAIL and would propose
-        the same again. `failed` and `killed` say nothing: FAIL.
+        A replicate that violated a constraint (out of memory, over the budget, diverged, pruned) is a result for the
+        setting. The trial is then COMPLETE with a violated constraint, since samplers ignore FAIL and would propose the
+        same setting again. `failed` and `killed` are not results for the setting: FAIL.
         """
         ended = [entry for entry in entries if entry.ended]
-        handle = self._handle(number)
-        broken: dict[str, float] = {}
+        constraints: dict[str, float] = {}
         for entry in ended:
             for name, excess in entry.violated.items():
-                broken[name] = max(excess, broken.get(name, -math.inf))
-        for name, excess in broken.items():
-            handle.set_constraint(name, excess)
+                constraints[name] = max(excess, constraints.get(name, -math.inf))
+        self._set_constraints(number, constraints)
         ok = [entry for entry in ended if entry.outcome == "ok" and None not in entry.values]
-        told = ok or [entry for entry in ended if any(excess > 0 for excess in entry.violated.values())]
-        if not told:
-            self.study.tell(number, state=TrialState.FAIL)
+        counted = ok or [entry for entry in ended if any(excess > 0 for excess in entry.violated.values())]
+        if not counted:
+            self.fail(number)
             return
         values = []
         for position, worst in enumerate(self._worst):
-            known = [e.values[position] for e in told if len(e.values) > position and e.values[position] is not None]
+            known = [e.values[position] for e in counted if len(e.values) > position and e.values[position] is not None]
             values.append(sum(known) / len(known) if known else worst)
         self.study.tell(number, values)
 
+    def _set_constraints(self, number: int, constraints: Mapping[str, float]) -> None:
+        """Set constraints as `Trial.set_constraint` does. Optuna's `create_trial` gives the keys that it stores them
+        under."""
+        stored = create_trial(state=TrialState.RUNNING, constraints=dict(constraints)).system_attrs
+        for key, value in stored.items():
+            self._storage.set_trial_system_attr(self._id(number), key, value)
+
     def best(self) -> list[FrozenTrial]:
-        """The best trial, or the Pareto front; empty where none is complete. Trials that violate a constraint are left
-        out."""
+        """The best trial, or the Pareto front, of the trials that are complete and violate no constraint."""
         if not any(trial.state is TrialState.COMPLETE for trial in self.all()):
             return []
         if len(self._directions) > 1:
@@ -277,22 +257,24 @@ class TrialStore:
     def fail(self, number: int) -> None:
         self.study.tell(number, state=TrialState.FAIL)
 
-    def _handle(self, number: int) -> Trial:
-        trial = self.all()[number]
-        return Trial(self.study, trial._trial_id)
+    def _id(self, number: int) -> int:
+        study_id = self._storage.get_study_id_from_name(self.study.study_name)
+        return self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
+
+
+def params_of(trial: FrozenTrial) -> dict[str, Any]:
+    """A trial's parameters. For a trial that waits, those that it was enqueued with: Optuna keeps them in this system
+    attribute, and no method returns them."""
+    return dict(trial.params or trial.system_attrs.get("fixed_params", {}))
 
 
 def suggest(trial: Trial, key: str, distribution: BaseDistribution) -> Value:
-    """The value of one key, by Optuna's word for its distribution."""
+    """Suggest the value of one key, by the method of Optuna for its distribution."""
     if isinstance(distribution, CategoricalDistribution):
         return trial.suggest_categorical(key, distribution.choices)
     if isinstance(distribution, optuna.distributions.IntDistribution):
         return trial.suggest_int(key, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
     return trial.suggest_float(key, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
-
-
-def _key(seed: Seed) -> str:
-    return f"{_RUN}{'' if seed is None else seed}"
 
 
 def _is_log(distribution: BaseDistribution) -> bool:

@@ -1,4 +1,4 @@
-"""The device pool under Hydra's own launcher suites."""
+"""The device pool in Hydra's own test suites for launchers."""
 
 from __future__ import annotations
 

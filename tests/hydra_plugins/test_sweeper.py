@@ -1,4 +1,4 @@
-"""The study engine under Hydra's own suites, and under applications that are not ours."""
+"""The study engine in Hydra's own test suites, and with other Hydra applications."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ log: log.txt
 
 @pytest.fixture
 def sphere(tmp_path: Path):
-    """A script that knows nothing of us, with the config of hydra-optuna-sweeper's README."""
+    """A script without any import of paretune, with the config of hydra-optuna-sweeper's README."""
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf/config.yaml").write_text(CONFIG)
     (tmp_path / "sphere.py").write_text(textwrap.dedent(SCRIPT))
@@ -127,10 +127,10 @@ def test_a_config_written_for_hydra_optuna_sweeper_runs_unchanged(sphere):
     assert results == {"name": "optuna", "best_params": study.best_params, "best_value": study.best_value}
     assert results["best_value"] <= 2.27  # the bound of its own test: 95% of seeds do better
     assert len(calls(sphere.folder)) == 20
-    assert len(set(calls(sphere.folder))) == 20  # nothing is paid for twice
+    assert len(set(calls(sphere.folder))) == 20  # no setting runs twice
     again, _ = sphere(f"hydra.sweeper.storage=sqlite:///{sphere.folder}/optuna.db", "hydra.sweeper.n_trials=22")
     assert again.returncode == 0, again.stderr
-    assert len(calls(sphere.folder)) == 22  # the number counts what is there
+    assert len(calls(sphere.folder)) == 22  # n_trials includes the earlier trials
     assert len([path for path in (sphere.folder / "out").iterdir() if path.is_dir()]) == 22
 
 
@@ -156,7 +156,7 @@ def test_several_objectives_and_a_space_extended_by_code(sphere):
 
 
 @pytest.mark.parametrize(("rate", "runs"), [("0.5", 2), ("1.0", 4)])
-def test_failures_up_to_a_rate_are_borne(sphere, rate: str, runs: int):
+def test_failures_up_to_a_rate_are_accepted(sphere, rate: str, runs: int):
     done, _ = sphere(
         "error=true", f"hydra.sweeper.max_failure_rate={rate}", "hydra.sweeper.n_jobs=2", "hydra.sweeper.n_trials=4"
     )
@@ -165,7 +165,7 @@ def test_failures_up_to_a_rate_are_borne(sphere, rate: str, runs: int):
     assert len([path for path in (sphere.folder / "out").iterdir() if path.is_dir()]) == runs
 
 
-def test_what_does_not_fit_is_told(sphere):
+def test_a_function_or_sampler_that_does_not_fit_the_study_is_reported(sphere):
     done, _ = sphere("two=true", "hydra.sweeper.n_trials=1")
     assert "returned 2 numbers, but hydra.sweeper.direction names 1" in done.stdout + done.stderr
     done, _ = sphere("nan=true", "hydra.sweeper.n_trials=2")
@@ -181,8 +181,8 @@ def test_what_does_not_fit_is_told(sphere):
 
 @pytest.mark.parametrize("name", [name for name in SAMPLERS if name not in ("auto", "grid")])
 @pytest.mark.parametrize("objectives", [1, 2])
-def test_every_sampler_by_its_name(name: str, objectives: int):
-    """Built from its preset, it searches a space of numbers and choices; CMA-ES has one objective only."""
+def test_every_sampler_works_by_its_name(name: str, objectives: int):
+    """A sampler is created from its preset and searches a space of numbers. CMA-ES supports one objective only."""
     from sweep.core.errors import UserError
     from sweep.study.search import samplers
 

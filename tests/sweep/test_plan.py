@@ -1,4 +1,4 @@
-"""The plan says what fits, what each byte is for, and what would make room, and launches nothing."""
+"""The plan shows which settings fit, what each byte is for, and which changes save memory. It launches no run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def predicted(**changed: Any) -> Prediction:
     return Prediction(tier="trace", peak_at="backward", **figures)
 
 
-def test_what_a_process_needs_is_what_its_allocator_holds_and_the_context():
+def test_a_process_needs_what_its_allocator_holds_and_the_context():
     assert gpu_catalog.needed_bytes(predicted(reserved_bytes=12 * GIB)) == 12 * GIB + gpu_catalog.CONTEXT_BYTES
     assert (
         gpu_catalog.needed_bytes(predicted(reserved_bytes=12 * GIB, eval_bytes=13 * GIB))
@@ -44,7 +44,7 @@ def test_what_a_process_needs_is_what_its_allocator_holds_and_the_context():
 
 
 @pytest.mark.parametrize(("reserved", "label"), [(12, "16"), (15, "24"), (70, "80"), (139, "141"), (140, None)])
-def test_the_smallest_card_that_has_room(reserved: int, label: str | None):
+def test_the_smallest_card_that_a_setting_fits_on(reserved: int, label: str | None):
     found = gpu_catalog.smallest(predicted(reserved_bytes=reserved * GIB), gpu_catalog.NAMED)
     assert (found.label if found else None) == label
 
@@ -56,8 +56,8 @@ def llama(folder: Path, variant: str, *overrides: str) -> Mapping[str, Any]:
     )  # fmt: skip
 
 
-def test_remedies_save_what_they_say_and_end_where_it_fits(tmp_path: Path):
-    """Each step's saving is the difference of two predictions, made here anew."""
+def test_remedies_save_what_they_report_and_end_when_the_setting_fits(tmp_path: Path):
+    """Each step's saving is the difference of two predictions, which this test makes itself."""
 
     def ask(config: Mapping[str, Any]) -> Prediction | Unpredictable:
         return predict_by_formula(config, A100)
@@ -75,8 +75,8 @@ def test_remedies_save_what_they_say_and_end_where_it_fits(tmp_path: Path):
     assert all(step.saved_bytes > 0 for step in steps)
 
 
-def test_where_evaluation_needs_most_it_is_made_smaller_first(tmp_path: Path):
-    """Evaluation grows with the number of answers at a time, here by 0.5 GiB for each, and training needs 10 GiB."""
+def test_evaluation_is_reduced_first_if_it_needs_most(tmp_path: Path):
+    """Evaluation needs 0.5 GiB for each answer at the same time, and training needs 10 GiB."""
 
     def ask(config: Mapping[str, Any]) -> Prediction:
         return predicted(reserved_bytes=10 * GIB, eval_bytes=int(config["train"]["eval_batch_size"] * 0.5 * GIB))
@@ -88,7 +88,7 @@ def test_where_evaluation_needs_most_it_is_made_smaller_first(tmp_path: Path):
     assert "32.6 GiB to evaluate" in plan_table.text([("x", ask(config))], gpu_catalog.NAMED, A100, corners=False)[1]
 
 
-def test_full_fine_tuning_is_led_to_a_quantised_base(tmp_path: Path):
+def test_the_last_remedy_of_full_fine_tuning_is_a_quantised_base(tmp_path: Path):
     steps = remedies(llama(tmp_path, "fft"), 24 * GIB, lambda config: predict_by_formula(config, A100))
     assert steps[-1].change == "variant=qlora_r16"
     assert steps[-1].needed_bytes <= 24 * GIB
@@ -97,7 +97,7 @@ def test_full_fine_tuning_is_led_to_a_quantised_base(tmp_path: Path):
 def test_the_table_names_parts_cards_and_the_worst():
     rows = [("small", predicted(reserved_bytes=12 * GIB)), ("large", predicted(allocated_bytes=100 * GIB,
             breakdown={"frozen_weights": 100 * GIB}))]  # fmt: skip
-    failed = [("odd", Unpredictable(reason="nobody knows"))]
+    failed = [("odd", Unpredictable(reason="unknown model"))]
     lines = plan_table.text([*rows, *failed], gpu_catalog.NAMED, A100, corners=False)
     head, small, large, *rest = lines
     assert head.split()[:4] == ["setting", "peak", "in", "weights"]
@@ -106,11 +106,11 @@ def test_the_table_names_parts_cards_and_the_worst():
     assert large.count("✓") == 1
     assert "100.0 GiB" in large
     assert "worst: large, 100.0 GiB; all 2 together: 110.0 GiB" in rest
-    assert rest[-2:] == ["odd: no prediction", "  nobody knows"]
+    assert rest[-2:] == ["odd: no prediction", "  unknown model"]
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "words"),
     [
         ("plan.gpu_memry_gb=24", "did you mean gpu_memory_gb?"),
         ("plan.device=tpu", "cuda or cpu"),
@@ -118,8 +118,8 @@ def test_the_table_names_parts_cards_and_the_worst():
         ("plan.json=2", "true or false"),
     ],
 )
-def test_options_that_mean_nothing_are_told(given: str, said: str):
-    with pytest.raises(ConfigError, match=said.replace("?", r"\?")):
+def test_invalid_options_are_refused(given: str, words: str):
+    with pytest.raises(ConfigError, match=words.replace("?", r"\?")):
         plan._options([given])
 
 
@@ -131,7 +131,7 @@ def test_options_are_read():
 
 
 class Arguments:
-    """What Hydra's parser makes of a command line."""
+    """A command line as Hydra's parser returns it."""
 
     config_dir = config_name = None
 
@@ -139,7 +139,7 @@ class Arguments:
         self.overrides, self.multirun = list(overrides), True
 
 
-def test_the_settings_are_the_study_s_and_of_ranges_the_corners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_settings_are_those_of_the_study_or_its_corners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     found, study, corners = plan.settings(
         Arguments("study.name=ranks", "variant=lora_r8", "variant.r=4,16", "seed=0,1")
@@ -153,19 +153,19 @@ def test_the_settings_are_the_study_s_and_of_ranges_the_corners(tmp_path: Path, 
     }
 
 
-def test_files_hold_what_was_predicted(tmp_path: Path):
-    rows = [("small", predicted()), ("odd", Unpredictable(reason="nobody knows"))]
-    said = plan._write(tmp_path / "plan", "name", Machine(kind="cpu"), rows, {}, gpu_catalog.NAMED, as_json=True)
+def test_files_hold_the_predictions(tmp_path: Path):
+    rows = [("small", predicted()), ("odd", Unpredictable(reason="unknown model"))]
+    lines = plan._write(tmp_path / "plan", "name", Machine(kind="cpu"), rows, {}, gpu_catalog.NAMED, as_json=True)
     written = json.loads((tmp_path / "plan" / "plan.json").read_text())
     assert [one["setting"] for one in written["settings"]] == ["small", "odd"]
     assert sum(written["settings"][0]["breakdown"].values()) == written["settings"][0]["allocated_bytes"]
-    assert written["settings"][1]["reason"] == "nobody knows"
+    assert written["settings"][1]["reason"] == "unknown model"
     assert (tmp_path / "plan" / "memory.png").read_bytes().startswith(b"\x89PNG")
-    assert any("plan.json" in line for line in said)
+    assert any("plan.json" in line for line in lines)
 
 
 def test_bars_add_up_to_the_peak():
-    """Every category of a prediction is in some bar."""
+    """Every category of a prediction is in a bar."""
     breakdown = {name: 2.0**power for power, name in enumerate(sorted(_categories()))}
     bars = memory_plan.data([{"setting": "a", "allocated_bytes": sum(breakdown.values()), "breakdown": breakdown}])
     parts = [column for column in bars if column not in ("setting", "memory")]
@@ -184,7 +184,7 @@ def test_the_options_are_documented():
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Answers as the Hub does about a model whose terms nobody here has accepted."""
+    """Answers as the Hub does for a model whose terms the user has not accepted."""
 
     def do_HEAD(self) -> None:
         self.server.asked.append(self.path)
@@ -219,14 +219,14 @@ def reasons(*overrides: str) -> list[str]:
     return [answer.reason for answer in answers]
 
 
-def test_a_gated_model_is_asked_for_once_and_the_answer_says_what_to_do(hub: ThreadingHTTPServer):
+def test_a_gated_model_is_requested_once_and_the_error_says_what_to_do(hub: ThreadingHTTPServer):
     found = reasons()
     assert len(hub.asked) == 1
     assert len(set(found)) == 1
     assert "it is gated. Accept its terms on its page" in found[0]
 
 
-def test_a_hub_out_of_reach_is_told_in_seconds(hub: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch):
+def test_an_unreachable_hub_is_reported_within_seconds(hub: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch):
     hub.shutdown()
     hub.server_close()
     began = time.monotonic()
@@ -238,17 +238,17 @@ def test_a_hub_out_of_reach_is_told_in_seconds(hub: ThreadingHTTPServer, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("changed", "overrides", "said"),
+    ("changed", "overrides", "words"),
     [
         ({}, ("train.use_liger_kernel=true",), "Liger's kernels run on a GPU only"),
         ({"model_type": "bloom"}, (), "use model.attention=eager"),
         ({"model_type": "gptj"}, ("model.attention=flash_attention_2",), "has FlashAttention but no sdpa kernel"),
     ],
 )
-def test_what_cannot_run_is_told_in_words(changed: dict, overrides: tuple[str, ...], said: str, tmp_path: Path):
+def test_a_config_that_cannot_run_is_reported(changed: dict, overrides: tuple[str, ...], words: str, tmp_path: Path):
     config = parse(llama(tmp_path, "lora_r8", *overrides))
     (tmp_path / "config.json").write_text(json.dumps({**LLAMA3_8B, **changed}))
     architecture = config.model.architecture()
     answer = predictor.answer(config, workload.declared(config, length=64, padded=False), A100, architecture)
     assert isinstance(answer, Unpredictable)
-    assert said in answer.reason
+    assert words in answer.reason

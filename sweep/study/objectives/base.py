@@ -1,19 +1,26 @@
-"""What the engine must know of the application whose jobs it launches. Two kinds exist: our training runs, and any
-Hydra application that returns numbers."""
+"""What the engine needs to know of the application whose jobs it launches.
+
+Two kinds of applications exist: our training runs, and any Hydra application that returns numbers. Each has an
+objective, which is complete before the study opens, and a session, which exists while the study is open.
+"""
 
 from __future__ import annotations
 
+import io
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 
+from sweep.study.entry import Entry, Seed
 from sweep.study.search.dimension import Value
-from sweep.study.search.space import Params, Space
+from sweep.study.search.space import Params
 
 if TYPE_CHECKING:
-    from sweep.study.trial_store import Entry, Seed, TrialStore
+    from sweep.study.trial_store import TrialStore
 
 
 class Replicate(NamedTuple):
@@ -24,75 +31,90 @@ class Replicate(NamedTuple):
     seed: Seed
 
 
+@dataclass(frozen=True, kw_only=True)
 class Objective(ABC):
-    """`directions` and `worst` have one element per objective. `seeds` are the replicates that each trial gets."""
+    """What a study measures, and which jobs it launches.
+
+    `directions` ("maximize" or "minimize"), `metric_names` and `worst` have one element per objective. `worst` is the
+    value that Optuna gets for an objective that was not measured. `seeds` are the replicates of each setting, at most.
+    """
 
     directions: Sequence[str]
-    metric_names: Sequence[str] | None
     worst: Sequence[float]
-    study_name: str | None
-    devices_per_run = 1
-    keeps_ledger = False  # whether `done` knows all that was ever run, or Optuna is all there is
+    metric_names: Sequence[str] | None = None
+    study_name: str | None = None
+    seeds: tuple[Seed, ...] = (None,)
+    devices_per_run: int = 1
 
     @abstractmethod
-    def seeds(self) -> tuple[Seed, ...]:
-        """The replicates of a setting, at most."""
-
-    @abstractmethod
-    def check(self, space: Space, settings: Sequence[Params], searching: bool) -> None:
-        """Compose and check these settings: all there will be, or where a sampler is `searching`, the corners.
-
-        Raises:
-            ConfigError: with all their faults.
-        """
-
-    @abstractmethod
-    def open(self, trials: TrialStore, settings: Sequence[Params] | None) -> None:
-        """Make what the study needs before its first job. Called under the study's lock. `settings` are all that there
-        will be, where that is known."""
+    def open(self, trials: TrialStore) -> Session:
+        """Create what the study needs before its first job. The caller holds the study's lock."""
 
     @abstractmethod
     def attributes(self, params: Params) -> dict[str, Any]:
-        """What a person reads in the trial."""
-
-    def plain_settings(self, space: Space) -> list[Params]:
-        """Settings to begin a search with."""
-        return []
-
-    def done(self, params: Params) -> dict[Seed, Entry]:
-        """The replicates of a setting that are there already, whatever Optuna knows of them."""
-        return {}
-
-    def order(self, settings: Sequence[Params]) -> list[Params]:
-        """In which order a finite study is run."""
-        return list(settings)
-
-    def wanted(self, trials: TrialStore) -> Mapping[int, Sequence[Seed]] | None:
-        """Trial → the replicates that it is to get now; None for all of them, for every trial."""
-        return None
+        """Attributes of a trial, for a person who reads the study in Optuna."""
 
     @abstractmethod
     def overrides(self, replicate: Replicate) -> list[str]:
-        """The job's overrides, complete."""
+        """The complete overrides of a job."""
+
+    def first_settings(self) -> list[Params]:
+        """The settings that a search begins with."""
+        return []
+
+    def in_order(self, settings: Sequence[Params]) -> list[Params]:
+        """The settings of a finite study in the order in which they run."""
+        return list(settings)
+
+    def wanted(self, trials: TrialStore) -> Mapping[int, Sequence[Seed]] | None:
+        """Trial → the replicates that it gets for now. None: every trial gets all of them."""
+        return None
+
+
+class Session(ABC):
+    """A study that is open: the results of its jobs, and what follows from them."""
+
+    knows_all_runs = (
+        False  # whether `done` returns every run of the study; otherwise Optuna's trials are the only source
+    )
+
+    def __init__(self, objective: Objective):
+        self.objective = objective
+
+    def done(self, params: Params) -> dict[Seed, Entry]:
+        """The replicates of a setting that already have a result, whatever Optuna knows of them."""
+        return {}
 
     @abstractmethod
     def entry(self, replicate: Replicate, returned: JobReturn) -> Entry:
-        """What came of a job. Raises what is not the job's own fault."""
+        """The result of a job. Raises an exception if it is not the job's own fault."""
 
-    def announce(self, left: int, places: str) -> None:  # noqa: B027  not worth a word for a function
-        """Say what is about to happen: so many jobs, and where."""
+    def announce(self, left: int, places: str) -> None:  # noqa: B027  a function needs no message
+        """Log what the command launches: `left` jobs, on `places`."""
 
-    def conclude(self, arguments: Sequence[str]) -> None:  # noqa: B027  nor this
-        """Say what a person would do next, given the command's arguments."""
+    def conclude(self, arguments: Sequence[str]) -> None:  # noqa: B027  nor here
+        """Log the next command for the user, given the arguments of this one."""
 
+    @abstractmethod
     def gives_up(self, max_failure_rate: float | None, at_least: int) -> bool:
-        """Whether so much has failed, of `at_least` jobs, that nothing more is to be launched."""
-        return False
+        """Whether no further job starts, because too many of at least `at_least` jobs have failed."""
 
     @abstractmethod
     def require_complete(self, max_failure_rate: float | None) -> None:
-        """Raises what a person must see at the end."""
+        """Raise an exception at the end of the command if jobs failed and the user must know."""
 
-    @abstractmethod
-    def close(self, trials: TrialStore, finished: bool) -> None:
-        """The study has ended, in good order or not."""
+    def close(self, finished: bool) -> None:  # noqa: B027  a function leaves nothing open
+        """The study ends and no other coordinator works on it. `finished` is False after an exception."""
+
+
+def exception_of(returned: JobReturn) -> Exception | None:
+    """The exception that a job raised, or None if the job is complete. Hydra's property raises it, and prints all
+    overrides to stderr, which may contain credentials: the printed line is discarded."""
+    if returned.status is JobStatus.COMPLETED:
+        return None
+    try:
+        with redirect_stderr(io.StringIO()):
+            _ = returned.return_value
+    except Exception as error:  # noqa: BLE001  the job's own exception, of any class
+        return error
+    return None

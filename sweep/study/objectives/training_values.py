@@ -1,40 +1,36 @@
-"""What came of a run: from Hydra's job return to its Record, and to what the study's trials are told."""
+"""The result of a training run: from Hydra's job return to its Record, and to the values for Optuna."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn
 
 from sweep.config.schema import Study
 from sweep.core.errors import UserError
 from sweep.core.record import Outcome, Record
 from sweep.memory.prediction_metrics import PREDICTED
-
-if TYPE_CHECKING:
-    from sweep.study.trial_store import Entry
+from sweep.study.entry import Entry
+from sweep.study.objectives.base import exception_of
 
 
 def record_of(returned: JobReturn) -> Record:
-    """The run's Record. An exception here is not the run's, which has an outcome: it is the store's, or ours."""
-    if returned.status == JobStatus.COMPLETED and isinstance(returned.return_value, Record):
-        return returned.return_value
-    value = returned._return_value  # the property would print all overrides, credentials among them
-    if isinstance(value, BaseException):
-        raise value
-    raise UserError(f"a run returned {type(value).__name__} instead of a Record")
+    """The run's Record. A job that failed raises its exception: a training run has an outcome, so that the exception
+    comes from the store or from our own code."""
+    error = exception_of(returned)
+    if error is not None:
+        raise error
+    if not isinstance(returned.return_value, Record):
+        raise UserError(f"a run returned {type(returned.return_value).__name__} instead of a Record")
+    return returned.return_value
 
 
 def to_optuna_values(record: Record, study: Study, objectives: int) -> Entry:
-    """The score, and with two objectives the memory in bytes; and the constraints that the run broke: by how much of
-    the budget it needed more memory, and 1 for out of memory, divergence and pruning."""
-    from sweep.study.trial_store import Entry
-
+    """The score, and with two objectives the memory in bytes; and the constraints that the run violated: the fraction
+    of the budget by which its memory is over the budget, and 1 for out of memory, divergence and pruning."""
     measured = record.measurements
     score = measured.get("score") if record.outcome in (Outcome.OK, Outcome.PRUNED) else None
     memory = measured.get(study.memory_metric)
     if memory is None and record.outcome is Outcome.OOM:
-        memory = measured.get(PREDICTED)  # never launched: this is what is known
+        memory = measured.get(PREDICTED)  # the run was not launched: only the prediction is known
     violated = {
         "out_of_memory": float(record.outcome is Outcome.OOM),
         "diverged": float(record.outcome is Outcome.DIVERGED),

@@ -1,17 +1,17 @@
 """Dominance pruning: a run stops when settings that need no more memory are clearly better at the same step.
 
-Optuna refuses to prune with several objectives. With score and memory there is one sure case: a run that scores less
-than another, which needs no more memory, can be neither the pick nor on the Pareto front, whatever the threshold. What
-is not sure is the score, measured on few validation examples while the model still learns. So a run is stopped where,
-on the mean over a window of its last evaluations, one and the same other run was better
+Optuna does not prune with several objectives. With score and memory, one case is certain: if another run scores more
+and needs no more memory, this run can be neither the pick nor on the Pareto front, whatever the threshold. The score
+is not certain: it is measured on few validation examples while the model still learns. So a run is stopped if, on the
+mean over a window of its last evaluations, the same other run was better
 
 - by more than one standard error of the difference, PATIENCE times in a row (Breiman et al. 1984, ch. 3, stop growing
   by one standard error), or
 - by more than two standard errors, once.
 
-The standard error is that of one evaluation, although the window has several: they are of the same examples, so that
-they are far from independent. It is also that of two independent samples, although both runs answer the same questions:
-both make the margin wider than it need be, which pays for looking often and at many runs.
+The standard error is that of one evaluation, although the window has several: they use the same examples and are far
+from independent. It is also that of two independent samples, although both runs use the same examples. Both choices
+make the margin wider than necessary, which compensates for many comparisons with many runs.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """A run as the pruner sees it: its name, its evaluations in order, and its peak memory so far in bytes."""
+    """What the pruner knows of a run: its name, its evaluations in order, and its peak memory so far in bytes."""
 
     name: str
     points: Sequence[Point]
@@ -45,10 +45,10 @@ class Run:
 
 
 def dominated(run: Run, others: Iterable[Run], *, higher_is_better: bool = True) -> str | None:
-    """Why `run` should stop now, or None.
+    """The reason why `run` should stop now, or None.
 
-    `others` are runs of other settings, ended or not; those that need more memory, and those that have not been
-    evaluated at the same steps, say nothing.
+    `others` are runs of other settings, ended or not. Runs that need more memory, and runs that were not evaluated at
+    the same steps, are ignored.
     """
     if len(run.points) < WARM_UP:
         return None
@@ -69,8 +69,8 @@ def dominated(run: Run, others: Iterable[Run], *, higher_is_better: bool = True)
 
 
 def _leads(own: Sequence[Point], other: Sequence[Point], sign: float) -> list[float]:
-    """By how many standard errors the other is ahead, on means over the window, at each of our evaluations; empty
-    where the two were not evaluated at the same last step."""
+    """By how many standard errors the other run is ahead, on means over the window, at each evaluation of this run.
+    Empty if the other run was not evaluated at this run's last step."""
     theirs = {point.step: point for point in other}
     pairs = [(point, theirs[point.step]) for point in own if point.step in theirs]
     if not pairs or pairs[-1][0].step != own[-1].step:

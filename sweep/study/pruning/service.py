@@ -1,4 +1,4 @@
-"""Asked by every run at each of its evaluations: is it worth its time?"""
+"""Whether a run should stop, asked by every run at each of its evaluations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from sweep.core.errors import UserError
 from sweep.core.record import Record
@@ -22,13 +22,11 @@ _CURVE = "curve:"
 
 
 class PruningService:
-    """Keeps each run's evaluations in its trial, under `curve:<seed>`, where other coordinators see them, and tells a
-    run why it should stop.
-
-    `pruner` is "dominance", or for a study of one objective the config of a pruner of Optuna's.
+    """Stores each run's evaluations in its trial, under `curve:<seed>`, where other coordinators read them, and decides
+    whether a run should stop. `pruner` is "dominance", or in a study of one objective the config of a pruner of Optuna.
 
     Raises:
-        UserError: for a pruner that does not fit.
+        UserError: if the pruner does not fit the study.
     """
 
     def __init__(self, pruner: Any, trials: TrialStore, objective: Objective):
@@ -40,16 +38,16 @@ class PruningService:
             return
         if len(objective.directions) > 1:
             raise UserError(
-                f"hydra.sweeper.pruner = {pruner}: Optuna's pruners know one objective only, and this study has two; "
-                f"take {DOMINANCE}, or hydra.sweeper.direction={objective.directions[0]} for the score alone"
+                f"hydra.sweeper.pruner = {pruner}: Optuna's pruners support one objective only, and this study has "
+                f"two; take {DOMINANCE}, or hydra.sweeper.direction={objective.directions[0]} for the score alone"
             )
-        self._optuna = samplers.made(pruner, optuna.pruners.BasePruner, "hydra.sweeper.pruner")
+        self._optuna = samplers.create(pruner, optuna.pruners.BasePruner, "hydra.sweeper.pruner")
 
     def should_prune(
         self, record: Record, step: int, score: float, error: float, memory_bytes: float | None
     ) -> str | None:
-        """Why the run should stop here, or None. `error` is the score's standard error, `memory_bytes` the run's peak
-        in training so far."""
+        """The reason why the run should stop at this optimizer step, or None. `error` is the score's standard error,
+        `memory_bytes` the run's peak in training so far."""
         if record.trial is None:
             return None
         with self._lock:
@@ -65,19 +63,17 @@ class PruningService:
             return dominated(own, others, higher_is_better=self._higher_is_better)
 
     def _ask_optuna(self, frozen: FrozenTrial, step: int, score: float) -> str | None:
-        """Of several replicates the first to report a step speaks for the trial."""
-        trial = Trial(self._trials.study, frozen._trial_id)
+        """The reason of Optuna's pruner, or None. The replicate that reports a step first speaks for the trial."""
         if step in frozen.intermediate_values:
             return None
-        trial.report(score, step)
-        current = self._trials.all()[frozen.number]
-        if self._optuna.prune(self._trials.study, current):
+        self._trials.report(frozen.number, step, score)
+        if self._optuna.prune(self._trials.study, self._trials.all()[frozen.number]):
             return f"{type(self._optuna).__name__} of Optuna, at step {step}"
         return None
 
 
 def runs_of(trial: FrozenTrial) -> list[Run]:
-    """The evaluations of a trial's replicates, as far as they have come."""
+    """A trial's replicates with their evaluations so far."""
     if trial.state is TrialState.FAIL:
         return []
     name = str(trial.user_attrs.get("setting", trial.number))
@@ -90,7 +86,7 @@ def runs_of(trial: FrozenTrial) -> list[Run]:
 
 
 def _curve(trial: FrozenTrial, seed: int) -> list[Point]:
-    """What was reported before; a run that is repeated begins anew, which its steps tell."""
+    """The evaluations so far. They may be those of an earlier run of this replicate, whose steps are then higher."""
     return _points(trial.user_attrs.get(f"{_CURVE}{seed}", {}))
 
 

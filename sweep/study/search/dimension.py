@@ -1,4 +1,4 @@
-"""One searched key: its values, as Hydra's sweep syntax means them, and its Optuna distribution."""
+"""One searched key: its values, from Hydra's sweep syntax, and its Optuna distribution."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Value = str | int | float | bool | None
 
 @dataclass(frozen=True, kw_only=True)
 class Dimension:
-    """`values` are all there are, or None for an interval from `low` to `high`, both within. `step` is set for ranges
-    of numbers. `texts` are the values as they are written in an override."""
+    """One searched key. `values` are all its values, or None for an interval. Numbers go from `low` to `high`, both
+    included, in steps of `step` in a range. `texts` are the values as they are written in an override."""
 
     key: str
     values: tuple[Value, ...] | None = None
@@ -33,10 +33,10 @@ class Dimension:
 
     @classmethod
     def of(cls, override: Override) -> Dimension:
-        """From a sweep override: choice, range (its end excluded, as Hydra says), interval, tags `log` and `int`.
+        """From a sweep override: choice, range (without its end, as in Hydra), interval, tags `log` and `int`.
 
         Raises:
-            UserError: for an empty one, and for one that cannot be searched.
+            UserError: if it has no value, or cannot be searched.
         """
         key = override.get_key_element()
         if override.is_interval_sweep():
@@ -44,10 +44,10 @@ class Dimension:
         sweep = override.value()
         shuffled = bool(getattr(sweep, "shuffle", False))
         values = list(override.sweep_iterator(transformer=Transformer.encode))
-        # A second look at what is shuffled would be in another order.
+        # To iterate a second time over a shuffled sweep gives another order.
         texts = [cls.plain_text(v) for v in values] if shuffled else list(override.sweep_string_iterator())
         if not values:
-            raise UserError(f"{override.input_line} stands for no value; name at least one")
+            raise UserError(f"{override.input_line} has no value; name at least one")
         if isinstance(sweep, RangeSweep) and not shuffled:
             return cls._of_range(key, values)
         by_text = {text: value if _is_plain(value) else text for value, text in zip(values, texts, strict=True)}
@@ -76,14 +76,14 @@ class Dimension:
     def between(
         cls, key: str, low: float, high: float, *, log: bool = False, whole: bool = False, text: str | None = None
     ) -> Dimension:
-        """An interval, both ends within.
+        """An interval that includes both ends. `text` is its text in an error.
 
         Raises:
-            UserError: for an empty one, or a logarithm of what is not positive.
+            UserError: if it is empty, or logarithmic with an end that is not positive.
         """
         text = text or f"{key} = {low} to {high}"
         if not low <= high:
-            raise UserError(f"{text}: the lower end lies above the upper one")
+            raise UserError(f"{text}: the lower end is above the upper end")
         if log and low <= 0:
             raise UserError(f"{text}: a logarithmic interval needs ends above 0")
         if not whole:
@@ -95,10 +95,10 @@ class Dimension:
 
     @classmethod
     def described(cls, key: str, node: Mapping[str, Any]) -> Dimension:
-        """From a mapping, the old form of hydra-optuna-sweeper: {type: float, low: 0, high: 1, log: true}.
+        """From a mapping in the old form of hydra-optuna-sweeper: {type: float, low: 0, high: 1, log: true}.
 
         Raises:
-            UserError: where it is not of that form.
+            UserError: if it has another form.
         """
         kind, choices = node.get("type"), node.get("choices")
         if kind == "categorical" and choices:
@@ -117,7 +117,7 @@ class Dimension:
 
     @property
     def distribution(self) -> BaseDistribution:
-        """For Optuna. A range's end is its last value, which Hydra's syntax does not name."""
+        """The distribution for Optuna. Its high end is the last value of the range: Hydra excludes the written end."""
         from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
         if self.low is None:
@@ -128,7 +128,7 @@ class Dimension:
 
     @property
     def ends(self) -> tuple[Value, ...]:
-        """All choices; of numbers the smallest and the largest."""
+        """All choices; for numbers, the smallest and the largest."""
         if self.low is None:
             return self.values or ()
         return tuple(dict.fromkeys((self.low, self.high)))
@@ -140,7 +140,7 @@ class Dimension:
         return isinstance(value, int | float) and self.low <= value <= self.high
 
     def text(self, value: Value) -> str:
-        """A value as it is written in an override."""
+        """A value's text in an override."""
         return self.texts.get(value) or self.plain_text(value)
 
     @staticmethod
@@ -155,5 +155,5 @@ def _is_plain(value: Any) -> bool:
 
 
 def _cast(override: Override) -> bool:
-    """Whether `int(interval(…))` was written: Hydra turns the ends into whole numbers, which 1 and 5 are anyway."""
+    """Whether the override is `int(interval(…))`. Hydra converts only the ends, and 1 and 5 are integers without it."""
     return "int(" in str(override.input_line).replace(" ", "")

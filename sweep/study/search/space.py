@@ -6,22 +6,27 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
 
 from sweep.core.errors import UserError
 from sweep.core.setting import SEED, VARIANT
 from sweep.study.search.dimension import Dimension, Value
 
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
 Params = dict[str, Value]
+Compose = Callable[[list[str]], DictConfig]  # the overrides of a job → its config, as Hydra composes it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """`fixed` are overrides that hold for all runs, by key; `dimensions` are what is searched; `seeds` are the
-    replicates, None where the config's own seed is the only one. `conditional_on` says under which values of other keys
-    a dimension exists: {"variant.r": {"variant": {"lora"}}}. `order` is that of the command line."""
+    """The settings that a study searches. `fixed` are the overrides of all runs, by key; `dimensions` are the searched
+    keys; `seeds` are the replicates, or None for the config's own seed alone. `conditional_on` has the values of other
+    keys under which a dimension exists: {"variant.r": {"variant": {"lora"}}}. `order` is that of the command line."""
 
     fixed: Mapping[str, str]
     dimensions: Mapping[str, Dimension]
@@ -39,12 +44,11 @@ class Space:
         seed_is_replicate: bool = True,
         conditional_on: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Space:
-        """From `hydra.sweeper.params` and the command line, which wins. `conditional_on` is
-        `hydra.sweeper.conditional_on`.
+        """From `params` and `conditional_on` of `hydra.sweeper`, and from the command line, which has priority.
 
         Raises:
-            UserError: for what cannot be searched, for seeds that are not whole numbers, and for a `conditional_on`
-                that names keys which are not searched.
+            UserError: if a key cannot be searched, if a seed is not a whole number, or if `conditional_on` names a key
+                that is not searched.
         """
         parser = OverridesParser.create(config_loader=config_loader)
         described = {key: value for key, value in params.items() if isinstance(value, Mapping)}
@@ -72,9 +76,9 @@ class Space:
         return cls(fixed=fixed, dimensions=dimensions, seeds=seeds, conditional_on=conditions, order=tuple(order))
 
     def conditioned(self, exists: Callable[[str, str, str], bool], groups: Sequence[str]) -> Space:
-        """The same space, where a key inside a searched group (`variant.r` in `variant`) is searched under those
-        choices only whose preset has the key. `exists(group, choice, key)` tells. A key that no preset has is left as
-        it is, for Hydra to complain about."""
+        """The same space, but a key inside a searched group (`variant.r` in `variant`) is searched only under the
+        choices whose preset has the key. `exists(group, choice, key)` returns whether it does. A key that no preset has
+        stays as it is, and Hydra reports it."""
         conditional_on = dict(self.conditional_on)
         for key in self.dimensions:
             for group in groups:
@@ -97,8 +101,8 @@ class Space:
         return sum(1 for _ in itertools.islice(self.settings(), limit + 1)) <= limit
 
     def settings(self) -> Iterator[Params]:
-        """Every setting of a finite space, in the order in which values were written; keys that do not exist in a
-        setting are left out."""
+        """Every setting of a finite space, in the order in which the values were written. A setting contains only the
+        keys that exist in it."""
         seen = set()
         for values in itertools.product(*(dimension.values or () for dimension in self.dimensions.values())):
             params = self.existing(dict(zip(self.dimensions, values, strict=True)))
@@ -108,18 +112,18 @@ class Space:
                 yield params
 
     def existing(self, params: Mapping[str, Value]) -> Params:
-        """Of these values, those whose keys exist under the others."""
+        """The values whose keys exist, given the other values."""
         return {key: value for key, value in params.items() if self.exists(key, params)}
 
     def exists(self, key: str, params: Mapping[str, Value]) -> bool:
-        """Whether a key is searched, given the values of the keys that its existence hangs on."""
+        """Whether a key is searched, given the values of the keys that its existence depends on."""
         return all(
             parent in params and self.exists(parent, params) and self.dimensions[parent].text(params[parent]) in values
             for parent, values in self.conditional_on.get(key, {}).items()
         )
 
     def in_order_of_dependence(self) -> list[str]:
-        """The searched keys, each behind those that its existence hangs on."""
+        """The searched keys, each after the keys that its existence depends on."""
         ordered: list[str] = []
 
         def place(key: str) -> None:
@@ -133,19 +137,27 @@ class Space:
         return ordered
 
     def corners(self) -> Iterator[Params]:
-        """Settings at the ends of each range, with every value of the choices: where cost is extreme."""
+        """Settings at the ends of each range, with every value of the choices: the cost is extreme there."""
         ends = [dimension.ends for dimension in self.dimensions.values()]
         for values in itertools.product(*ends):
             yield self.existing(dict(zip(self.dimensions, values, strict=True)))
 
     @property
     def swept(self) -> list[str]:
-        """The keys that make a setting: those searched, and the variant's own where they are overridden for all."""
+        """The keys that identify a setting: the searched keys, and the variant's keys that are overridden for all."""
         own = (key.lstrip("+") for key in self.fixed if key.lstrip("+").startswith(f"{VARIANT}."))
         return [*own, *(key.lstrip("+") for key in self.dimensions)]
 
+    @property
+    def distributions(self) -> dict[str, BaseDistribution]:
+        return {key: dimension.distribution for key, dimension in self.dimensions.items()}
+
+    def swept_in(self, params: Mapping[str, Value]) -> list[str]:
+        """The keys that identify this setting: a key that does not exist in it is not part of its name."""
+        return [key for key in self.swept if key not in self.dimensions or key in params]
+
     def overrides(self, params: Mapping[str, Value]) -> list[str]:
-        """The overrides of one setting, in the order of the command line. What a search adds by code comes last."""
+        """The overrides of one setting, in the order of the command line. Keys that code has suggested come last."""
         texts = dict(self.fixed)
         for key, value in params.items():
             dimension = self.dimensions.get(key)
@@ -168,7 +180,7 @@ def _check_conditions(
         for parent, values in parents.items():
             where = f"hydra.sweeper.conditional_on.{key}.{parent}"
             if parent == key or key in conditions.get(parent, {}):
-                raise UserError(f"{where}: a key's existence cannot hang on itself")
+                raise UserError(f"{where}: a key's existence cannot depend on itself")
             if parent not in dimensions:
                 if key not in dimensions or parent in fixed:
                     continue

@@ -1,4 +1,4 @@
-"""Overrides at random: each is accepted, or refused in words. Nothing else comes out of the check."""
+"""Random overrides: the check accepts them or refuses them with a message, and never raises another error."""
 
 from __future__ import annotations
 
@@ -131,13 +131,13 @@ pytestmark = pytest.mark.slow
 
 
 @settings(
-    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to shrink would take minutes
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking would take minutes
     max_examples=40,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(overrides=st.lists(OVERRIDES, min_size=1, max_size=4), multirun=st.booleans())
-def test_the_check_accepts_or_explains(
+def test_the_check_accepts_overrides_or_explains_their_faults(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], multirun: bool
 ):
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""A study that is killed again and again: every job is done, none is lost, nobody is left behind."""
+"""A study whose coordinator is killed several times: every job is done, and no process is left."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from conftest import heed_interrupts
 pytestmark = pytest.mark.slow
 
 JOBS = 16
-# Without the idiom of safe importing, as Hydra allows.
+# Hydra allows a script without `if __name__ == "__main__"`.
 SCRIPT = """
 import os, time
 import hydra
@@ -36,7 +36,7 @@ job()
 
 
 class Study:
-    """A coordinator of a grid of jobs, two at a time, and what its jobs have written."""
+    """A coordinator of a grid of jobs, two at a time, and the lines that its jobs have written."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -60,7 +60,7 @@ class Study:
         return [line.split()[1:] for line in text.splitlines() if line.startswith(word)]
 
     def left(self) -> list[int]:
-        """Jobs that still run."""
+        """The processes of jobs that still run."""
         return [int(pid) for _, pid in self.lines("begin") if is_running(int(pid))]
 
 
@@ -80,7 +80,7 @@ def within(seconds: float, condition) -> bool:
     return False
 
 
-def test_every_job_is_done_however_often_the_coordinator_dies(tmp_path: Path):
+def test_every_job_is_done_even_if_the_coordinator_dies_often(tmp_path: Path):
     study, moments = Study(tmp_path), random.Random(3)
     ways = [signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]
     for way in ways:
@@ -95,16 +95,16 @@ def test_every_job_is_done_however_often_the_coordinator_dies(tmp_path: Path):
     assert study.start().wait(timeout=60) == 0
     done = Counter(n for n, _ in study.lines("end"))
     assert set(done) == {str(n) for n in range(JOBS)}
-    # What ended in the very moment of a death may not have been written down: two jobs at most, each time.
+    # A job that ends at the moment of a death may not be recorded: two jobs at most, each time.
     assert sum(done.values()) <= JOBS + 2 * len(ways)
     assert len(study.lines("begin")) <= JOBS + 2 * len(ways)
     complete = [t.params["+n"] for t in optuna.load_study(study_name="x", storage=study.storage).trials if t.values]
     assert sorted(complete) == list(range(JOBS))
     folders = [path for path in (tmp_path / "out").iterdir() if (path / ".hydra").exists()]
-    assert len(folders) == len(study.lines("begin"))  # none was written over
+    assert len(folders) == len(study.lines("begin"))  # no folder was used twice
 
 
-def test_a_second_interrupt_ends_it_at_once(tmp_path: Path):
+def test_a_second_interrupt_ends_the_study_at_once(tmp_path: Path):
     study = Study(tmp_path)
     coordinator = study.start()
     assert within(60, lambda: study.lines("begin"))

@@ -1,4 +1,4 @@
-"""Which job is next: with real Optuna storages, and a toy application whose jobs are a line of arithmetic."""
+"""Which job is next: with real Optuna storages, and a toy application whose jobs are one line of arithmetic."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
@@ -14,35 +15,35 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.utils import JobReturn, JobStatus
 
-from sweep.study.objectives.base import Objective, Replicate
+from sweep.study.entry import Entry, Seed, entries_of
+from sweep.study.objectives.base import Objective, Replicate, Session
 from sweep.study.scheduler import Scheduler
+from sweep.study.search.enumeration import Enumeration
 from sweep.study.search.space import Params, Space
-from sweep.study.trial_store import Entry, Seed, TrialStore
+from sweep.study.trial_store import TrialStore
 
 
+@dataclass(frozen=True, kw_only=True)
 class Toy(Objective):
-    """Score x, memory y; out of memory from y = 4 on."""
+    """Score x, memory y."""
 
-    directions = ("maximize", "minimize")
-    metric_names = None
-    worst = (0.0, float("inf"))
-    study_name = "toy"
+    directions: Sequence[str] = ("maximize", "minimize")
+    worst: Sequence[float] = (0.0, float("inf"))
+    study_name: str | None = "toy"
+    seeds: tuple[Seed, ...] = (0, 1)
 
-    def __init__(self, seeds: Sequence[Seed] = (0, 1)):
-        self._seeds = tuple(seeds)
-
-    def seeds(self) -> tuple[Seed, ...]:
-        return self._seeds
-
-    def check(self, space: Space, settings: Sequence[Params], searching: bool) -> None: ...
-
-    def open(self, trials: TrialStore, settings: Sequence[Params] | None) -> None: ...
+    def open(self, trials: TrialStore) -> ToySession:
+        return ToySession(self)
 
     def attributes(self, params: Params) -> dict[str, object]:
         return {"setting": str(params)}
 
     def overrides(self, replicate: Replicate) -> list[str]:
         return []
+
+
+class ToySession(Session):
+    """Out of memory from y = 4 on."""
 
     def entry(self, replicate: Replicate, returned: JobReturn) -> Entry:
         outcome = returned.return_value
@@ -51,9 +52,10 @@ class Toy(Objective):
         values = (None if oom else float(replicate.params["x"]), float(replicate.params.get("y", 1)))
         return Entry(outcome=outcome, values=values, violated={"out_of_memory": float(oom)}, final=outcome != "failed")
 
-    def require_complete(self, max_failure_rate: float | None) -> None: ...
+    def gives_up(self, max_failure_rate: float | None, at_least: int) -> bool:
+        return False
 
-    def close(self, trials: TrialStore, finished: bool) -> None: ...
+    def require_complete(self, max_failure_rate: float | None) -> None: ...
 
 
 def space(*arguments: str) -> Space:
@@ -69,18 +71,20 @@ def scheduler_of(
         directions=app.directions,
         metric_names=None,
         worst=app.worst,
-        space={key: dimension.distribution for key, dimension in found.dimensions.items()},
+        space=found.distributions,
         sampler=optuna.samplers.RandomSampler(seed=0),
     )
     settings = list(found.settings()) if limit is None else None
-    made = Scheduler(trials, app, found, settings, limit or 0, None)
+    made = Scheduler(trials, app.open(trials), Enumeration(found, settings), limit or 0)
     with trials.lock():
         made.enqueue()
     return made, trials
 
 
 def ended(outcome: str = "ok") -> JobReturn:
-    return JobReturn(status=JobStatus.COMPLETED, _return_value=outcome)
+    returned = JobReturn(status=JobStatus.COMPLETED)
+    returned.return_value = outcome
+    return returned
 
 
 def run_all(made: Scheduler, outcomes: Mapping[tuple[int, Seed], str] | None = None) -> list[Replicate]:
@@ -102,16 +106,17 @@ def test_a_grid_runs_every_setting_under_every_seed_first_seeds_first():
     assert [trial.params for trial in trials.best()] == [{"x": 2, "y": 1}]
 
 
-def test_out_of_memory_is_told_as_a_constraint_and_not_tried_under_another_seed():
+def test_out_of_memory_is_a_violated_constraint_and_does_not_run_under_another_seed():
     made, trials = scheduler_of(Toy(), space("x=choice(9)", "y=3,4"))
     assert [(r.params["y"], r.seed) for r in run_all(made)] == [(3, 0), (4, 0), (3, 1)]
     fine, oom = trials.all()
     assert (fine.state.name, oom.state.name) == ("COMPLETE", "COMPLETE")
-    assert oom.values == [0.0, 4.0]  # the worst score, and the memory that it came to
-    assert trials.study.best_trials[0].number == fine.number
+    assert oom.values == [0.0, 4.0]  # the worst score, and the memory that it needed
+    assert (fine.constraints, oom.constraints) == ({"out_of_memory": 0.0}, {"out_of_memory": 1.0})
+    assert [trial.number for trial in trials.study.best_trials] == [fine.number]
 
 
-def test_a_dead_coordinator_s_run_is_taken_over_and_a_living_one_s_is_not(tmp_path: Path):
+def test_the_run_of_a_dead_coordinator_is_repeated_and_that_of_a_living_one_is_not(tmp_path: Path):
     storage = f"sqlite:///{tmp_path}/optuna.db"
     made, trials = scheduler_of(Toy(), space("x=1,2", "y=1"), storage)
     trials.heartbeat()
@@ -126,56 +131,70 @@ def test_a_dead_coordinator_s_run_is_taken_over_and_a_living_one_s_is_not(tmp_pa
     assert made.left() == 0
 
 
-def test_a_failed_run_is_tried_again_by_the_next_command_and_not_by_this_one(tmp_path: Path):
+def test_a_coordinator_closes_the_trial_of_another_one_with_its_constraint(tmp_path: Path):
+    """Optuna's `Trial` object exists only in the process that asked for it, here in the first store."""
+    storage = f"sqlite:///{tmp_path}/optuna.db"
+    first, theirs = scheduler_of(Toy(), space("x=choice(9)", "y=choice(4)"), storage)
+    replicate = first.next_run()
+    second, mine = scheduler_of(Toy(), space("x=choice(9)", "y=choice(4)"), storage)
+    mine.report(replicate.trial, 7, 0.5)
+    second.record_result(replicate, ended())
+    [trial] = theirs.all()
+    assert (trial.state.name, trial.constraints) == ("COMPLETE", {"out_of_memory": 1.0})
+    assert trial.intermediate_values == {7: 0.5}
+    assert entries_of(trial.user_attrs)[0].outcome == "oom"
+    assert first.next_run() is None
+
+
+def test_a_failed_run_is_repeated_by_the_next_command_and_not_by_this_one(tmp_path: Path):
     storage = f"sqlite:///{tmp_path}/optuna.db"
     made, trials = scheduler_of(Toy(), space("x=1,2", "y=1"), storage)
     assert len(run_all(made, {(0, 1): "failed"})) == 4
-    assert trials.all()[0].values == [1, 1]  # the mean of what is known
-    second, trials = scheduler_of(Toy(seeds=[0]), space("x=choice(5)", "y=1"), f"{storage}2")
+    assert trials.all()[0].values == [1, 1]  # the mean of the known values
+    second, trials = scheduler_of(Toy(seeds=(0,)), space("x=choice(5)", "y=1"), f"{storage}2")
     assert len(run_all(second, {(0, 0): "failed"})) == 1
     assert trials.all()[0].state.name == "FAIL"
-    third, _ = scheduler_of(Toy(seeds=[0]), space("x=choice(5)", "y=1"), f"{storage}2")
+    third, _ = scheduler_of(Toy(seeds=(0,)), space("x=choice(5)", "y=1"), f"{storage}2")
     assert len(run_all(third)) == 1
-    fourth, _ = scheduler_of(Toy(seeds=[0]), space("x=choice(5)", "y=1"), f"{storage}2")
+    fourth, _ = scheduler_of(Toy(seeds=(0,)), space("x=choice(5)", "y=1"), f"{storage}2")
     assert run_all(fourth) == []
 
 
-def test_a_search_counts_what_is_there_and_pays_for_nothing_twice(tmp_path: Path):
+def test_a_search_counts_earlier_trials_and_runs_no_setting_twice(tmp_path: Path):
     storage = f"sqlite:///{tmp_path}/optuna.db"
     found = space("x=range(0,3)", "y=range(0,2)")  # six settings
-    first, _ = scheduler_of(Toy(seeds=[0]), found, storage, limit=4)
+    first, _ = scheduler_of(Toy(seeds=(0,)), found, storage, limit=4)
     assert len(run_all(first)) == 4
-    second, trials = scheduler_of(Toy(seeds=[0]), found, storage, limit=20)
-    assert len(run_all(second)) == 2  # then there is nothing new
+    second, trials = scheduler_of(Toy(seeds=(0,)), found, storage, limit=20)
+    assert len(run_all(second)) == 2  # then every setting has run
     complete = [tuple(sorted(t.params.items())) for t in trials.all() if t.state.name == "COMPLETE"]
     assert max(Counter(complete).values()) == 1
     assert len(complete) == 6
 
 
 def test_a_study_whose_every_trial_fails_ends():
-    made, _ = scheduler_of(Toy(seeds=[0]), space("x=interval(0,1)", "y=1,2"), limit=5)
+    made, _ = scheduler_of(Toy(seeds=(0,)), space("x=interval(0,1)", "y=1,2"), limit=5)
     failures = {(number, 0): "failed" for number in range(99)}
     assert len(run_all(made, failures)) == 5
 
 
-def test_choices_that_grow_leave_the_old_trials_in_place(tmp_path: Path):
+def test_new_choices_keep_the_old_trials(tmp_path: Path):
     storage = f"sqlite:///{tmp_path}/optuna.db"
-    made, _ = scheduler_of(Toy(seeds=[0]), space("x=1,2", "y=1"), storage)
+    made, _ = scheduler_of(Toy(seeds=(0,)), space("x=1,2", "y=1"), storage)
     run_all(made)
-    more, trials = scheduler_of(Toy(seeds=[0]), space("x=1,2,3", "y=1"), storage)
+    more, trials = scheduler_of(Toy(seeds=(0,)), space("x=1,2,3", "y=1"), storage)
     assert [r.params["x"] for r in run_all(more)] == [3]
     assert [trial.params["x"] for trial in trials.all()] == [1, 2, 3]
 
 
-def test_what_does_not_fit_the_study_in_the_storage_is_told(tmp_path: Path):
+def test_a_command_that_does_not_fit_the_study_in_the_storage_is_refused(tmp_path: Path):
     from sweep.core.errors import UserError
 
     storage = f"sqlite:///{tmp_path}/optuna.db"
     scheduler_of(Toy(), space("x=interval(0,1)", "y=1,2"), storage, limit=1)[0].next_run()
     with pytest.raises(UserError, match="another study"):
         scheduler_of(Toy(), space("x=tag(log,interval(0.1,1))", "y=1,2"), storage, limit=1)
-    single = Toy()
-    single.directions, single.worst = ("maximize",), (0.0,)
+    single = Toy(directions=("maximize",), worst=(0.0,))
     with pytest.raises(UserError, match="with the objectives maximize, minimize, not maximize"):
         scheduler_of(single, space("x=interval(0,1)", "y=1,2"), storage, limit=1)
 
@@ -192,7 +211,7 @@ while (replicate := made.next_run()) is not None:
 """
 
 
-def test_three_coordinators_share_a_study_and_repeat_nothing(tmp_path: Path):
+def test_three_coordinators_share_a_study_and_repeat_no_run(tmp_path: Path):
     storage = f"sqlite:///{tmp_path}/optuna.db"
     code = COORDINATOR.format(tests=str(Path(__file__).parent), storage=storage)
     running = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)]

@@ -1,4 +1,4 @@
-"""One study by several coordinators: a PostgreSQL for Optuna, an MLflow server for the runs, both real."""
+"""One study with several coordinators: a real PostgreSQL for Optuna, and a real MLflow server for the runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 
 def postgres_programs() -> Path | None:
-    """Where initdb and postgres are; Debian keeps them out of the path."""
+    """The folder of initdb and postgres, which Debian does not put on the path."""
     found = shutil.which("initdb")
     places = [Path(found).resolve().parent] if found else []
     places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
@@ -46,12 +46,12 @@ def wait_for(port: int, process: subprocess.Popen) -> None:
             time.sleep(0.2)
         else:
             return
-    raise AssertionError(f"nothing answers on port {port}")
+    raise AssertionError(f"no server answers on port {port}")
 
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[str]:
-    """A PostgreSQL of its own; the URL of an empty database. It refuses to be run by root."""
+    """The URL of an empty database in a new PostgreSQL, which does not start as root."""
     programs = postgres_programs()
     if programs is None:
         if os.environ.get("PARETUNE_NEEDS_POSTGRES"):
@@ -104,7 +104,7 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server.wait(timeout=30)
 
 
-def test_two_coordinators_share_a_study_and_repeat_nothing(
+def test_two_coordinators_share_a_study_and_repeat_no_run(
     tmp_path: Path, toy: list[str], postgres: str, mlflow_server: str
 ):
     study = ["-m", "study.name=shared", "variant=fft,lora_r8,ln_tuning", "seed=0,1", *toy, "train.max_steps=2"]
@@ -123,8 +123,8 @@ def test_two_coordinators_share_a_study_and_repeat_nothing(
                 preexec_fn=heed_interrupts,
             )
         )
-    said = [process.communicate(timeout=240) for process in running]
-    assert [process.returncode for process in running] == [0, 0], said
+    outputs = [process.communicate(timeout=240) for process in running]
+    assert [process.returncode for process in running] == [0, 0], outputs
     client = MlflowClient(tracking_uri=mlflow_server)
     experiment = client.get_experiment_by_name("paretune").experiment_id
     rows = client.search_runs([experiment], "tags.kind = 'run'")
@@ -133,7 +133,7 @@ def test_two_coordinators_share_a_study_and_repeat_nothing(
     assert {row.data.tags["outcome"] for row in rows} == {"ok"}
     [parent] = client.search_runs([experiment], "tags.kind = 'study'")
     assert parent.info.status == "FINISHED"
-    assert len({row.data.tags["coordinator"] for row in rows}) == 2  # each did its share
+    assert len({row.data.tags["coordinator"] for row in rows}) == 2  # each ran some of them
     storage = optuna.storages.RDBStorage(postgres)
     trials = optuna.load_study(study_name="shared", storage=storage).trials
     storage.engine.dispose()
@@ -141,7 +141,7 @@ def test_two_coordinators_share_a_study_and_repeat_nothing(
 
 
 def test_a_slurm_like_launcher_runs_a_study_in_batches(tmp_path: Path, toy: list[str]):
-    """submitit's local executor: every job in a process that submitit starts, and in it a process per run."""
+    """submitit's local executor starts a process per job, and the job starts a process per run."""
     pytest.importorskip("submitit")
     study = [
         "-m",

@@ -1,4 +1,4 @@
-"""A study from the command line to its answer, on a checkpoint that knows nothing."""
+"""A study from the command line to its answer, on an untrained checkpoint."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STUDY = ["-m", "study.name=toy", "variant=fft,lora_r8,qlora_r16", "seed=0,1"]
 
 
 class Done(NamedTuple):
-    """What a command came to."""
+    """The result of a command."""
 
     returncode: int
     stdout: str
@@ -37,7 +37,7 @@ class Done(NamedTuple):
 
 
 def run(folder: Path, module: str, *arguments: str) -> Done:
-    """`python -m MODULE ARGUMENTS` in that folder, but in this process: its imports and its fork server are there."""
+    """`python -m MODULE ARGUMENTS` in that folder, but in this process, whose imports and fork server exist already."""
     out, err = io.StringIO(), io.StringIO()
     main = importlib.import_module(f"{module}.__main__").main
     with (
@@ -77,7 +77,7 @@ def rows(folder: Path, kind: str = "run") -> list:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, toy: list[str]) -> Path:
-    """A folder in which the toy study was run once."""
+    """A folder in which the toy study has run once."""
     folder = tmp_path_factory.mktemp("study")
     done = run(folder, "sweep", *STUDY, *toy, "train.weight_decay=0.01", "study.predict_memory=true")
     assert done.returncode == 0, done.stderr
@@ -129,7 +129,7 @@ def test_per_example_results_average_to_the_score(folder: Path):
     assert examples["token_accuracy"].mean() == pytest.approx(row.data.metrics["eval/token_accuracy"])
 
 
-def test_optuna_knows_one_trial_per_setting(folder: Path):
+def test_optuna_has_one_trial_per_setting(folder: Path):
     study = optuna.load_study(study_name="toy", storage=f"sqlite:///{folder}/optuna.db")
     assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 3
     assert [trial.params["variant"] for trial in study.trials] == list(SMALLEST_FIRST)
@@ -140,12 +140,12 @@ def test_optuna_knows_one_trial_per_setting(folder: Path):
         assert trial.values == pytest.approx(means)
 
 
-def test_the_same_command_runs_only_what_is_missing(folder: Path, toy: list[str]):
+def test_the_same_command_runs_only_the_missing_runs(folder: Path, toy: list[str]):
     again = run(folder, "sweep", *STUDY, *toy, "train.weight_decay=0.01")
     assert again.returncode == 0, again.stderr
-    assert "All 6 runs of study toy are there already" in again.stdout
+    assert "All 6 runs of study toy are done already" in again.stdout
     assert len(rows(folder)) == 6
-    client(folder).delete_run(rows(folder)[0].info.run_id)  # as a person does in the UI, to have it again
+    client(folder).delete_run(rows(folder)[0].info.run_id)  # as a person does in the UI, to repeat the run
     third = run(folder, "sweep", *STUDY, *toy, "train.weight_decay=0.01")
     assert third.returncode == 0, third.stderr
     assert "launching 1" in third.stdout
@@ -162,7 +162,7 @@ def test_other_conditions_are_refused_by_name(folder: Path, toy: list[str]):
     assert len(rows(folder)) == 6
 
 
-def test_the_answer_is_the_literal_rule_read_from_the_csv(folder: Path):
+def test_the_answer_is_the_point_estimate_rule_applied_to_the_csv(folder: Path):
     done = run(folder, "analysis", "study=toy", "margin=0.5")
     assert done.returncode == 0, done.stderr
     out = folder / "reports/toy"
@@ -185,8 +185,8 @@ def test_the_answer_is_the_literal_rule_read_from_the_csv(folder: Path):
     assert "report/report.html" in kept
 
 
-def test_a_study_that_scored_nothing_says_what_to_do(folder: Path):
-    """The toy scores 0 everywhere, of which 99% has no meaning."""
+def test_the_analysis_of_a_study_with_scores_of_zero_says_what_to_do(folder: Path):
+    """99% of a best score of 0 has no meaning."""
     best = max(row.data.metrics["score"] for row in rows(folder))
     done = run(folder, "analysis", "study=toy", "out=elsewhere")
     assert (done.returncode == 0) == (best > 0)
@@ -228,10 +228,10 @@ def test_divergence_is_an_outcome(tmp_path: Path, toy: list[str]):
     assert row.data.tags["outcome"] == "diverged"
     assert "loss" in row.data.tags["reason"]
     assert row.info.status == "FAILED"
-    assert "max_memory_allocated" in row.data.metrics  # what was known by then is kept
+    assert "max_memory_allocated" in row.data.metrics  # what was measured until then is kept
 
 
-def test_a_failed_run_is_told_kept_and_repeated_once_its_cause_is_mended(tmp_path: Path, toy: list[str]):
+def test_a_failed_run_is_reported_and_recorded_and_repeated_after_its_cause_is_fixed(tmp_path: Path, toy: list[str]):
     preset = tmp_path / "mine/variant/mine.yaml"
     preset.parent.mkdir(parents=True)
     preset.write_text("defaults: [lora_r8]\nname: mine\ntarget_modules: [q_prj]\n")
@@ -245,8 +245,8 @@ def test_a_failed_run_is_told_kept_and_repeated_once_its_cause_is_mended(tmp_pat
     assert "1 failed" in report.stderr
     assert not (tmp_path / "reports").exists()
     preset.write_text(preset.read_text().replace("q_prj", "q_proj"))
-    mended = run(tmp_path, "sweep", *study)
-    assert mended.returncode == 0, mended.stderr
+    fixed = run(tmp_path, "sweep", *study)
+    assert fixed.returncode == 0, fixed.stderr
     assert [row.data.tags["outcome"] for row in rows(tmp_path)] == ["failed", "ok"]
 
 
@@ -269,7 +269,7 @@ def below(coordinator: subprocess.Popen) -> list[int]:
 
 
 def running_child(coordinator: subprocess.Popen, *others: int) -> int:
-    """The process of a run: one that writes a log. Beside it, one waits for the next run."""
+    """The process of a run, which writes a log. Another process waits for the next run."""
     end = time.monotonic() + 90
     while time.monotonic() < end and coordinator.poll() is None:
         for process in set(below(coordinator)) - set(others):
@@ -283,8 +283,8 @@ def running_child(coordinator: subprocess.Popen, *others: int) -> int:
 
 
 def ended(process: int, within_seconds: float) -> bool:
-    """Whether a process is gone in time. One that nobody has reaped yet (state Z: an orphan in a container without an
-    init) is gone too."""
+    """Whether a process ends in time. A process in state Z has ended too: in a container without an init, no parent
+    collects an orphan."""
     end = time.monotonic() + within_seconds
     while time.monotonic() < end:
         try:
@@ -311,7 +311,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen:
 LEARNS = ["task.score=token_accuracy", "variant=fft", "variant.learning_rate=1e-2,1e-7", "train.max_steps=60"]
 
 
-def test_what_was_not_launched_is_tried_when_the_budget_is_larger(tmp_path: Path, toy: list[str]):
+def test_a_run_that_was_not_launched_is_launched_with_a_larger_budget(tmp_path: Path, toy: list[str]):
     study = ["-m", "variant=fft,lora_r8", *toy, "study.predict_memory=true"]
 
     def outcomes() -> dict[str, list[str]]:
@@ -339,8 +339,8 @@ def test_what_was_not_launched_is_tried_when_the_budget_is_larger(tmp_path: Path
     assert outcomes() == {"fft": ["oom", "ok"], "lora_r8": ["oom", "ok"]}
 
 
-def test_a_run_that_is_clearly_beaten_is_stopped(tmp_path: Path, toy: list[str]):
-    """The second learning rate learns nothing, and needs as much memory as the first."""
+def test_a_run_that_is_clearly_worse_is_stopped(tmp_path: Path, toy: list[str]):
+    """With the second learning rate the model learns nothing, and needs as much memory as with the first."""
     evaluating = ["train.eval_steps=15", "hydra.sweeper.pruner=dominance"]
     done = run(tmp_path, "sweep", "-m", "study.name=x", *toy, *LEARNS, *evaluating)
     assert done.returncode == 0, done.stderr
@@ -348,12 +348,12 @@ def test_a_run_that_is_clearly_beaten_is_stopped(tmp_path: Path, toy: list[str])
     assert [row.data.tags["outcome"] for row in (good, bad)] == ["ok", "pruned"]
     assert "needs no more memory and is clearly better" in bad.data.tags["reason"]
     steps = [point.step for point in client(tmp_path).get_metric_history(bad.info.run_id, "eval/score")]
-    assert steps == [15, 30]  # of 60: two looks, after the warm-up
+    assert steps == [15, 30]  # of 60: two evaluations, after the warm-up
     study = optuna.load_study(study_name="x", storage=f"sqlite:///{tmp_path}/optuna.db")
     assert [trial.number for trial in study.best_trials] == [0]
 
 
-def test_further_seeds_go_to_the_setting_in_contention(tmp_path: Path, toy: list[str]):
+def test_the_setting_in_contention_gets_the_further_seeds(tmp_path: Path, toy: list[str]):
     adaptive = ["study.replicates=adaptive", "seed=0,1,2,3"]
     done = run(tmp_path, "sweep", "-m", "study.name=x", *toy, *LEARNS, *adaptive)
     assert done.returncode == 0, done.stderr
@@ -365,12 +365,12 @@ def test_further_seeds_go_to_the_setting_in_contention(tmp_path: Path, toy: list
     assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 2
 
 
-def test_a_killed_child_leaves_a_row_and_a_killed_coordinator_goes_on(tmp_path: Path, toy: list[str]):
+def test_a_killed_child_leaves_a_row_and_a_killed_coordinator_can_continue(tmp_path: Path, toy: list[str]):
     study = ["-m", "study.name=killed", "variant=lora_r8", "seed=0,1", *toy, "train.max_steps=4000"]
     coordinator = start(tmp_path, *study)
     child = running_child(coordinator)
     os.kill(child, signal.SIGKILL)
-    running_child(coordinator, child)  # the next one: the study goes on
+    running_child(coordinator, child)  # the next one: the study continues
     [first, _] = rows(tmp_path)
     assert (first.data.tags["outcome"], first.info.status) == ("killed", "KILLED")
     assert "SIGKILL" in first.data.tags["reason"]

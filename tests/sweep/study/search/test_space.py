@@ -1,4 +1,4 @@
-"""Sweep syntax: what is searched, what is a replicate, and what a setting is called."""
+"""Sweep syntax: what is searched, what is a replicate, and the name of a setting."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def test_choices_form_a_grid_and_seeds_are_replicates():
     assert [tuple(setting.values()) for setting in found.settings()] == list(wanted)
 
 
-def test_overrides_come_in_the_order_of_the_command_line():
+def test_overrides_have_the_order_of_the_command_line():
     found = space("db=mysql,postgresql", "db.user=someone", "+n=choice(1,2)")
     assert found.overrides({"db": "mysql", "+n": 2}) == ["db=mysql", "db.user=someone", "+n=2"]
 
 
-# The table of hydra-optuna-sweeper's tests, but for ranges, which end before their stop as Hydra says.
+# The table of hydra-optuna-sweeper's tests, except for ranges, whose end is excluded as in Hydra.
 @pytest.mark.parametrize(
     ("argument", "distribution"),
     [
@@ -59,11 +59,11 @@ def test_overrides_come_in_the_order_of_the_command_line():
         ("key=tag(log, int(interval(1, 5)))", IntDistribution(1, 5, log=True)),
     ],
 )
-def test_hydra_s_syntax_as_optuna_s_distributions(argument: str, distribution: object):
+def test_hydra_s_syntax_gives_optuna_s_distributions(argument: str, distribution: object):
     assert dimension(argument).distribution == distribution
 
 
-def test_shuffled_values_are_written_as_what_they_are():
+def test_shuffled_values_keep_their_own_texts():
     found = dimension("key=shuffle(range(1,20))")
     assert set(found.values) == set(range(1, 20))
     assert all(found.text(value) == str(value) for value in found.values)
@@ -98,16 +98,16 @@ def test_a_range_has_python_s_values(start: int, stop: int, step: int):
     assert sorted(wanted) == list(range(distribution.low, distribution.high + 1, distribution.step))
 
 
-def test_the_command_line_wins_over_params():
+def test_the_command_line_has_priority_over_params():
     found = space("variant=qlora_r16", variant="fft,lora_r8", seed="0,1")
     assert (found.dimensions, dict(found.fixed), found.seeds) == ({}, {"variant": "variant=qlora_r16"}, (0, 1))
 
 
-def test_a_value_named_twice_is_one():
+def test_a_value_that_is_named_twice_is_searched_once():
     assert space("variant=fft,fft").dimensions["variant"].values == ("fft",)
 
 
-def test_a_key_exists_under_some_values_of_others_only():
+def test_a_key_exists_only_under_some_values_of_other_keys():
     found = space(
         "variant=fft,lora", "variant.r=4,8", "variant.alpha=1,2",
         conditional_on={"variant.r": {"variant": "lora"}, "variant.alpha": {"variant.r": [8]}},
@@ -121,12 +121,12 @@ def test_a_key_exists_under_some_values_of_others_only():
     assert found.in_order_of_dependence() == ["variant", "variant.r", "variant.alpha"]
 
 
-def test_a_key_that_some_presets_lack_is_searched_for_the_others():
+def test_a_key_that_some_presets_lack_is_searched_under_the_other_presets():
     plain = space("variant=fft,lora", "variant.r=4,8", "train.x=1")
     has = {"fft": [], "lora": ["variant.r"]}
     found = plain.conditioned(lambda group, choice, key: key in has[choice], ["variant"])
     assert [len(setting) for setting in found.settings()] == [1, 2, 2]
-    assert plain.conditioned(lambda *_: False, ["variant"]) == plain  # Hydra will say that nobody has it
+    assert plain.conditioned(lambda *_: False, ["variant"]) == plain  # Hydra reports that no preset has it
 
 
 @pytest.mark.parametrize(
@@ -141,23 +141,23 @@ def test_a_key_that_some_presets_lack_is_searched_for_the_others():
         (["x=1,2", "y=1,2"], {"x": {"y": 1}, "y": {"x": 1}}, "itself"),
     ],
 )
-def test_what_cannot_be_searched_is_told(arguments: list[str], conditional_on: dict | None, words: str):
+def test_what_cannot_be_searched_is_refused(arguments: list[str], conditional_on: dict | None, words: str):
     with pytest.raises(UserError, match=words):
         space(*arguments, conditional_on=conditional_on)
 
 
-def test_a_setting_is_named_after_its_variant_and_what_else_is_swept():
+def test_a_setting_is_named_after_its_variant_and_the_other_swept_keys():
     config = {"variant": {"name": "lora", "r": 4, "alpha": 8}, "train": {"max_steps": 9, "r": 1}}
     assert setting_name(config, ["variant"]) == "lora"
     assert setting_name(config, ["variant", "variant.r", "train.max_steps", "seed"]) == "lora r=4 max_steps=9"
     assert setting_name(config, ["variant.r", "train.r"]) == "lora variant.r=4 train.r=1"
 
 
-def test_the_variant_overridden_for_all_is_part_of_the_name():
+def test_a_variant_key_that_is_overridden_for_all_is_part_of_the_name():
     assert space("variant=lora_r8", "variant.r=4", "seed=0,1").swept == ["variant.r"]
 
 
-def test_the_digest_follows_the_variant_s_values_and_not_the_seed():
+def test_the_digest_depends_on_the_variant_s_values_and_not_on_the_seed():
     config = {"variant": {"name": "lora", "r": 4}, "seed": 0}
     same = setting_digest({**config, "seed": 1}, ["variant", "seed"])
     assert setting_digest(config, ["variant", "seed"]) == same

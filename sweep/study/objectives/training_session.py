@@ -1,0 +1,134 @@
+"""A study of training runs while it is open. MLflow records which runs are done: a run that was deleted in MLflow runs
+again, whatever Optuna holds."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from hydra.core.utils import JobReturn
+
+from sweep.core import console, redaction
+from sweep.core.errors import UserError, first_line
+from sweep.core.record import Outcome, Record
+from sweep.diagnostics import annotate
+from sweep.study import pareto_front
+from sweep.study.completed_runs import CompletedRuns
+from sweep.study.entry import Entry, Seed
+from sweep.study.objectives.base import Replicate, Session
+from sweep.study.objectives.training_values import record_of, to_optuna_values
+from sweep.study.search.space import Params
+
+if TYPE_CHECKING:
+    from sweep.study.objectives.training import TrainingObjective
+    from sweep.study.trial_store import TrialStore
+    from sweep.tracking.mlflow_store import MlflowStore
+
+log = logging.getLogger(__name__)
+
+
+class TrainingSession(Session):
+    """The runs of a study under one parent run in MLflow: those of earlier commands, and those of this command."""
+
+    knows_all_runs = True
+    objective: TrainingObjective
+
+    def __init__(self, objective: TrainingObjective, runs: MlflowStore, parent_id: str):
+        super().__init__(objective)
+        self._runs = runs
+        self._parent_id = parent_id
+        self._completed = CompletedRuns()
+        self._ended: list[Record] = []
+        self._front: list[pareto_front.Standing] = []
+
+    def read_completed(self, trials: TrialStore) -> None:
+        """Read the runs of earlier commands. Rows of coordinators that have died are closed."""
+        digests = {setting.name: setting.digest for setting in self.objective.known.values()}
+        records = self._runs.adopt(self._parent_id, trials.is_alive)
+        self._completed = CompletedRuns(records, digests, self._is_still_too_large)
+        self._runs.reopen_study(self._parent_id)
+
+    def _is_still_too_large(self, record: Record) -> bool:
+        """Whether a run that was not launched would not be launched now either. A larger budget, a larger device, or
+        `study.launch_despite_prediction` change that."""
+        known, study = self.objective.known.values(), self.objective.study
+        plain = next((setting.plain for setting in known if setting.name == record.setting), None)
+        if plain is None or not study.predict_memory:
+            return plain is None
+        forecaster = self.objective.task.forecaster()
+        return forecaster.skip_reason(forecaster.predict(plain), study) is not None
+
+    def done(self, params: Params) -> dict[Seed, Entry]:
+        name, most = self.objective.setting_of(params).name, self.objective.study.max_attempts
+        found = {seed: self._entry_of(record) for seed, record in self._completed.done(name).items()}
+        for seed in self.objective.seeds:
+            attempts = self._completed.attempts(name, seed)
+            if seed not in found and attempts >= most:
+                log.warning(
+                    "%s · seed %s was killed %d times and does not run again; raise study.max_attempts, or delete its "
+                    "rows in MLflow", name, seed, attempts,
+                )  # fmt: skip
+                found[seed] = Entry(outcome="killed")
+        return found
+
+    def announce(self, left: int, places: str) -> None:
+        done = sum(record.seed in self.objective.seeds for record in self._completed.all())
+        if left == 0:
+            log.info("All %d runs of study %s are done already.", done, self.objective.study_name)
+        else:
+            known = f"study {self.objective.study_name}: {done} of {done + left} runs are done"
+            most = "at most " if self.objective.study.replicates != "all" else ""
+            log.info("%s; launching %s%d on %s.", known, most, left, places)
+
+    def entry(self, replicate: Replicate, returned: JobReturn) -> Entry:
+        record = record_of(returned)
+        self._ended.append(record)
+        log.info("\n".join([console.line(record), *annotate.lines(record)]))
+        self._log_front()
+        return self._entry_of(record)
+
+    def _entry_of(self, record: Record) -> Entry:
+        return to_optuna_values(record, self.objective.study, len(self.objective.directions))
+
+    def _log_front(self) -> None:
+        """Log the Pareto front if the last run has changed it."""
+        runs = [*self._completed.all(), *self._ended]
+        metric = self.objective.study.memory_metric
+        standings = pareto_front.front(runs, metric, self.objective.higher_is_better)
+        if len({run.setting for run in runs}) > 1 and standings and standings != self._front:
+            log.info(pareto_front.line(standings))
+        self._front = standings
+
+    def gives_up(self, max_failure_rate: float | None, at_least: int) -> bool:
+        """Whether more of this command's runs have failed or were killed than `max_failure_rate`, a fraction. None is
+        any number: each failed run is a row with its reason."""
+        lost = sum(not record.outcome.final for record in self._ended)
+        return (
+            max_failure_rate is not None and len(self._ended) >= at_least and lost / len(self._ended) > max_failure_rate
+        )
+
+    def require_complete(self, max_failure_rate: float | None) -> None:
+        """Raise UserError if runs ended without a result for their setting. Out of memory and divergence are
+        results."""
+        lost = [record for record in self._ended if not record.outcome.final]
+        if lost:
+            lines = "\n".join(f"  {record.name}: {record.outcome}: {first_line(record.reason)}" for record in lost)
+            raise UserError(
+                f"{len(lost)} of the study's runs ended without a result:\n{lines}\n"
+                "Fix the cause and give the same command again: it repeats these runs and no others."
+            )
+        if not any(record.outcome is Outcome.OK for record in [*self._ended, *self._completed.all()]):
+            raise UserError(
+                "no run of this study was ok, so that it has no answer. Out of memory: smaller micro-batches, shorter "
+                "sequences, activation checkpointing or QLoRA. Diverged: a lower learning rate."
+            )
+
+    def conclude(self, arguments: Sequence[str]) -> None:
+        tracking = [shlex.quote(argument) for argument in arguments if argument.startswith("tracking")]
+        command = " ".join(["python -m analysis", f"study={self.objective.study.name}", *tracking])
+        log.info("The study is complete. Its answer: %s", redaction.text(command))
+
+    def close(self, finished: bool) -> None:
+        self._runs.close_study(self._parent_id, "FINISHED" if finished else "KILLED")

@@ -1,0 +1,99 @@
+"""The settings of a study, from the command line and from `hydra.sweeper`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_method
+from omegaconf import DictConfig, OmegaConf
+
+from sweep.core.errors import UserError
+from sweep.study.search import samplers
+from sweep.study.search.space import Params, Space
+
+if TYPE_CHECKING:
+    from optuna.trial import Trial
+
+_SMALL = 256  # settings: a finite space up to this size is run whole, if the user gives no number of trials
+
+
+class Enumeration(NamedTuple):
+    """What a study searches. `settings` is the list of all settings, or None if a sampler proposes them. `extend` is
+    the user's function that suggests further keys of a trial."""
+
+    space: Space
+    settings: list[Params] | None
+    extend: Callable[[Trial], None] | None = None
+
+    @property
+    def searching(self) -> bool:
+        """Whether a sampler proposes the settings."""
+        return self.settings is None
+
+    def known(self) -> list[Params]:
+        """The settings that exist before the first trial: all of them, or the corners of the space."""
+        return list(self.space.corners()) if self.settings is None else self.settings
+
+
+def enumerate_settings(
+    loader: ConfigLoader,
+    config: DictConfig,
+    options: Mapping[str, Any],
+    arguments: Sequence[str],
+    *,
+    seed_is_replicate: bool,
+) -> Enumeration:
+    """List the settings of a study, and launch no job. `config` is the multirun's own, `options` are those of
+    `hydra.sweeper`, and `seed` is searched unless `seed_is_replicate`.
+
+    Raises:
+        UserError: if a key cannot be searched, or the grid has an interval, or `custom_search_space` does not import.
+    """
+    params = options.get("params") or options.get("search_space") or {}
+    conditional_on = options.get("conditional_on") or {}
+    space = Space.of(params, arguments, loader, seed_is_replicate=seed_is_replicate, conditional_on=conditional_on)
+    groups = [key for key in space.dimensions if loader.get_group_options(key)]
+    space = space.conditioned(lambda *key: _has_key(loader, config, space.fixed, *key), groups)
+    extend = _extension(config, options.get("custom_search_space"))
+    return Enumeration(space, _all_settings(space, options, extend is not None), extend)
+
+
+def _has_key(
+    loader: ConfigLoader, config: DictConfig, fixed: Mapping[str, str], group: str, choice: str, key: str
+) -> bool:
+    """Whether the config has `key` if `choice` is the preset of `group`."""
+    others = [text for name, text in fixed.items() if not name.startswith(f"{group}.")]
+    composed = loader.load_sweep_config(config, [*others, f"{group}={choice}"])
+    HydraConfig.instance().set_config(composed)  # for Hydra's resolvers
+    parent, _, last = key.rpartition(".")
+    node = OmegaConf.select(composed, parent, throw_on_resolution_failure=False)
+    return isinstance(node, DictConfig) and last in node
+
+
+def _extension(config: DictConfig, name: str | None) -> Callable[[Trial], None] | None:
+    if not name:
+        return None
+    try:
+        return functools.partial(get_method(name), config)
+    except (ImportError, ValueError, AttributeError) as error:
+        raise UserError(f"hydra.sweeper.custom_search_space = {name} cannot be imported: {error}") from error
+
+
+def _all_settings(space: Space, options: Mapping[str, Any], extended: bool) -> list[Params] | None:
+    kind, limit = samplers.kind_of(options.get("sampler")), options.get("n_trials")
+    if kind == samplers.GRID:
+        intervals = [key for key, dimension in space.dimensions.items() if dimension.values is None]
+        if intervals:
+            raise UserError(
+                f"hydra.sweeper.sampler=grid needs a list of values, but {', '.join(intervals)} is an interval; "
+                "write choice(…) or range(…), or choose another sampler"
+            )
+        settings = list(space.settings())
+        return settings if limit is None else settings[: int(limit)]
+    if kind == samplers.AUTO and not extended and space.size_at_most(int(limit or _SMALL)):
+        return list(space.settings())
+    return None
