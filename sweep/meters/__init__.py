@@ -27,13 +27,10 @@ WATCHED_BATCHES = 4  # of an evaluation
 
 @dataclass(frozen=True, kw_only=True)
 class Meters:
-    """Options of the meters. They change nothing of what is learned, and so are no conditions.
-
-    `oom_snapshot` keeps the history of CUDA's allocator, for a picture of what was allocated where when memory ran out
-    (an artifact for pytorch.org/memory_viz). It costs some time at every allocation, so it is off unless asked for.
-    """
+    """Options of the meters. They do not change what is learned, so they are not conditions."""
 
     oom_snapshot: bool = False
+    """Whether a CUDA run that is out of memory saves its allocator's history, for pytorch.org/memory_viz (slower)."""
 
 
 class MemoryMeter(ABC):
