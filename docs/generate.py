@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import itertools
 import re
 import subprocess
 import sys
@@ -34,6 +35,24 @@ PLACES = {"data": "task.data", "metric": "task.metrics.NAME"}  # of a group's ke
 OPTION_FILES = {"plan": "sweep.plan", "analysis": "analysis", "export": "sweep.export", "evaluate": "sweep.evaluate"}
 
 
+INTRODUCTION = """# Configuration
+
+This page is made from the code. Each key is an override: `python -m sweep train.max_steps=100`.
+
+A component (`model`, `task`, `task.data`, `task.metrics.NAME`, `variant`) is a class with its own keys.
+[Presets](conf.md) name the class and set its keys. *required* means that a preset, or you, must give a value.
+"""
+MEASUREMENTS_INTRODUCTION = """# Measurements
+
+This page is made from `sweep/core/measurements.py`. A record has one value for each key that was measured. A value that
+was not measured is absent.
+"""
+COMMAND_LINE_INTRODUCTION = """# Command line
+
+This page has the output of each command for `--help`. [Configuration](configuration.md) has all keys.
+"""
+
+
 class Undocumented(Exception):
     """A key, a module or a measurement has no meaning."""
 
@@ -47,11 +66,9 @@ def configuration() -> str:
     base = OmegaConf.to_container(OmegaConf.load(CONF / "config.yaml"), resolve=False)
     stores = OmegaConf.to_container(OmegaConf.load(CONF / "tracking" / "sqlite.yaml"), resolve=False)
     parts = [
-        "# Configuration\n\nThis page is made from the code. A key is an override: `python -m sweep train.max_steps=100`.\n"
-        "A component (`model`, `task`, `task.data`, `task.metrics.NAME`, `variant`) is a class with its own keys;\n"
-        "[presets](conf.md) name the class and set its keys. *required* means that a preset or you must give a value.\n",
+        INTRODUCTION,
         "## A run\n",
-        _table(RunConfig, "", {"seed": base["seed"]}),
+        _table(RunConfig, "", {**_chosen(base["defaults"]), "seed": base["seed"]}),
     ]
     hints = typing.get_type_hints(RunConfig, include_extras=True)
     for group in ("train", "study", "tracking", "meters"):
@@ -74,9 +91,16 @@ def _component_group(group: str) -> Iterator[str]:
         yield f"Keys of all classes:\n\n{_table(base, place, {})}"
     for cls in classes:
         target = f"{cls.__module__}.{cls.__name__}"
-        yield f"### `{cls.__name__}`: {group}\n\n{_summary(cls)}\n\nClass: `{target}`. {_presets(group, target)}\n"
-        if own := [f.name for f in fields(cls) if f.init and f.name not in common]:
-            yield _table(cls, place, {}, own)
+        presets = [file for file in sorted((CONF / group).glob("*.yaml")) if _target(file) == target]
+        named = ", ".join(f"`{file.stem}`" for file in presets)
+        yield f"### `{cls.__name__}`\n\n{_summary(cls)}\n\nClass: `{target}`. Presets: {named}, and presets of these.\n"
+        parents = [parent for parent in cls.__mro__[1:] if parent in classes]
+        inherited = {*common, *(f.name for parent in parents for f in fields(parent))}
+        if parents:
+            yield f"All keys of [`{parents[0].__name__}`](#{parents[0].__name__.lower()}).\n"
+        if own := [f.name for f in fields(cls) if f.init and f.name not in inherited]:
+            only = OmegaConf.to_container(OmegaConf.load(presets[0]), resolve=False) if len(presets) == 1 else {}
+            yield _table(cls, place, only, own)
 
 
 def component_classes(group: str) -> list[type]:
@@ -94,9 +118,9 @@ def _target(file: Path) -> str | None:
     return named[1] if named else None
 
 
-def _presets(group: str, target: str) -> str:
-    names = [f"`{f.stem}`" for f in sorted((CONF / group).glob("*.yaml")) if _target(f) == target]
-    return f"Presets: {', '.join(names)}, and presets derived from them."
+def _chosen(entries: list[Any]) -> dict[str, str]:
+    """The preset of each group in a defaults list."""
+    return {key: value for entry in entries if isinstance(entry, dict) for key, value in entry.items() if value}
 
 
 def _summary(cls: type) -> str:
@@ -121,7 +145,7 @@ def _table(cls: type, prefix: str, defaults: dict[str, Any], names: list[str] | 
         elif spec.default_factory is not MISSING:
             default = _shown(spec.default_factory())
         else:
-            default = "*required*"
+            default = "see below" if is_dataclass(hints[spec.name]) and not prefix else "*required*"
         rows.append((f"`{key}`", type_name(hints[spec.name]), default, known[spec.name]))
     return _markdown(("key", "type", "default", "meaning"), rows)
 
@@ -133,7 +157,7 @@ def meanings(cls: type) -> dict[str, str]:
         if not is_dataclass(part):
             continue
         body = ast.parse(textwrap.dedent(inspect.getsource(part))).body[0].body
-        for field, below in zip(body, body[1:], strict=False):
+        for field, below in itertools.pairwise(body):
             if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
                 found[field.target.id] = " ".join(str(ast.literal_eval(below.value)).split())
     return found
@@ -150,8 +174,8 @@ def type_name(hint: Any) -> str:
         return _PLAIN[hint]
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
-        signs = [_BOUNDS[type(rule)] for rule in args[1:] if type(rule) in _BOUNDS]
-        limits = [f"{sign} {getattr(rule, name):g}" for (sign, name), rule in zip(signs, args[1:], strict=False)]
+        signs = [(*_BOUNDS[type(rule)], rule) for rule in args[1:] if type(rule) in _BOUNDS]
+        limits = [f"{sign} {getattr(rule, name)}" for sign, name, rule in signs]
         return f"{type_name(args[0])} {', '.join(limits)}".strip()
     if origin in (typing.Union, types.UnionType):
         return ", or ".join(type_name(arg) for arg in args)
@@ -161,7 +185,12 @@ def type_name(hint: Any) -> str:
         return f"list of {type_name(args[0])}" if args else "list"
     if origin is dict:
         return f"mapping to {type_name(args[1])}"
-    return f"[{hint.__name__.lower()}](#{hint.__name__.lower()})" if is_dataclass(hint) else str(hint)
+    return _link(hint) if is_dataclass(hint) else str(hint)
+
+
+def _link(cls: type) -> str:
+    name = {"Dataset": "data"}.get(cls.__name__, cls.__name__.lower())
+    return f"[{name}](#{name})"
 
 
 def _options(name: str, command: str) -> str:
@@ -181,6 +210,8 @@ def _options(name: str, command: str) -> str:
 def _shown(value: Any) -> str:
     if value is None:
         return "`null`"
+    if isinstance(value, dict) and not any(value.values()):
+        return "`{}`"
     return "*required*" if value == "???" else f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
@@ -195,14 +226,10 @@ def measurements() -> str:
         from sweep.core.measurements import MEASUREMENTS
     except ImportError:  # delete this line and the next two when the module exists
         return "# Measurements\n\nThe keys of a record are named in [Architecture](architecture.md#contracts).\n"
-    head = (
-        "# Measurements\n\nThis page is made from `sweep/core/measurements.py`. A record has one value for each key that was "
-        "measured.\nA value that was not measured is absent.\n"
-    )
     if vague := [one.key for one in MEASUREMENTS if not one.meaning]:
         raise Undocumented(f"sweep/core/measurements.py: {', '.join(vague)}: no meaning")
     rows = [(f"`{one.key}`", one.unit or "", one.meaning) for one in MEASUREMENTS]
-    return f"{head}\n{_markdown(('key', 'unit', 'meaning'), rows)}"
+    return f"{MEASUREMENTS_INTRODUCTION}\n{_markdown(('key', 'unit', 'meaning'), rows)}"
 
 
 def files() -> str:
@@ -224,7 +251,7 @@ def files() -> str:
 
 def command_line() -> str:
     """The page of all commands: what each prints for --help."""
-    parts = ["# Command line\n\nThis page is what each command prints for `--help`. [Configuration](configuration.md) has all keys.\n"]
+    parts = [COMMAND_LINE_INTRODUCTION]
     with tempfile.TemporaryDirectory() as folder:
         for module in COMMANDS:
             ran = subprocess.run(

@@ -7,11 +7,10 @@ import re
 import sys
 from typing import Any
 
-from mkdocs.exceptions import PluginError
-from mkdocs.structure.files import File, Files
-
 # This folder has no package: mkdocs puts it on the path only while it loads this file.
 import generate
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File, Files
 
 sys.path.insert(0, str(generate.ROOT))
 os.environ["PYTHONPATH"] = os.pathsep.join([str(generate.ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
