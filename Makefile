@@ -1,9 +1,10 @@
 # make quickstart   the four-variant study on the embedded benchmark, and its answer
 # make test         the whole test suite
 # make lint         style and formatting
-# make docs         the documentation as a site, in site/; a broken link fails
+# make docs         the documentation as a site, in site/; a broken link or an undocumented key fails
 # make ui           the MLflow UI over the studies of this folder
-# Nothing of the machine is used but Python 3.11 or newer, make and git. Everything is installed into .venv, once.
+# make test-fast    the tests that start no process and train no model
+# The machine needs Python 3.11 or newer, make and git. All packages are installed into .venv, once.
 
 PYTHON ?= python3
 VENV := .venv
@@ -36,7 +37,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 
 docs: $(STAMP)
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Prints the link that opens at the latest study.
 PORT ?= 5000

@@ -20,8 +20,11 @@ class ParetuneLauncherConf:
 
     _target_: str = "hydra_plugins.paretune.launcher.ParetuneLauncher"
     devices: Any = "auto"
+    """Numbers of the GPUs to use; `auto` is all visible GPUs."""
     devices_per_run: int = 1
+    """GPUs that one run leases; `train.devices_per_run` counts if it is larger."""
     slots: int | None = None
+    """Runs at a time on a machine without a GPU; null is `hydra.sweeper.n_jobs`."""
 
 
 class ParetuneLauncher(Launcher):

@@ -21,16 +21,28 @@ class ParetuneSweeperConf:
     _recursive_: bool = False
     defaults: list[Any] = field(default_factory=lambda: [{"sampler": "auto"}])
     sampler: Any = MISSING
+    """Sampler: a preset of `hydra/sweeper/sampler`, or a `_target_`."""
     direction: Any = None
+    """`maximize` or `minimize`; a list for several numbers. Null: the score in its direction, and the memory
+    minimised."""
     storage: str | None = "sqlite:///${hydra.runtime.cwd}/optuna.db"
+    """URL of Optuna's database; null is in memory."""
     study_name: str | None = None
+    """Name of the study in Optuna; null is `study.name`."""
     n_trials: int | None = None
+    """Number of settings that a sampler proposes; null is 20, and the whole grid if it has at most 256 settings."""
     n_jobs: int = 1
+    """Runs at a time on a machine without a GPU."""
     max_failure_rate: float | None = None
+    """Largest share of failed runs before the study stops; null is no limit."""
     pruner: Any = None
+    """Pruner: `dominance`, or a `_target_` of Optuna with one objective."""
     params: dict[str, Any] | None = None
+    """Search space: key to Hydra's sweep syntax."""
     conditional_on: dict[str, Any] | None = None
+    """Key to the values of other keys that it needs to be searched."""
     custom_search_space: str | None = None
+    """Dotted name of a function of the config and the trial that adds dimensions."""
 
 
 @dataclass

@@ -1,7 +1,7 @@
-"""The typed schema of a run, and the one place that turns a composed config into objects.
+"""The typed schema of a run, and the only place that turns a composed config into objects.
 
-`parse` reports every fault at once. It imports nothing heavy: components (`_target_`) live in modules that import torch
-inside their methods only.
+`parse` reports all faults together. It imports nothing heavy: modules of components (`_target_`) import torch inside
+their methods only. The string below a field is its meaning in docs/configuration.md.
 """
 
 from __future__ import annotations
@@ -27,22 +27,30 @@ from sweep.variants import Variant
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """Which study a run belongs to, and the study's own rules. `trial` and `swept` are filled in by the sweeper.
-
-    `learning_rate_multiplier` multiplies the variant's own learning rate: sweep it, and each variant gets the same
-    number of rates around its own."""
+    """The study that a run belongs to, and the study's own rules."""
 
     name: str | None = None
+    """Name of the study. It is also the name of its folders and of its row in MLflow."""
     trial: int | None = None
+    """Number of the run's trial in Optuna. The sweeper sets it."""
     swept: list[str] | None = None
+    """Keys that the study varies. The sweeper sets them."""
     memory_metric: str = "max_memory_allocated"
+    """Memory measurement that the study minimises, in bytes."""
     memory_budget_gib: Annotated[float, Gt(0)] | None = None
+    """Memory budget of a run in GiB. A setting that needs more violates a constraint."""
     score_threshold: Annotated[float, Gt(0), Le(1)] = 0.99
+    """Share of the best score that a setting must reach to get more seeds (`replicates: adaptive`)."""
     replicates: Literal["all", "adaptive"] = "all"
+    """`all`: every seed of every setting. `adaptive`: more seeds for settings in contention only."""
     max_attempts: Annotated[int, Ge(1)] = 3
+    """How many times a run that crashes is started, the first time included."""
     learning_rate_multiplier: Annotated[float, Gt(0)] = 1.0
+    """Factor of every variant's own learning rate. Sweep it to try equal factors for all."""
     predict_memory: bool = True
+    """Whether memory is predicted, to order the runs of a study and to skip runs that cannot fit."""
     launch_despite_prediction: bool = False
+    """Whether a run is launched although its prediction exceeds the device or the budget."""
 
     @property
     def memory_budget_bytes(self) -> float | None:
@@ -50,7 +58,7 @@ class Study:
 
     def faults(self) -> Iterator[tuple[str, str]]:
         if not is_memory(self.memory_metric):
-            yield "memory_metric", "is no memory measurement: max_memory_allocated, or memory/<phase>_…_bytes"
+            yield "memory_metric", "is not a memory measurement; use max_memory_allocated, or memory/<phase>_…_bytes"
         if self.name is None:
             return
         if not self.name.strip():
@@ -58,24 +66,32 @@ class Study:
         elif len(self.name.encode()) > 200 or set(self.name.split("/")) & {"", ".", ".."}:
             yield "name", "names the study's folders too: at most 200 bytes, and no empty part, . or .. between slashes"
         elif "'" in self.name and '"' in self.name:
-            yield "name", "holds both kinds of quotation mark, which MLflow cannot search for"
+            yield "name", "has both kinds of quotation mark, which MLflow cannot search for"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """One run, complete."""
+    """The complete config of one run."""
 
     model: Model
+    """The base model."""
     task: Task
+    """The task, with its data and metrics."""
     variant: Variant
+    """The method that makes the base model trainable."""
     train: Train
+    """How all variants train."""
     tracking: Tracking
+    """Where runs are stored."""
     study: Study
+    """The study that the run belongs to."""
     meters: Meters
+    """Options of the meters."""
     seed: Annotated[int, Ge(0), Le(2**32 - 1)]
+    """Seed of new weights, batch order and dropout. The data split does not depend on it."""
 
     def faults_between(self) -> Iterator[Fault]:
-        """Rules that need more than one part."""
+        """Rules between groups."""
         size = self.task.data.train_size
         if size is not None and self.train.batch_size > size:
             yield Fault(
@@ -110,10 +126,10 @@ class RunConfig:
 
 
 def plain_config(composed: DictConfig) -> dict[str, Any]:
-    """Resolved plain containers of the application's config, without Hydra's own part.
+    """The application's config as resolved plain containers, without Hydra's own group.
 
     Raises:
-        OmegaConfBaseException: for an interpolation that leads nowhere, or a mandatory value that was not given.
+        OmegaConfBaseException: for an interpolation without a target, or a missing mandatory value.
     """
     ours = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     container = OmegaConf.to_container(ours, resolve=True, throw_on_missing=True)
@@ -124,16 +140,16 @@ Configured = typing.TypeVar("Configured")
 
 
 def parse(config: Mapping[str, Any]) -> RunConfig:
-    """A resolved config as plain containers → RunConfig.
+    """The `RunConfig` of a resolved config in plain containers.
 
     Raises:
-        ConfigError: with every fault found: unknown keys, wrong types, values out of range, rules between keys.
+        ConfigError: with all faults: unknown keys, wrong types, values out of range, rules between keys.
     """
     return parse_as(RunConfig, config)
 
 
 def parse_as(cls: type[Configured], config: Mapping[str, Any]) -> Configured:
-    """The same for another dataclass than a run's."""
+    """`parse` for another dataclass."""
     faults: list[Fault] = []
     parsed = build(cls, config, "", faults)
     if isinstance(parsed, RunConfig):

@@ -32,17 +32,20 @@ class FileTable:
 
 @dataclass(frozen=True, kw_only=True)
 class Files(Tabular):
-    """`train`, `validation` and `test` are files, or lists of files. `column_names` names the columns of CSV and TSV
-    files without a header; `quoted` says whether their fields may stand in quotation marks (null: in CSV yes, in TSV
-    no). With `skip_incomplete` their lines of another number of fields are left out too."""
+    """Local files. With `skip_incomplete`, CSV lines of another number of fields are left out too."""
 
     splits: ClassVar[tuple[str, ...]] = ("train", "validation", "test")
 
     train: str | list[str]
+    """File or files of the training examples."""
     validation: str | list[str] | None = None
+    """File or files of the validation examples; null takes a share of the training examples."""
     test: str | list[str] | None = None
+    """File or files of the test examples, which only an export reads."""
     column_names: list[str] | None = None
+    """Names of the columns of CSV and TSV files without a header."""
     quoted: bool | None = None
+    """Whether fields may be in quotation marks; null is true for CSV and false for TSV."""
 
     def faults(self) -> Iterator[tuple[str, str]]:
         yield from super().faults()

@@ -43,20 +43,24 @@ class HubTable:
 
 @dataclass(frozen=True, kw_only=True)
 class Hub(Tabular):
-    """`path` is a Hub id ("nyu-mll/glue"), `name` its configuration ("mrpc"), `revision` a commit, branch or tag;
-    `train`, `validation` and `test` are names of splits.
+    """A data set of the Hub, or a folder for machines without a network.
 
-    `path` may also be a folder with one file per split (train.csv, or train-00000-of-00001.parquet as on the Hub), in
-    itself, in `data/`, or in a folder of the configuration's name: for machines without a network. Where all splits are
-    drawn from one, a file will do.
+    A folder has one file for each split (train.csv, or train-00000-of-00001.parquet as on the Hub), in itself, in
+    `data/`, or in a folder with the configuration's name. If all splits are drawn from one, `path` may be a file.
     """
 
     path: Annotated[str, MinLen(1)]
+    """Hub id, for example "nyu-mll/glue", or a folder with one file for each split."""
     name: str | None = None
+    """Configuration of the data set, for example "mrpc"."""
     revision: str | None = None
+    """Commit, branch or tag on the Hub."""
     train: str = "train"
+    """Split of the training examples."""
     validation: str | None = None
+    """Split of the validation examples; null takes a share of the training examples."""
     test: str | None = None
+    """Split of the test examples, which only an export reads."""
 
     def faults(self) -> Iterator[tuple[str, str]]:
         yield from super().faults()

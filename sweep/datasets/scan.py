@@ -89,15 +89,17 @@ def adaptation_examples() -> list[Example]:
 
 @dataclass(frozen=True, kw_only=True)
 class ScanAroundRight(Dataset):
-    """A fixed train and validation draw from the 5,685 "around right" commands.
+    """A fixed draw from the 5,685 "around right" commands, the same for all replicates.
 
-    The draw depends on `split_seed` alone, never on the run's seed: all replicates see the same examples.
-    The validation set is drawn first, so that it stays the same while `n_train` changes.
+    The validation set is drawn first, so that it stays the same when `n_train` changes.
     """
 
     n_train: Annotated[int, Ge(1)] = 2000
+    """Number of training examples."""
     n_validation: Annotated[int, Ge(1)] = 400
+    """Number of validation examples."""
     split_seed: Annotated[int, Ge(0)] = 0
+    """Seed of the draw."""
 
     def faults(self) -> Iterator[tuple[str, str]]:
         available = 5685

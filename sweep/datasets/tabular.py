@@ -42,23 +42,25 @@ class Tables(NamedTuple):
 class Tabular(Dataset):
     """A source with columns.
 
-    `columns` maps roles (text, text_pair, label; prompt, response; messages) to names of columns, or to templates of
-    them: `prompt: "Instruction: {instruction}\\nResponse:"`; dots lead into what is nested: `answers.text.0`. A role
-    without one is the column of its own name, where there is one. Rows in which one of these has no value are refused,
-    or with `skip_incomplete` left out and counted.
-
-    Without a validation split, `validation_fraction` of the training rows are set apart. `n_train`, `n_validation` and
-    `n_test` are the most rows to take, null is all; which ones and in which order depends on `split_seed` alone, so
-    that all replicates see the same, and the validation set stays while `n_train` changes.
+    A template has columns in braces: `prompt: "Instruction: {instruction}\\nResponse:"`; dots select nested values:
+    `answers.text.0`. A role without a column takes the column of its own name, if there is one. All replicates have
+    the same examples, and the validation set stays the same when `n_train` changes.
     """
 
     columns: dict[str, str | None] = field(default_factory=dict)
+    """Role to column or template: text, text_pair, label, prompt, response, messages."""
     validation_fraction: Annotated[float, Gt(0), Lt(1)] = 0.1
+    """Share of the training rows that become the validation set, if there is no validation split."""
     n_train: Annotated[int, Ge(1)] | None = None
+    """Most training rows; null is all."""
     n_validation: Annotated[int, Ge(1)] | None = None
+    """Most validation rows; null is all."""
     n_test: Annotated[int, Ge(1)] | None = None
+    """Most test rows; null is all."""
     split_seed: Annotated[int, Ge(0)] = 0
+    """Seed that decides which rows are taken, and in which order."""
     skip_incomplete: bool = False
+    """Whether rows without a needed value are left out. Otherwise they are an error."""
 
     @abstractmethod
     def tables(self) -> Tables:

@@ -29,17 +29,27 @@ class AdapterComparison:
     combine them."""
 
     model: Model
+    """The base model."""
     task: Task
+    """The task, with its data and metrics."""
     variant: Variant
+    """How the base is held: qlora_r16 in 4 bits, lora8bit_r16 in 8 bits, others whole."""
     adapters: list[str]
+    """Folders of adapters."""
     weights: list[float] | None = None
+    """One weight for each adapter; adds the scores of their weighted combination."""
     combination_type: Literal[
         "linear", "svd", "cat", "ties", "ties_svd", "dare_linear", "dare_ties", "magnitude_prune"
     ] = "linear"
+    """Method of PEFT's `add_weighted_adapter`."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Precision of matrix products."""
     max_length: Annotated[int, Ge(2)]
+    """Longest prompt with response, in tokens."""
     batch_size: Annotated[int, Ge(1)]
+    """Examples in one batch of evaluation."""
     out: str | None = None
+    """Folder of the results by example and of the combination."""
 
     def faults(self) -> Iterator[tuple[str, str]]:
         if self.weights is not None and len(self.weights) != len(self.adapters):

@@ -27,13 +27,10 @@ WATCHED_BATCHES = 4  # of an evaluation
 
 @dataclass(frozen=True, kw_only=True)
 class Meters:
-    """Options of the meters. They do not change what a model learns, so they are not conditions.
-
-    `oom_snapshot` records the history of CUDA's allocator. After out of memory, it shows what was allocated where (an
-    artifact for pytorch.org/memory_viz). It costs some time at every allocation, so it is off by default.
-    """
+    """Options of the meters. They do not change what a model learns, so they are not conditions."""
 
     oom_snapshot: bool = False
+    """Whether a CUDA run that is out of memory saves its allocator's history, for pytorch.org/memory_viz (slower)."""
 
 
 class MemoryMeter(ABC):

@@ -10,7 +10,7 @@ from sweep.metrics import Metric
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy(Metric):
-    """1 where the predicted label is the right one, else 0."""
+    """1 if the predicted label is the reference, else 0."""
 
     def per_example(self, predictions: Sequence[str], references: Sequence[str]) -> list[float]:
         return [float(got == wanted) for got, wanted in zip(predictions, references, strict=True)]

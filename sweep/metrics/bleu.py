@@ -16,11 +16,13 @@ _ORDERS = (1, 2, 3, 4)
 
 @dataclass(frozen=True, kw_only=True)
 class Bleu(CorpusMetric):
-    """BLEU of the whole set, 0 to 100, against one reference each. The signature, without which a BLEU means little,
-    is the fact `signature.<metric>`. `tokenize` is sacrebleu's: 13a for European languages, zh, char for any other."""
+    """BLEU of the whole set, 0 to 100, with one reference for each example. The fact `signature.<metric>` is
+    sacrebleu's signature, without which BLEU scores cannot be compared."""
 
     tokenize: Literal["13a", "intl", "zh", "char", "none"] = "13a"
+    """Tokenizer of sacrebleu: 13a for European languages, zh for Chinese, char for other scripts."""
     lowercase: bool = False
+    """Whether case is ignored."""
 
     def statistics(self, outputs: ModelOutputs) -> dict[str, list[float]]:
         """Lengths in tokens; matching n-grams and all n-grams of the prediction, by order."""

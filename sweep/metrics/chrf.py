@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ChrF(CorpusMetric):
-    """F-score of character n-grams over the whole set, 0 to 100 (Popović 2015): fit for any script. `word_order: 2` is
-    chrF++. The signature is the fact `signature.<metric>`."""
+    """F-score of character n-grams over the whole set, 0 to 100 (Popović 2015). The fact `signature.<metric>` is
+    sacrebleu's signature."""
 
     char_order: Annotated[int, Ge(1)] = 6
+    """Longest character n-gram."""
     word_order: Annotated[int, Ge(0)] = 0
+    """Longest word n-gram; 2 is chrF++."""
     beta: Annotated[int, Ge(1)] = 2
+    """Weight of recall against precision."""
 
     def _orders(self) -> range:
         return range(1, self.char_order + self.word_order + 1)

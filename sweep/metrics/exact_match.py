@@ -20,15 +20,16 @@ _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 @dataclass(frozen=True, kw_only=True)
 class ExactMatch(Metric):
-    """1 where prediction and reference are the same by `rule`, else 0.
+    """1 if prediction and reference are equal by `rule`, else 0.
 
     - words: the same words in the same order; white space does not count.
     - squad: after SQuAD's normalisation: lower case, without punctuation and the articles a, an, the.
-    - number: the same final number: the one behind "####" where there is that mark (GSM8K), else the last in the text.
+    - number: the same final number: the one after "####" (GSM8K) if the text has this mark, else the last of the text.
       "1,234.0", "$1234" and "1234." are equal.
     """
 
     rule: Literal["words", "squad", "number"] = "words"
+    """What is compared: words, words after SQuAD's normalisation, or the final number."""
 
     def per_example(self, predictions: Sequence[str], references: Sequence[str]) -> list[float]:
         """Raises UserError for a reference without a number where numbers are compared."""

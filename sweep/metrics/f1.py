@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class F1(CorpusMetric):
-    """2·tp / (2·tp + fp + fn) of a label: of `positive_label` alone ("binary"), or the mean over the labels that
-    occur in references or predictions, each counting the same ("macro") or by how often it is right ("weighted").
+    """2·tp / (2·tp + fp + fn) of one label, or the mean over the labels of references and predictions.
 
-    As scikit-learn's `f1_score`, where a label that is never predicted has 0. `positive_label` null is the last label
-    in order: 1 of 0 and 1, "yes" of "no" and "yes".
+    As scikit-learn's `f1_score`, where a label that is never predicted has 0.
     """
 
     average: Literal["macro", "weighted", "binary"] = "macro"
+    """Mean over labels (macro), mean weighted by frequency (weighted), or one label (binary)."""
     positive_label: str | None = None
+    """The one label of `binary`; null is the last label in order: "yes" of "no" and "yes"."""
 
     def label_faults(self, labels: Sequence[str]) -> Iterator[str]:
         if self.average != "binary":

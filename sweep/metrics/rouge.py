@@ -29,10 +29,10 @@ class UnicodeTokenizer:
 
 @dataclass(frozen=True, kw_only=True)
 class Rouge(Metric):
-    """F-measure of common words (rouge1), of common pairs of words (rouge2), or of the longest common subsequence
-    (rougeL), without stemming."""
+    """F-measure of ROUGE, without stemming."""
 
     kind: Literal["rouge1", "rouge2", "rougeL"] = "rougeL"
+    """Common words (rouge1), common pairs of words (rouge2), or the longest common subsequence (rougeL)."""
 
     def per_example(self, predictions: Sequence[str], references: Sequence[str]) -> list[float]:
         from rouge_score.rouge_scorer import RougeScorer

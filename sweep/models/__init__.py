@@ -22,18 +22,18 @@ RateKind = Literal[
 
 @dataclass(frozen=True, kw_only=True)
 class Model(ABC):
-    """A base model that `from_pretrained` can load.
-
-    `dtype` is the precision that weights are held in: "auto" is the checkpoint's own. What matrices are multiplied in
-    is `train.precision`. `learning_rates` are learning rates that suit this base, by kind of variant ("adapter" is
-    LoRA's): presets of variants take them instead of their own."""
+    """A base model that `from_pretrained` can load."""
 
     location_keys: ClassVar[tuple[str, ...]] = ()  # keys that say where something is kept: no conditions
 
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Precision that the weights are held in. "auto" is the checkpoint's own. Products use `train.precision`."""
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    """Attention implementation of Transformers."""
     trust_remote_code: bool = False
+    """Whether code of the checkpoint's author may run on this machine."""
     learning_rates: dict[RateKind, Annotated[float, Gt(0)]] | None = None
+    """Learning rates for this base by kind of variant, which presets of variants take before their own."""
 
     @abstractmethod
     def prepare(self, report: Reporter) -> Mapping[str, str]:

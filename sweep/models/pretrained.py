@@ -24,10 +24,12 @@ _PATIENCE_SECONDS = 10  # for the Hub
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrained(Model):
-    """`path` is a Hub id ("meta-llama/Meta-Llama-3-8B") or a folder; `revision` pins a Hub commit, branch or tag."""
+    """A checkpoint of the Hub or of a folder."""
 
     path: str
+    """Hub id, for example "meta-llama/Meta-Llama-3-8B", or a folder."""
     revision: str | None = None
+    """Commit, branch or tag on the Hub."""
 
     def faults(self) -> Iterator[tuple[str, str]]:
         folder = Path(self.path).expanduser()

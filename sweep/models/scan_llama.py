@@ -30,20 +30,29 @@ POSITIONS = 128  # the longest pair of the data has 58 tokens
 
 @dataclass(frozen=True, kw_only=True)
 class ScanLlama(Model):
-    """Its folder in `cache` is named after the settings that it was built with, and holds a manifest of digests, so
-    that a changed setting builds another model and a damaged file is noticed."""
+    """The embedded base. Its folder has a digest of these options in its name and a manifest of digests in it, so that
+    other options build another model and a damaged file is noticed."""
 
     location_keys: ClassVar[tuple[str, ...]] = ("cache",)
 
     cache: str
+    """Folder of the models that were built."""
     hidden_size: Annotated[int, Ge(64)]
+    """Width of the hidden states."""
     intermediate_size: Annotated[int, Ge(64)]
+    """Width of the feed-forward layers."""
     num_hidden_layers: Annotated[int, Ge(1)]
+    """Number of blocks."""
     num_attention_heads: Annotated[int, Ge(1)]
+    """Number of attention heads."""
     pretrain_steps: Annotated[int, Ge(1)]
+    """Optimizer steps of the pretraining."""
     pretrain_batch_size: Annotated[int, Ge(1)]
+    """Examples in one step of the pretraining."""
     pretrain_learning_rate: Annotated[float, Gt(0)]
+    """Peak learning rate of the pretraining."""
     pretrain_seed: Annotated[int, Ge(0)] = 0
+    """Seed of the pretraining."""
 
     def faults(self) -> Iterator[tuple[str, str]]:
         for fault in output_fault("cache", str(Path(self.cache).expanduser())):

@@ -41,14 +41,17 @@ class Evaluation(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Task(ABC):
-    """A kind of task over a data set, judged by `metrics`. `score` names the metric that decides."""
+    """A kind of task over a data set."""
 
     task_type: ClassVar[str]  # PEFT's name for it
     is_causal: ClassVar[bool] = False  # causal models foretell a token at the position before it
 
     data: Dataset
+    """The data source."""
     metrics: dict[str, Metric]
+    """Metrics by name. All are computed."""
     score: str
+    """Name of the metric that decides."""
 
     def faults(self) -> Iterator[tuple[str, str]]:
         if self.score not in self.metrics:

@@ -21,10 +21,10 @@ _MOST_LABELS = 50  # as many may be names
 
 @dataclass(frozen=True, kw_only=True)
 class Classification(TextTask):
-    """`labels` fixes their names and order; null takes those of the data: in the data set's own order where it has one
-    (the Hub's numbered labels), else whole numbers by value, others by text."""
+    """A new head with one output for each label."""
 
     labels: list[str] | None = None
+    """Labels in order; null is those of the data, in the order of the Hub's numbers, else by value or by text."""
 
     def faults(self) -> Iterator[tuple[str, str]]:
         yield from super().faults()

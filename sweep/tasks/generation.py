@@ -28,24 +28,30 @@ _OUTSIDE_BATCH = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Generation(Task):
-    """The loss is on the response and its end only; the score is on what is generated, greedily unless `num_beams` or
-    `temperature` say otherwise, at most `max_new_tokens` tokens.
+    """Prompts → generated text. The loss is on the response and its end only; the score is on generated text.
 
-    Examples are pairs (prompt, response), written as they are or, with `apply_chat_template`, in the model's chat
-    template; or conversations (messages). `packing` puts several short examples into one training row. `off_task_data`
-    are texts that the task is not about: their loss before and after training tells how much the model forgets."""
+    Examples are pairs (prompt, response), or conversations (messages), which always use the chat template.
+    """
 
     task_type: ClassVar[str] = "CAUSAL_LM"
     is_causal: ClassVar[bool] = True
 
     max_new_tokens: Annotated[int, Ge(1)] = 64
+    """Most tokens that evaluation generates for a prompt."""
     num_beams: Annotated[int, Ge(1)] = 1
+    """Beams of beam search; 1 is no beam search."""
     temperature: Annotated[float, Ge(0)] = 0.0
+    """Temperature of sampling; 0 is greedy."""
     apply_chat_template: bool = False
+    """Whether pairs of prompt and response are written in the model's chat template."""
     system_prompt: str | None = None
+    """System message that the chat template gets."""
     chat_template: str | None = None
+    """Chat template instead of the tokenizer's: a file, or Jinja text."""
     packing: bool = False
+    """Whether several short examples share one training row."""
     off_task_data: Dataset | None = None
+    """Texts that the task is not about. The increase of their loss shows how much the model forgets."""
 
     def faults(self) -> Iterator[tuple[str, str]]:
         yield from super().faults()

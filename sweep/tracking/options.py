@@ -1,4 +1,4 @@
-"""The group `tracking` of a config: where runs are stored."""
+"""The config group `tracking`: where runs are stored."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from annotated_types import Ge, MinLen
 
 @dataclass(frozen=True, kw_only=True)
 class Tracking:
-    """Where runs are kept. The folder of artifacts counts for a new SQLite store only; a server has its own.
-
-    What a run trained is kept with it where it takes at most `max_saved_weights_bytes`: an adapter does, the whole of a
-    large model does not. 0 keeps nothing, and then nothing can be exported.
-    """
+    """The MLflow store of runs."""
 
     uri: str
+    """MLflow's tracking URI: an SQLite file, or an http server."""
     artifacts: str
+    """Folder of the artifacts of a new SQLite store. A server has its own."""
     experiment: Annotated[str, MinLen(1)]
+    """Name of the experiment in MLflow."""
     max_saved_weights_bytes: Annotated[int, Ge(0)] = 2**29
+    """Largest checkpoint that a run saves, in bytes. 0 saves none, and then nothing can be exported."""

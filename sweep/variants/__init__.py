@@ -33,7 +33,9 @@ class Variant(ABC):
     is_adapter: ClassVar[bool] = False  # whether what was trained is carried beside the base, and loaded onto it
 
     name: Annotated[str, MinLen(1)]
+    """Name of the variant in settings, reports and MLflow."""
     learning_rate: Annotated[float, Gt(0), Lt(1e9)]
+    """Peak learning rate."""
 
     def quantization(
         self, compute_dtype: torch.dtype, task_type: str = "CAUSAL_LM", sharded: bool = False

@@ -15,14 +15,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class IA3(Adapter):
-    """One vector per adapted matrix: on its input where the matrix is in `feedforward_modules` (d_in parameters), else
-    on its output (d_out).
-
-    "auto" is PEFT's choice of both for an architecture it knows; else every linear layer's output.
-    """
+    """One vector for each adapted matrix: d_out parameters, or d_in for a matrix in `feedforward_modules`."""
 
     target_modules: str | list[str] = AUTO
+    """Last parts of the names of the adapted modules; "auto": PEFT's choice, else the outputs of all linear layers."""
     feedforward_modules: list[str] | None = None
+    """The target modules whose vector scales the input instead of the output."""
 
     def faults(self) -> Iterator[tuple[str, str]]:
         yield from name_faults(self.target_modules)

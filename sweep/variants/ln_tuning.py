@@ -18,12 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LNTuning(Adapter):
-    """Copies of normalisation layers train: one or two vectors of the hidden size each.
-
-    "auto" is PEFT's choice for an architecture it knows, else every module whose class is a norm.
-    """
+    """Copies of normalisation layers train: one or two vectors of the hidden size for each layer."""
 
     target_modules: str | list[str] = AUTO
+    """Last parts of the names of the normalisation layers; "auto": PEFT's choice, else all modules that are norms."""
 
     def faults(self) -> Iterator[tuple[str, str]]:
         if isinstance(self.target_modules, str) and self.target_modules != AUTO:

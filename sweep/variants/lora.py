@@ -25,20 +25,20 @@ HEADS = ("classifier", "pre_classifier", "score", "classification_head", "head",
 
 @dataclass(frozen=True, kw_only=True)
 class LoRA(Adapter):
-    """Low-rank adapters on a frozen base: r·(d_in + d_out) trainable parameters per adapted matrix.
-
-    `target_modules` are names of modules (their last part), "all-linear" for every linear layer but the output head, or
-    "auto" for PEFT's own choice where it knows the architecture. `use_rslora` scales by alpha/√r instead of alpha/r
-    (Kalajdzievski 2023, arXiv 2312.03732); `use_dora` trains a magnitude per output as well (Liu et al. 2024, arXiv
-    2402.09353), d_out more parameters per matrix.
-    """
+    """Low-rank adapters on a frozen base: r·(d_in + d_out) trainable parameters for each adapted matrix."""
 
     r: Annotated[int, Ge(1)]
+    """Rank of the two adapter matrices."""
     alpha: Annotated[float, Gt(0), Lt(1e9)]
+    """Numerator of the adapter's scale alpha/r."""
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Dropout probability of the adapter's input."""
     target_modules: str | list[str] = "all-linear"
+    """Last parts of the names of the adapted modules; "all-linear": all but the head; "auto": PEFT's choice."""
     use_rslora: bool = False
+    """Whether the scale is alpha/√r (Kalajdzievski 2023, arXiv 2312.03732)."""
     use_dora: bool = False
+    """Whether a magnitude for each output trains too: d_out more parameters (Liu et al. 2024, arXiv 2402.09353)."""
 
     def faults(self) -> Iterator[tuple[str, str]]:
         yield from name_faults(self.target_modules)
@@ -88,15 +88,14 @@ class _OnQuantizedBase(LoRA):
 
 @dataclass(frozen=True, kw_only=True)
 class QLoRA(_OnQuantizedBase):
-    """LoRA on a base held in 4-bit NF4 with double quantisation (Dettmers et al. 2023, arXiv 2305.14314).
-
-    Where CUDA is present the optimizer is paged AdamW, whose state is managed memory that `max_memory_allocated` does
-    not see.
-    """
+    """LoRA on a base in 4 bits (Dettmers et al. 2023, arXiv 2305.14314)."""
 
     quant_type: Literal["nf4", "fp4"] = "nf4"
+    """4-bit data type of the base's weights."""
     double_quantization: bool = True
+    """Whether the quantisation constants are quantised too: 0.516 bytes per parameter, not 0.563."""
     paged_optimizer: bool = True
+    """Whether paged AdamW replaces `train.optimizer` on CUDA. `max_memory_allocated` omits its state."""
 
     def quantization(
         self, compute_dtype: torch.dtype, task_type: str = "CAUSAL_LM", sharded: bool = False
@@ -137,12 +136,10 @@ class QLoRA(_OnQuantizedBase):
 
 @dataclass(frozen=True, kw_only=True)
 class LoRA8bit(_OnQuantizedBase):
-    """LoRA on a base held in 8 bits (LLM.int8(), Dettmers et al. 2022, arXiv 2208.07339).
-
-    Columns of the input with a value above `outlier_threshold` are multiplied in 16 bits; 0 multiplies all in 8.
-    """
+    """LoRA on a base in 8 bits (LLM.int8(), Dettmers et al. 2022, arXiv 2208.07339)."""
 
     outlier_threshold: Annotated[float, Ge(0)] = 6.0
+    """Input columns with a larger absolute value are multiplied in 16 bits; 0 is none."""
 
     @property
     def sharding_fault(self) -> str | None:

@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Partial(Variant):
-    """Parameters whose name matches one of `parameters` ("*.bias": BitFit, Ben Zaken et al. 2021, arXiv 2106.10199),
-    and all of the last `last_layers` blocks. A new classification head trains too."""
+    """Parameters by name, and the last blocks (BitFit: Ben Zaken et al. 2021, arXiv 2106.10199). A new classification
+    head trains too."""
 
     parameters: list[str] = field(default_factory=list)
+    """Patterns of the names of parameters that train, for example "*.bias"."""
     last_layers: Annotated[int, Ge(0)] = 0
+    """Number of last blocks that train."""
 
     def faults(self) -> Iterator[tuple[str, str]]:
         if not self.parameters and not self.last_layers:

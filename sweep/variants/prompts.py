@@ -22,6 +22,7 @@ class _Prompt(Adapter):
     mergeable: ClassVar[bool] = False
 
     num_virtual_tokens: Annotated[int, Ge(1)] = 20
+    """Number of virtual tokens before each sequence."""
 
     @property
     def sharding_fault(self) -> str | None:
@@ -34,10 +35,10 @@ class _Prompt(Adapter):
 
 @dataclass(frozen=True, kw_only=True)
 class PromptTuning(_Prompt):
-    """`num_virtual_tokens` embeddings train: that many times the hidden size. They start as those of random words of
-    the vocabulary, or as noise."""
+    """`num_virtual_tokens` embeddings train, each as wide as the hidden states."""
 
     init: Literal["sample_vocab", "random"] = "sample_vocab"
+    """How the embeddings start: as those of random words of the vocabulary, or as noise."""
 
     def peft_config(self, model: PreTrainedModel, task_type: str) -> PromptTuningConfig:
         from peft import PromptTuningConfig
