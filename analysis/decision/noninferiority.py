@@ -1,43 +1,14 @@
 """The verdict on each setting: `meets`, `fails` or `inconclusive`, whichever setting is truly the best.
 
-**The claim.** A setting k meets the threshold t when its true score (over seeds and over examples like the validation
-ones) is at least t times that of *every* setting j, the true best among them, whichever that is. Each pair (k, j) has a
-contrast c = score_k − t · score_j, or with an absolute margin c = score_k − score_j + margin, and k meets where all its
-contrasts are at least 0. Where lower scores are better, c = score_j / t − score_k.
-
-**The noise of a contrast** has two sources, and both count (Miller 2024, arXiv 2411.00640; Dodge et al. 2020, arXiv
-2002.06305). *Examples*: all settings answer the same ones, so the variance is that of the paired difference per
-example, averaged over seeds first, since the same example under two seeds is not two examples (a cluster). *Seeds*: the
-variance of run means over seeds, divided by their number. A setting's own variance over 2 or 3 seeds is nearly unknown,
-so it is pooled over all settings that are near the threshold; where a setting's own is larger, its own counts. The
-noise of single answers is in both and is taken out of one (two-way clustering: Cameron, Gelbach & Miller 2011). The
-quotient is read against Student's t with Satterthwaite's degrees of freedom (1946): a normal would make three seeds
-look like many. Examples that belong together (several questions on one passage) count as one where the runs name their
-groups.
-
-**Winner's curse.** The observed best is the best partly by luck, and a test against it alone would call good settings
-failing. Nothing here is conditioned on who looks best. `meets` needs every contrast of k to be positive: an
-intersection-union test (Berger 1982), for which the largest of the p-values is valid without correction. `fails` needs
-one contrast to be negative, any one: its p-values are joined by Simes (1986), which pays for looking at all rivals.
-Together these are multiple comparisons with the best in the sense of Hsu (1984, Annals of Statistics 12:1136).
-
-**Multiplicity.** Over the settings of a study, `meets` and `fails` are each kept at a false share of LEVEL by the two
-stages of Benjamini, Krieger & Yekutieli (2006), which count the hypotheses that may still be true. Nothing is paid for
-what is not in doubt: a setting, or a rival, on the far side of the threshold (p > ASIDE) is laid aside and the other
-p-values are divided by ASIDE (Ellis, Pecanka & Goeman 2020); and one setting, the best, meets the threshold by
-definition.
-
-**What is not covered.** `benchmarks/decision/calibration.py` measures the false shares on simulated studies with known
-truth, and `benchmarks/decision/shapes.py` on shapes chosen to be hard. More than 5% of the verdicts can be false where
-the best setting's scores spread ten times as much over seeds as those of all others and there are two seeds only: two
-seeds that agree by chance look like no noise, and nothing in the data shows it. The same holds for examples that depend
-on one another in a way that is not named (`cluster=`). Without per-example results the luck of the validation examples
-is not seen: the level is halved then, but where seeds hardly differ the verdicts are about these examples, and about
-all such examples a fifth of them can be false. And where no setting but one meets the threshold, or none fails it, so
-that only an error can be called so, some calls are errors: rare ones, at most 5% of such studies have any.
-
-**One seed per setting** gives no information on the noise between seeds. The noise is then assumed to be large
-(ASSUMED_SD of the best score), so that only what is far from the threshold gets a verdict."""
+A setting k meets the threshold t when its true score is at least t times that of every setting j: each pair has a
+contrast c = score_k − t · score_j, and k meets when all its contrasts are at least 0. The noise of a contrast is that
+of the examples, paired by example, and that of the seeds, pooled over settings near the best; it is read against
+Student's t (Miller 2024, arXiv 2411.00640; Cameron, Gelbach & Miller 2011; Satterthwaite 1946). The observed best is
+the best partly by chance, so nothing here depends on which setting looks best: `meets` is an intersection-union test
+(Berger 1982), `fails` joins its p-values by Simes (1986); together they are multiple comparisons with the best (Hsu
+1984). Over the settings, both keep a false discovery rate of LEVEL (Benjamini, Krieger & Yekutieli 2006; Ellis, Pecanka
+& Goeman 2020). docs/decision.md explains each step, and where more verdicts than that are false.
+"""
 
 from __future__ import annotations
 
