@@ -276,7 +276,7 @@ def test_adapters_that_cannot_be_compared_are_an_error(study: Study, tmp_path: P
     with pytest.raises(ConfigError) as caught:
         parse_comparison(compose(*given, "base=/nowhere", config_name="evaluate"))
     assert [fault.key for fault in caught.value.faults] == ["base", "weights", "adapters"]
-    assert f"is a whole model: to score it, base={tmp_path} 'adapters=[]'" in caught.value.faults[-1].message
+    assert f"is a whole model: to score it, use base={tmp_path} 'adapters=[]'" in caught.value.faults[-1].message
     with pytest.raises(ConfigError, match="no adapter names one: say which one to load"):
         parse_comparison(compose("adapters=[]", config_name="evaluate"))
     made = export(study, tmp_path / "adapter", run="qlora_r8")

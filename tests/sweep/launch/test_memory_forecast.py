@@ -58,7 +58,7 @@ def test_predictions_are_corrected_from_the_third_run_on(caplog: pytest.LogCaptu
         )
         assert forecaster.correction == pytest.approx(correction)
     assert caplog.messages == [
-        "Memory of the first 3 runs was predicted within 30.0%; from here on predictions are multiplied by 1.200."
+        "Memory of the first 3 runs was predicted within 30.0%; from now on predictions are multiplied by 1.200."
     ]
     forecaster.update_correction(record)  # nothing was measured
     assert forecaster.correction == pytest.approx(1.2)
