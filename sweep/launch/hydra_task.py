@@ -56,7 +56,7 @@ class TrainingTask:
             record = self.run(ready, None) if in_study else self._run_alone(ready)
         except UserError as error:
             if alone:
-                app.stop(error)
+                app.exit_with_error(error)
             raise
         if alone:
             raise SystemExit(0 if record.outcome is Outcome.OK else 1)
