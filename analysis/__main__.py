@@ -21,7 +21,7 @@ def application(composed: DictConfig) -> None:
     try:
         print(answer(OmegaConf.to_container(composed, resolve=True)))
     except UserError as error:
-        app.stop(error)
+        app.exit_with_error(error)
 
 
 KNOWN = (

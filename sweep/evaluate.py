@@ -25,7 +25,7 @@ def application(composed: DictConfig) -> None:
 
         print(adapter_comparison.table(adapter_comparison.compare(comparison)))
     except UserError as error:
-        app.stop(error)
+        app.exit_with_error(error)
 
 
 def validate(composed: DictConfig, multirun: bool) -> Iterator[Fault]:

@@ -28,7 +28,7 @@ def application(composed: DictConfig) -> None:
 
         print(exporter.summary(exporter.export(options, Tracking(**options["tracking"]))))
     except UserError as error:
-        app.stop(error)
+        app.exit_with_error(error)
 
 
 def validate(composed: DictConfig, multirun: bool) -> Iterator[Fault]:

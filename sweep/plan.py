@@ -59,7 +59,7 @@ def main() -> None:
         validation.check(CONF, args, "config", validate)
         print(plan(args, options))
     except UserError as error:
-        app.stop(error)
+        app.exit_with_error(error)
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         raise SystemExit(app.INTERRUPTED) from None

@@ -75,14 +75,14 @@ class ParetuneSweeper(Sweeper):
         self.config = config
 
     def sweep(self, arguments: list[str]) -> Any:
-        from sweep.cli.app import stop
+        from sweep.cli.app import exit_with_error
         from sweep.core.errors import UserError
         from sweep.study.engine import Engine
 
         try:
             return Engine(self.hydra_context, self.task_function, self.config, self.options).sweep(arguments)
         except UserError as error:
-            stop(error)
+            exit_with_error(error)
 
 
 class OptunaSweeper(ParetuneSweeper):

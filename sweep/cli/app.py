@@ -40,13 +40,13 @@ def run_command(application: Callable[[], Any], conf: Path, config_name: str, va
         if args.cfg and not unchecked:
             check(folder, args, config_name, validate)
     except UserError as error:
-        stop(error)
+        exit_with_error(error)
     except KeyboardInterrupt:
         print("\nInterrupted. The same command continues where it stopped.", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
 
 
-def stop(error: UserError) -> NoReturn:
+def exit_with_error(error: UserError) -> NoReturn:
     """Print the error and exit. With HYDRA_FULL_ERROR=1, raise it with its traceback."""
     if os.environ.get(FULL_ERROR) == "1":
         raise error

@@ -49,7 +49,7 @@ class TrainingTask:
             record = self.run(prepared, None) if in_study else self._run_alone(prepared)
         except UserError as error:
             if alone:
-                app.stop(error)
+                app.exit_with_error(error)
             raise
         if alone:
             raise SystemExit(0 if record.outcome is Outcome.OK else 1)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sweep.study.trial_store import TrialStore
 
 log = logging.getLogger(__name__)
-_COMPOSED = 64  # settings that are composed before the first job: a key that the config lacks is missing in all
+_COMPOSED = 4  # settings that are composed before the first job: a key that the config lacks is missing in all
 
 
 @dataclass(frozen=True, kw_only=True)
