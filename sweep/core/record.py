@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from sweep.core.measurements import MAX_MEMORY_ALLOCATED
+
 LAUNCHED = "launched"  # the fact "false": memory was predicted not to suffice, and nothing was run
 
 
@@ -73,4 +75,4 @@ class Record:
 def is_memory(measurement: str) -> bool:
     """Whether a measurement of this name is a memory figure in bytes, so that it may stand on the memory axis."""
     phase_figure = measurement.startswith("memory/") and measurement.endswith("_bytes")
-    return phase_figure or measurement == "max_memory_allocated"
+    return phase_figure or measurement == MAX_MEMORY_ALLOCATED

@@ -1,4 +1,4 @@
-"""The group `tracking` of a config: where runs are stored."""
+"""Where runs are kept: the group `tracking` of a config."""
 
 from __future__ import annotations
 

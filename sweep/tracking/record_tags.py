@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from mlflow.entities import Run
 
 from sweep.core import redaction
+from sweep.core.measurements import LOSS_BY_STEP, SCORE_BY_STEP
 from sweep.core.record import Outcome, Record
 
-SERIES = frozenset({"train/loss", "eval/score"})  # values by step
+SERIES = frozenset({LOSS_BY_STEP, SCORE_BY_STEP})  # values by step
 _TAG_LIMIT = 8000  # characters; MLflow cuts longer values
 _PLAIN = ("variant", "setting", "seed", "study", "trial", "conditions_hash", "outcome", "reason")
 

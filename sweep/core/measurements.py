@@ -1,0 +1,138 @@
+"""The keys of a run's measurements and facts, each with its unit and its meaning."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+SCORE = "score"
+MAX_MEMORY_ALLOCATED = "max_memory_allocated"
+TOKENS_PER_SECOND = "tokens_per_second"
+TRAIN_SECONDS = "train_seconds"
+ENERGY_JOULES = "energy_joules"
+TOTAL_PARAMS = "total_params"
+TRAINABLE_PARAMS = "trainable_params"
+LOSS_BY_STEP = "train/loss"
+SCORE_BY_STEP = "eval/score"
+TRAINED_BYTES = "weights/trained_bytes"
+SAVED_BYTES = "weights/saved_bytes"
+
+
+class Measurement(NamedTuple):
+    """One key, or a pattern of keys: a part in angle brackets, such as `<phase>`, stands for any name."""
+
+    key: str
+    unit: str
+    meaning: str
+
+
+# A phase is load, train or eval. Where two patterns match a key, the first one is meant.
+MEASUREMENTS = tuple(
+    Measurement(*row)
+    for row in (
+        (SCORE, "as the metric", "Primary validation metric. A pruned run has its last score."),
+        (
+            MAX_MEMORY_ALLOCATED,
+            "bytes",
+            "Peak of allocated memory in the train phase: what decides by default.",
+        ),
+        (TOKENS_PER_SECOND, "tokens/s", "Throughput of training without padding tokens, first steps and evaluation."),
+        (TRAIN_SECONDS, "s", "Wall time of all optimizer steps, without evaluation and data preparation."),
+        (ENERGY_JOULES, "J", "Energy of the train phase, summed over the GPUs of the run."),
+        (TOTAL_PARAMS, "count", "All parameters. A 4-bit weight counts its elements, not its packed bytes."),
+        (TRAINABLE_PARAMS, "count", "Parameters that train."),
+        (
+            "memory/sum_over_ranks_<figure>",
+            "bytes",
+            "Sum of a memory figure over the ranks of a run on several GPUs.",
+        ),
+        ("memory/<phase>_max_allocated_bytes", "bytes", "Peak of allocated memory in the phase."),
+        ("memory/<phase>_max_reserved_bytes", "bytes", "Peak of the memory that PyTorch's CUDA allocator holds."),
+        ("memory/<phase>_max_requested_bytes", "bytes", "Peak of requested memory: allocated without rounding."),
+        ("memory/<phase>_end_allocated_bytes", "bytes", "Allocated memory at the end of the phase."),
+        ("memory/<phase>_device_used_bytes", "bytes", "Memory in use on the device at the end of the phase, by NVML."),
+        ("memory/<phase>_host_rss_bytes", "bytes", "Peak of the process's resident memory on the CPU."),
+        ("memory/<phase>_metered_windows", "count", "Windows of the phase in which the CPU meter was on."),
+        ("memory/<phase>_growth_bytes_per_batch", "bytes", "Least growth of live memory per evaluation batch."),
+        ("memory/train_growth_bytes_per_step", "bytes", "Growth of live memory per optimizer step; 0 without a leak."),
+        ("memory/alloc_retries", "count", "Times that the CUDA allocator freed its cache to serve a request."),
+        ("memory/capacity_bytes", "bytes", "Memory of the device."),
+        ("memory/preexisting_bytes", "bytes", "Memory that other processes held on the devices before the run."),
+        ("memory/predicted_bytes", "bytes", "Prediction of max_memory_allocated."),
+        ("memory/predicted_reserved_bytes", "bytes", "Prediction of memory/train_max_reserved_bytes."),
+        ("memory/prediction_error", "fraction", "predicted / measured - 1: 0.01 is one percent too high."),
+        ("memory/breakdown/<category>_bytes", "bytes", "Part of the predicted peak, such as gradients."),
+        ("memory/oom_live_<category>_bytes", "bytes", "Live memory of a category when memory ran out."),
+        ("memory/oom_requested_bytes", "bytes", "The request that failed when memory ran out."),
+        ("memory/oom_allocated_bytes", "bytes", "Allocated memory when memory ran out."),
+        ("memory/oom_device_free_bytes", "bytes", "Free memory on the device when memory ran out."),
+        (SCORE_BY_STEP, "as the metric", "Score of evaluations during training, by step."),
+        ("eval/examples", "count", "Validation examples."),
+        (
+            "eval/majority_baseline",
+            "as the metric",
+            "Score of the most frequent reference as every answer.",
+        ),
+        ("eval/distinct_predictions", "count", "Predictions that differ from each other."),
+        ("eval/off_task_loss", "nats/token", "Loss on texts outside the task after training."),
+        ("eval/off_task_loss_increase", "nats/token", "How much training increased eval/off_task_loss."),
+        ("eval/<metric>", "as the metric", "Value of a metric on the validation examples."),
+        (LOSS_BY_STEP, "nats", "Training loss, by step."),
+        ("train/final_loss", "nats", "Mean training loss of the last tenth of the steps."),
+        ("train/first_loss", "nats", "Mean training loss of the first quarter of the steps."),
+        ("train/last_loss", "nats", "Mean training loss of the last quarter of the steps."),
+        (
+            "train/loss_change_stderr",
+            "nats",
+            "Standard error of train/last_loss - train/first_loss.",
+        ),
+        ("train/steps", "count", "Optimizer steps."),
+        ("train/tokens", "count", "Tokens in training, without padding."),
+        ("data/train_examples", "count", "Training examples."),
+        ("data/dropped_examples", "count", "Examples without any token to learn after truncation; they are left out."),
+        ("data/truncated_examples", "count", "Training examples that were longer than train.max_length."),
+        ("data/truncated_fraction", "fraction", "Truncated examples among the training examples."),
+        ("data/contaminated_fraction", "fraction", "Validation examples that are also training examples."),
+        ("data/validation_truncated_examples", "count", "Validation examples that were too long."),
+        ("time/<phase>_seconds", "s", "Wall time of the phase."),
+        (TRAINED_BYTES, "bytes", "Size of the parameters that train, in the precision of training."),
+        (SAVED_BYTES, "bytes", "Size on disk of the trained weights that are kept with the run."),
+        ("export/score", "as the metric", "Validation score of the exported model."),
+        ("export/score_drop", "as the metric", "How much worse the exported model scores than the run."),
+        ("test/<metric>", "as the metric", "Value of a metric of the exported model on the test split."),
+    )
+)
+
+# `Record.facts`: text that MLflow keeps as tags.
+FACTS = tuple(
+    Measurement(key, "text", meaning)
+    for key, meaning in (
+        ("metric", "Name of the primary metric."),
+        ("direction", "maximize or minimize: whether a higher score is better."),
+        ("device", "Kind of the device."),
+        ("capability", "Compute capability of the GPU, such as 9.0."),
+        ("ranks", "Processes of a run on several GPUs."),
+        ("commit", "Commit of this program; +changes where files differ from the commit."),
+        ("command", "Command line that started the run, credentials masked."),
+        ("version.<library>", "Version of an installed library."),
+        ("conditions", "Everything that the study holds fixed, as JSON."),
+        ("setting_digest", "Digest of the setting: two runs with one digest are replicates."),
+        ("learning_rate_multiplier", "Factor on the learning rate of the variant."),
+        ("coordinator", "Process that started the run: host, process id and start time."),
+        ("memory_source", "How memory was measured: by CUDA's allocator, or by live tensors on the CPU."),
+        ("memory_steps", "Optimizer steps that the memory meter watched."),
+        ("memory_prediction", "Method, error band and assumptions of the memory prediction."),
+        ("energy_source", "How energy was measured, or why it was not."),
+        ("launched", "false where the predicted memory was too large and the run was not started."),
+        ("exit_kind", "crashed where the run's process ended without a result."),
+        ("suggestions", "What to change after the run ran out of memory or diverged."),
+        ("warnings", "Reasons to doubt the score."),
+        ("corpus.<metric>", "Class and options of a corpus metric, as JSON: the analysis resamples with it."),
+        ("signature.<metric>", "Version and options of sacrebleu for BLEU and chrF."),
+    )
+)
+
+
+def matches(key: str, table: tuple[Measurement, ...] = MEASUREMENTS) -> Measurement | None:
+    """The row of the table that describes a key, or None."""
+    return next((row for row in table if re.fullmatch(re.sub("<[a-z]+>", ".+", row.key), key)), None)
