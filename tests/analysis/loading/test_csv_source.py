@@ -1,4 +1,4 @@
-"""A CSV from elsewhere: read, decided, and refused in words that name the row."""
+"""A CSV file of runs: it is read and decided on, and its faults name the row."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_other_columns_are_used(tmp_path: Path):
         (GOOD.replace(",40", ",4O"), "line 3: max_memory_allocated = '4O' is not a finite number"),
         (GOOD.replace(",30", ",-30"), "line 4: max_memory_allocated"),
         (GOOD.replace("qlora", ""), "line 4: setting = '' is empty"),
-        ("setting,score,max_memory_allocated,outcome\na,1,1,fine\n", "line 2: outcome = 'fine' is no outcome"),
+        ("setting,score,max_memory_allocated,outcome\na,1,1,fine\n", "line 2: outcome = 'fine' is not an outcome"),
         ("setting,score,max_memory_allocated,seed\na,1,1,0.5\n", "seed = 0.5 must be"),
         ("setting,score,score,max_memory_allocated\na,1,1,1\n", "more than one column"),
         ("", "is empty"),
