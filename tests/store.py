@@ -1,4 +1,4 @@
-"""Studies as the coordinator writes them, in a real SQLite store, without training anything."""
+"""Studies in a real SQLite store, written as the coordinator writes them, without any training."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CONDITIONS = {"train.max_steps": "60", "device": "a CPU", "version.torch": "2.13
 
 @cache
 def _empty() -> bytes:
-    """A database of MLflow's without an experiment of ours: its migrations take seconds."""
+    """An MLflow database without experiments, made once: its migrations take seconds."""
     with tempfile.TemporaryDirectory() as folder:
         MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
         return Path(folder, "mlflow.db").read_bytes()

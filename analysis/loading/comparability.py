@@ -1,4 +1,4 @@
-"""What differs between runs that may not: runs compare only under equal conditions."""
+"""Conditions that differ between runs: runs are comparable only under equal conditions."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ import pandas as pd
 
 from sweep.core.errors import UserError, alternatives
 
-_SHOWN = 6  # runs that are named per value
+_SHOWN = 6  # runs named per value
 
 
 def differing(runs: pd.DataFrame) -> pd.DataFrame:
-    """The conditions that are not the same in all rows: one column per key, indexed by run id. Device kind and library
-    versions are conditions, too."""
+    """The conditions that are not the same in all rows: one column per key, indexed by run id.
+
+    Device kind and library versions are conditions too.
+    """
     parsed = {text: json.loads(text) for text in runs["conditions"].unique()}
     conditions = pd.DataFrame([parsed[text] for text in runs["conditions"]], index=runs["run_id"]).fillna("—")
     return conditions.loc[:, conditions.nunique() > 1]
 
 
 def conditions(runs: pd.DataFrame) -> dict[str, str]:
-    """What the runs were made under: each condition with its value, all of them where they differ."""
+    """Each condition of the runs with its value, or with all values where they differ."""
     values: dict[str, list[str]] = {}
     for text in runs["conditions"].unique():
         for key, value in json.loads(text).items():
@@ -33,14 +35,14 @@ def require_comparable(runs: pd.DataFrame, allow_different: Sequence[str] = ()) 
     """The conditions that differ and were allowed to: key → its values.
 
     Raises:
-        UserError: naming keys, values and runs, where rows were not made under the same conditions; for an allowed key
-            that does not differ; and where GPU and CPU memory would be ranked together, which nothing allows.
+        UserError: where the runs have different conditions (the message names keys, values and runs); for an allowed
+            key that does not differ; and for GPU and CPU memory together, which no option allows.
     """
     sources = runs["memory_source"].dropna().unique() if "memory_source" in runs else []
     if len(sources) > 1:
         raise UserError(
             f"memory was measured in different ways ({', '.join(map(str, sorted(sources)))}), and these figures are "
-            "never ranked together; give each its own study"
+            "never ranked together; use one study for each"
         )
     same = runs["conditions_hash"].nunique() <= 1
     if same and not allow_different:
@@ -62,16 +64,16 @@ def _refusal(runs: pd.DataFrame, differ: pd.DataFrame, refused: list[str]) -> st
     lines = []
     for key in differ.columns:
         groups = [(value, list(group)) for value, group in names.groupby(differ[key])]
-        told = "; ".join(f"{value} ({_few(group)})" for value, group in groups)
-        lines.append(f"  {key}: {told}")
+        values = "; ".join(f"{value} ({_few(group)})" for value, group in groups)
+        lines.append(f"  {key}: {values}")
     if not lines:
-        lines.append("  their fingerprints differ, and the conditions themselves were too long to be kept")
+        lines.append("  their digests differ, and the conditions themselves were too long for the store")
     keys = ",".join(refused)
     return (
-        "these runs were made under different conditions and do not compare:\n"
+        "these runs have different conditions and are not comparable:\n"
         + "\n".join(lines)
-        + "\nGive each its own study; or delete the odd ones in MLflow and run the study's command again; or, where "
-        f"the difference does not matter, say so, and the charts will: allow_different=[{keys}]"
+        + "\nUse one study for each; or delete the runs that differ in MLflow and repeat the study's command; or, if "
+        f"the difference does not matter, allow it, and the charts will mention it: allow_different=[{keys}]"
     )
 
 

@@ -1,4 +1,4 @@
-"""A CSV of runs from elsewhere → the same table as a study's."""
+"""A CSV file of runs → the same table as for a study."""
 
 from __future__ import annotations
 
@@ -11,25 +11,31 @@ import pandas as pd
 
 from analysis.loading.study import Study
 from sweep.core.errors import UserError, alternatives
+from sweep.core.measurements import ENERGY_JOULES, SCORE, TOKENS_PER_SECOND, TRAIN_SECONDS, TRAINABLE_PARAMS
 from sweep.core.record import Outcome
 
-REQUIRED = ("setting", "score")
-NUMBERS = ("score", "train_seconds", "energy_joules", "tokens_per_second", "trainable_params", "n_examples")
+REQUIRED = ("setting", SCORE)
+NUMBERS = (SCORE, TRAIN_SECONDS, ENERGY_JOULES, TOKENS_PER_SECOND, TRAINABLE_PARAMS, "n_examples")
 TEXTS = ("setting", "variant", "outcome", "reason", "conditions", "metric")
-_SHOWN = 5  # faults of one kind that are worth listing
+_SHOWN = 5  # faults of one kind that a message lists
 
 
 def read(path: Path, memory_metric: str, direction: str | None = None) -> Study:
-    """Runs, one per row.
+    """Read runs, one per row.
 
-    Columns: `setting`, `score` and the one that `memory_metric` names (`max_memory_allocated`, in bytes); optional
-    `variant`, `seed`, `train_seconds`, `energy_joules`, `tokens_per_second`, `trainable_params`, `outcome`, `reason`,
-    `conditions` (any text that is the same where runs compare), `metric` (the score's name) and `n_examples` (a score
-    in [0, 1] is the mean over so many). Other columns of numbers are kept, so that they can be a memory metric. Rows of
-    another outcome than `ok` need neither score nor memory.
+    Required columns are `setting`, `score` and the column `memory_metric`. Optional columns are `variant`, `seed`,
+    `train_seconds`, `energy_joules`, `tokens_per_second`, `trainable_params`, `outcome`, `reason`, `conditions` (any
+    text that is the same for comparable runs), `metric` (the score's name) and `n_examples` (a score in [0, 1] is the
+    mean over this number). Other columns of numbers are kept and can be the memory metric. Rows with an outcome other
+    than `ok` need neither score nor memory.
+
+    Args:
+        path: The file.
+        memory_metric: The column of memory figures, in bytes, such as `max_memory_allocated`.
+        direction: maximize or minimize; None is maximize, with a note.
 
     Raises:
-        UserError: for a file that is no such table, naming columns, rows and values.
+        UserError: for a file without such a table. The message names columns, rows and values.
     """
     table = _table(path)
     missing = [name for name in (*REQUIRED, memory_metric) if name not in table]
@@ -39,26 +45,26 @@ def read(path: Path, memory_metric: str, direction: str | None = None) -> Study:
     if table.empty:
         raise UserError(f"{path} has a header but no row")
     faults: list[str] = []
-    made = pd.DataFrame({"run_id": [f"row {line}" for line in table.index]}, index=table.index)
+    runs = pd.DataFrame({"run_id": [f"row {line}" for line in table.index]}, index=table.index)
     for name in table.columns:
         text = table[name].str.strip()
         numeric = name in NUMBERS or name == memory_metric or name == "seed"
         if numeric:
-            made[name] = _numbers(text, faults)
+            runs[name] = _numbers(text, faults)
         elif name in TEXTS:
-            made[name] = text
+            runs[name] = text
         else:
             number = pd.to_numeric(text.where(text != ""), errors="coerce")
-            made[name] = number if (number.notna() | (text == "")).all() else text
-    made["outcome"] = _outcomes(made, faults)
-    _require(made, memory_metric, faults)
+            runs[name] = number if (number.notna() | (text == "")).all() else text
+    runs["outcome"] = _outcomes(runs, faults)
+    _require(runs, memory_metric, faults)
     if faults:
         raise UserError(f"{path} has rows that cannot be read:\n" + "\n".join(f"  {fault}" for fault in faults))
-    return _study(path, made.reset_index(drop=True), direction)
+    return _study(path, runs.reset_index(drop=True), direction)
 
 
 def _table(path: Path) -> pd.DataFrame:
-    """All cells as text, indexed by the line of the file. Lines without any value are left out."""
+    """All cells as text, indexed by the line of the file, without empty lines."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)
@@ -66,7 +72,7 @@ def _table(path: Path) -> pd.DataFrame:
     except FileNotFoundError:
         raise UserError(f"there is no file {path}") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is not a CSV file that can be read: {error}") from error
+        raise UserError(f"{path} could not be read as CSV: {error}") from error
     rows = [(line, row) for line, row in rows if any(row)]
     if not rows:
         raise UserError(f"{path} is empty: it needs a header ({', '.join(REQUIRED)}, …) and rows")
@@ -88,29 +94,29 @@ def _numbers(text: pd.Series, faults: list[str]) -> pd.Series:
     return number
 
 
-def _outcomes(made: pd.DataFrame, faults: list[str]) -> pd.Series:
-    if "outcome" not in made:
-        return pd.Series("ok", index=made.index)
-    outcome = made["outcome"].str.lower().replace("", "ok").rename("outcome")
-    faults += _faults(outcome, ~outcome.isin(list(Outcome)), f"is no outcome; there is: {', '.join(Outcome)}")
+def _outcomes(runs: pd.DataFrame, faults: list[str]) -> pd.Series:
+    if "outcome" not in runs:
+        return pd.Series("ok", index=runs.index)
+    outcome = runs["outcome"].str.lower().replace("", "ok").rename("outcome")
+    faults += _faults(outcome, ~outcome.isin(list(Outcome)), f"is not an outcome; there is: {', '.join(Outcome)}")
     return outcome
 
 
-def _require(made: pd.DataFrame, memory_metric: str, faults: list[str]) -> None:
-    memory = made[memory_metric]
-    faults += _faults(made["setting"], made["setting"] == "", "is empty")
+def _require(runs: pd.DataFrame, memory_metric: str, faults: list[str]) -> None:
+    memory = runs[memory_metric]
+    faults += _faults(runs["setting"], runs["setting"] == "", "is empty")
     faults += _faults(memory, memory <= 0, "must be above 0, in bytes")
     for name, least in (("seed", 0), ("n_examples", 1)):
-        if name in made:
-            whole = made[name].isna() | ((made[name] % 1 == 0) & (made[name] >= least))
-            faults += _faults(made[name], ~whole, f"must be a whole number of at least {least}")
+        if name in runs:
+            whole = runs[name].isna() | ((runs[name] % 1 == 0) & (runs[name] >= least))
+            faults += _faults(runs[name], ~whole, f"must be a whole number of at least {least}")
 
 
-def _faults(column: pd.Series, wrong: pd.Series, words: str) -> list[str]:
+def _faults(column: pd.Series, wrong: pd.Series, message: str) -> list[str]:
     """A line for each of the first wrong cells, and how many more there are."""
     cells = {line: column[line] for line in column.index[wrong][:_SHOWN]}
-    told = {line: repr(cell) if isinstance(cell, str) else f"{cell:g}" for line, cell in cells.items()}
-    shown = [f"line {line}: {column.name} = {cell} {words}" for line, cell in told.items()]
+    texts = {line: repr(cell) if isinstance(cell, str) else f"{cell:g}" for line, cell in cells.items()}
+    shown = [f"line {line}: {column.name} = {text} {message}" for line, text in texts.items()]
     rest = int(wrong.sum()) - _SHOWN
     return [*shown, f"and {rest} more in {column.name}"] if rest > 0 else shown
 
@@ -127,7 +133,7 @@ def _study(path: Path, runs: pd.DataFrame, direction: str | None) -> Study:
         runs["variant"].where(runs["variant"] != "", runs["setting"]) if "variant" in runs else runs["setting"]
     )
     if direction is None:
-        notes.append("The file does not say so: higher scores are taken as better (direction=minimize where not).")
+        notes.append("The file does not give a direction: higher scores count as better (if not, direction=minimize).")
     return Study(
         name=path.stem,
         parent_id=None,

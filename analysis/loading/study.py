@@ -1,4 +1,4 @@
-"""A study's runs as a table, wherever they come from, and what goes with them."""
+"""A study: its runs as a table, from MLflow or from a CSV file."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import NamedTuple
 
 import pandas as pd
 
-# What every row of `Study.runs` has. Numbers may be missing (NaN); any other column is a measurement or a tag.
-COLUMNS = ("run_id", "setting", "variant", "seed", "outcome", "reason", "score", "running", "conditions_hash")
+from sweep.core.measurements import SCORE
+
+# Columns that `Study.runs` always has. Numbers may be missing (NaN). Every other column is a measurement or a tag.
+COLUMNS = ("run_id", "setting", "variant", "seed", "outcome", "reason", SCORE, "running", "conditions_hash")
 
 
 class Point(NamedTuple):
-    """A value that was logged at an optimizer step."""
+    """A value at an optimizer step."""
 
     step: int
     value: float
@@ -30,10 +32,18 @@ def no_history(run_id: str, key: str) -> Sequence[Point]:
 
 
 class Study(NamedTuple):
-    """Runs, one row each in order of their start, and what is said of them all.
+    """A study.
 
-    `find_examples` gives the file of a run's per-example results, `history` its values by step. `notes` are things a
-    reader has to know of the data. `parent_id` is the study's own run in the store, None where there is no store.
+    Attributes:
+        name: Its name.
+        parent_id: Its parent run in the store; None without a store.
+        conditions: What the study holds fixed.
+        command: The command line that started it.
+        runs: One row per run, in order of their start.
+        running: Whether the study goes on.
+        notes: What a reader must know about the data.
+        find_examples: run id → the file of its per-example results, or None.
+        history: (run id, key) → the values of a measurement by step.
     """
 
     name: str
@@ -48,14 +58,14 @@ class Study(NamedTuple):
 
     @property
     def unfinished(self) -> int:
-        """Rows whose process is still at work, or died with its coordinator."""
+        """The number of rows whose process still runs, or died together with its coordinator."""
         return int(self.runs["running"].sum())
 
     def latest(self) -> pd.DataFrame:
-        """The latest run of each setting and seed: a repeated run replaces the one before it."""
+        """The latest run of each setting and seed: a repetition replaces the earlier run."""
         return self.runs.drop_duplicates(["setting", "seed"], keep="last")
 
     def scored(self) -> pd.DataFrame:
-        """The runs that compete: the latest ones that ended well, with a score that is a number."""
+        """The runs that compete: the latest run of each setting and seed, if it is ok and has a score."""
         runs = self.latest()
-        return runs[(runs["outcome"] == "ok") & runs["score"].astype(float).notna()]
+        return runs[(runs["outcome"] == "ok") & runs[SCORE].astype(float).notna()]

@@ -112,7 +112,7 @@ FACTS = tuple(
         ("device", "Kind of the device."),
         ("capability", "Compute capability of the GPU, such as 9.0."),
         ("ranks", "Processes of a run on several GPUs."),
-        ("commit", "Commit of this program; it ends with '+changes' where files differ from it."),
+        ("commit", "Commit of this program; +changes where files differ from the commit."),
         ("command", "Command line that started the run, credentials masked."),
         ("version.<library>", "Version of an installed library."),
         ("conditions", "Everything that the study holds fixed, as JSON."),

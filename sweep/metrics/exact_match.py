@@ -13,7 +13,7 @@ from sweep.core.errors import UserError
 from sweep.metrics import Metric
 
 _NUMBER = re.compile(r"(?:(?<![\d.,])-)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?")
-_MARK = "####"  # stands before the answer in GSM8K
+_MARK = "####"  # before the answer in GSM8K
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -38,8 +38,8 @@ class ExactMatch(Metric):
         if self.rule == "number" and None in wanted:
             index = wanted.index(None)
             raise UserError(
-                f"exact match by final number: the reference of example {index} has none: {references[index][:80]!r}; "
-                "use rule: words or squad"
+                f"exact match by final number: the reference of example {index} has no number: "
+                f"{references[index][:80]!r}; use rule: words or squad"
             )
         return [float(read(got) == want) for got, want in zip(predictions, wanted, strict=True)]
 
@@ -50,6 +50,6 @@ def squad_words(text: str) -> list[str]:
 
 
 def final_number(text: str) -> Decimal | None:
-    """The number that a text ends on, or None."""
+    """The last number of a text, after "####" where the text has this mark; None without a number."""
     found = _NUMBER.findall(text.rpartition(_MARK)[2]) or _NUMBER.findall(text)
     return Decimal(found[-1].replace(",", "")) if found else None

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Perplexity(CorpusMetric):
-    """e to the mean negative log-likelihood per token of the response and its end, given the prompt. Tokens of all
-    examples count the same. Comparable between models of one tokenizer only."""
+    """The exponential of the mean negative log-likelihood per token of the response and its end, given the prompt.
+
+    Tokens of all examples count the same. Values are comparable between models with the same tokenizer only.
+    """
 
     higher_is_better: ClassVar[bool] = False
     worst: ClassVar[float] = math.inf

@@ -9,14 +9,17 @@ from typing import Literal
 
 from sweep.metrics import Metric
 
-# Scripts without spaces between words: each character is a token. (Thai and its neighbours stay whole phrases.)
+# Scripts without spaces between words: each character is a token. (A Thai phrase is one token.)
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}"
 _TOKEN = rf"[{_UNSPACED}]|[[\p{{L}}\p{{M}}\p{{N}}]--[{_UNSPACED}]]+"
 
 
 class UnicodeTokenizer:
-    """Runs of letters, marks and digits, in lower case. On English text the same tokens as rouge-score's own, which
-    drops every other letter than a to z: identical Korean texts then score 0."""
+    """Tokens are sequences of letters, marks and digits, in lower case.
+
+    On English text these are the tokens of rouge-score's tokenizer. That one drops all letters but a to z: two equal
+    Korean texts score 0 with it.
+    """
 
     def __init__(self) -> None:
         import regex

@@ -10,10 +10,10 @@ from sweep.metrics.pearson import Pearson
 
 @dataclass(frozen=True, kw_only=True)
 class Spearman(Pearson):
-    """Pearson's correlation of ranks: whether the order is right. Equal numbers share the mean of their ranks.
+    """Pearson's correlation of ranks: whether the order is right. Equal numbers have the mean of their ranks.
 
-    The per-example columns are ranks in the whole set. Where examples are drawn anew, as for an interval, these stay,
-    which differs from ranking each draw by terms that vanish with the number of examples.
+    The per-example columns are ranks in the whole set. A resample of the examples keeps these ranks. The difference
+    from new ranks for each resample vanishes as the number of examples grows.
     """
 
     def values(self, texts: Sequence[str]) -> list[float]:

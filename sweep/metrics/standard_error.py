@@ -7,8 +7,11 @@ from collections.abc import Sequence
 
 
 def standard_error(values: Sequence[float]) -> float:
-    """Of the mean of per-example values. Where all lie between 0 and 1, one example's weight at least: a score of 0 of
-    50 is not known without error."""
+    """The standard error of the mean of per-example values; infinite for fewer than two.
+
+    Where all values lie between 0 and 1, it is at least the weight of one example: a score of 0 from 50 examples also
+    has an error.
+    """
     count = len(values)
     if count < 2:
         return math.inf

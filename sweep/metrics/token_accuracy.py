@@ -1,4 +1,4 @@
-"""Token accuracy: how much of a sequence is right where exact match only says that not all of it is."""
+"""Token accuracy: the part of a sequence that is right."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from sweep.metrics import Metric
 
 @dataclass(frozen=True, kw_only=True)
 class TokenAccuracy(Metric):
-    """The share of positions at which the words agree, over the longer of the two: missing and surplus words count as
-    wrong. On generated text, not under teacher forcing. Two empty texts agree fully."""
+    """The share of positions with the same word, among the positions of the longer text.
+
+    Missing and surplus words count as wrong. The text is generated, without teacher forcing. Two empty texts have 1.
+    """
 
     def per_example(self, predictions: Sequence[str], references: Sequence[str]) -> list[float]:
         values = []

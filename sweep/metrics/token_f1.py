@@ -12,8 +12,10 @@ from sweep.metrics.exact_match import squad_words
 
 @dataclass(frozen=True, kw_only=True)
 class TokenF1(Metric):
-    """2·common / (predicted + reference words) after SQuAD's normalisation, over words as a bag. Where one of the two
-    has no word left, 1 if the other has none either, else 0."""
+    """2·common / (predicted + reference words) after SQuAD's normalisation; the order of the words does not count.
+
+    Where one text has no word after normalisation, the value is 1 if the other has none either, else 0.
+    """
 
     def per_example(self, predictions: Sequence[str], references: Sequence[str]) -> list[float]:
         values = []

@@ -1,4 +1,4 @@
-"""A CSV from elsewhere: read, decided, and refused with a message that names the row."""
+"""A CSV file of runs: it is read and decided on, and its faults name the row."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def file(tmp_path: Path, text: str) -> Path:
 
 
 def test_three_columns_are_enough(tmp_path: Path):
-    summary = pipeline.answer(options(file(tmp_path, GOOD), tmp_path / "out", pdf=True))
-    assert "Use lora: score 0.8950, 99.4% of the best (fft, 0.9000), at 40.0 B instead of 100.0 B (60% less)" in summary
+    said = pipeline.answer(options(file(tmp_path, GOOD), tmp_path / "out", pdf=True))
+    assert "Use lora: score 0.8950, 99.4% of the best (fft, 0.9000), at 40.0 B instead of 100.0 B (60% less)" in said
     assert (tmp_path / "out/score_against_memory.pdf").read_bytes().startswith(b"%PDF")
 
 
@@ -44,7 +44,7 @@ def test_other_columns_are_used(tmp_path: Path):
     )
     study = csv_source.read(path, "reserved", "minimize")
     made = pipeline.build(study, 0.4, None, "reserved")
-    assert made.decision.selected == "b"
+    assert made.decision.pick == "b"
     assert made.settings.set_index("setting").loc["a", "score"] == pytest.approx(2.1)
     assert made.failures[0].reason == "no room"
 
@@ -58,7 +58,7 @@ def test_other_columns_are_used(tmp_path: Path):
         (GOOD.replace(",40", ",4O"), "line 3: max_memory_allocated = '4O' is not a finite number"),
         (GOOD.replace(",30", ",-30"), "line 4: max_memory_allocated"),
         (GOOD.replace("qlora", ""), "line 4: setting = '' is empty"),
-        ("setting,score,max_memory_allocated,outcome\na,1,1,fine\n", "line 2: outcome = 'fine' is no outcome"),
+        ("setting,score,max_memory_allocated,outcome\na,1,1,fine\n", "line 2: outcome = 'fine' is not an outcome"),
         ("setting,score,max_memory_allocated,seed\na,1,1,0.5\n", "seed = 0.5 must be"),
         ("setting,score,score,max_memory_allocated\na,1,1,1\n", "more than one column"),
         ("", "is empty"),
@@ -76,8 +76,8 @@ def test_conditions_that_differ_are_refused_and_can_be_allowed(tmp_path: Path):
     path = file(tmp_path, "setting,score,max_memory_allocated,conditions\na,1,1,A100\nb,1,2,H100\n")
     with pytest.raises(UserError, match=r"conditions: A100 \(a · seed 0\); H100 \(b · seed 0\)"):
         pipeline.answer(options(path, tmp_path / "out"))
-    summary = pipeline.answer(options(path, tmp_path / "out", allow_different=["conditions"]))
-    assert "Allowed to differ between the runs: conditions (A100, H100)" in summary
+    said = pipeline.answer(options(path, tmp_path / "out", allow_different=["conditions"]))
+    assert "Allowed to differ between the runs: conditions (A100, H100)" in said
     assert "Not the same in all runs: conditions" in (tmp_path / "out/score_against_memory.svg").read_text()
 
 
@@ -123,7 +123,7 @@ def test_the_facts_of_a_published_table(tmp_path: Path):
     study = csv_source.read(file(tmp_path, text), "max_memory_allocated")
     for threshold, pick in ((0.99, "shira"), (0.97, "shira"), (0.95, "miss"), (0.90, "miss")):
         made = pipeline.build(study, threshold, None, "max_memory_allocated")
-        assert made.decision.selected == pick
+        assert made.decision.pick == pick
         assert set(made.settings["verdict"]) == {"inconclusive"}
         assert made.stability is not None
         assert made.stability.share < 0.9

@@ -17,7 +17,7 @@ from sweep.core.record import Outcome, Record, is_memory
 SAMPLES = {"phase": "train", "metric": "accuracy", "category": "gradients", "figure": "train_max_allocated_bytes",
            "library": "torch"}  # fmt: skip
 NAMES = (*SAMPLES.values(), "allocated")
-PREFIX = re.compile(r"(memory|eval|train|data|time|weights|export|test)/[a-z{]")
+PREFIX = re.compile(r"(memory|eval|train|data|time|weights)/[a-z{]")
 CONSTANTS = {name: value for name, value in vars(measurements).items() if name.isupper() and isinstance(value, str)}
 
 
@@ -27,8 +27,10 @@ def strings() -> set[str]:
     for path in sorted((ROOT / "sweep").rglob("*.py")):
         if path.name == "measurements.py":
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        parts = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
+        for node in nodes:
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in parts:
                 found.add(node.value)
             elif isinstance(node, ast.JoinedStr):
                 found.add("".join(part.value if isinstance(part, ast.Constant) else "{}" for part in node.values))
