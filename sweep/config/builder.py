@@ -78,8 +78,8 @@ def _value(hint: Any, value: Any, path: str, faults: list[Fault]) -> Any:
 
 
 def _is_component(hint: Any) -> bool:
-    """Whether a preset's `_target_` names the class. `issubclass` is not enough: some libraries register `int` as one of
-    their abstract class, and `int` then counts as a subclass of ABC."""
+    """Whether a preset's `_target_` names the class. `issubclass` is not enough: some libraries register `int` with an
+    abstract class, and `int` then counts as a subclass of ABC."""
     return inspect.isclass(hint) and ABC in hint.__mro__
 
 
