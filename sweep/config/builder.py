@@ -1,7 +1,7 @@
-"""Plain containers → dataclasses, with every fault told at once.
+"""Plain containers to dataclasses, with all faults reported together.
 
-A field whose class is abstract is a component: its `_target_` names the class, which lives in a module that imports
-nothing heavy at its top.
+A field with an abstract class is a component. Its `_target_` names the class. The module of the class imports nothing
+heavy at its top.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ INVALID = object()
 
 
 def build(cls: type, node: Any, path: str, faults: list[Fault]) -> Any:
-    """An instance of the dataclass `cls`, or of the class that `node._target_` names where `cls` is abstract."""
+    """An instance of the dataclass `cls`, or of the class that `node._target_` names if `cls` is abstract."""
     if not isinstance(node, Mapping):
         faults.append(Fault(path, _show(node), "must be a group of keys; choose one of its presets"))
         return INVALID
@@ -69,7 +69,7 @@ def _value(hint: Any, value: Any, path: str, faults: list[Fault]) -> Any:
         built = {name: build(args[1], node, _join(path, name), faults) for name, node in value.items()}
         return INVALID if any(item is INVALID for item in built.values()) else built
     try:
-        # Through JSON, since only there does strict mode take lists and leave "8" or 8.5 for an int refused.
+        # Through JSON: only there strict mode accepts lists, and still refuses "8" and 8.5 for an int.
         return TypeAdapter(hint).validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
         rules = [_rule(e) for e in error.errors() if e["type"] != "none_required"] or ["must be null"]
@@ -78,13 +78,13 @@ def _value(hint: Any, value: Any, path: str, faults: list[Fault]) -> Any:
 
 
 def _is_component(hint: Any) -> bool:
-    """Whether a preset's `_target_` names the class. By ancestry: some libraries register `int` with an abstract class
-    of theirs, and from then on it counts as a subclass of ABC."""
+    """Whether a preset's `_target_` names the class. `issubclass` is not enough: some libraries register `int` with an
+    abstract class, and `int` then counts as a subclass of ABC."""
     return inspect.isclass(hint) and ABC in hint.__mro__
 
 
 def _target(base: type, target: Any, path: str, faults: list[Fault]) -> type | None:
-    """The class that `_target_` names, if it is one of `base`'s."""
+    """The class that `_target_` names, if it derives from `base`."""
     key = _join(path, "_target_")
     if not isinstance(target, str):
         faults.append(Fault(key, _show(target), f"must name a class of {base.__module__}, such as a preset does"))
