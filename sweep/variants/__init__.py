@@ -97,6 +97,15 @@ class Variant(ABC):
         """Whether the base is held in fewer than 16 bits while this variant trains."""
         return False
 
+    def with_quantized_base(self) -> Variant | None:
+        """The variant to try instead, which holds the base in 4 bits; None where the base is quantised already.
+
+        A variant that has no form on a quantised base is replaced by LoRA of rank 16.
+        """
+        from sweep.variants.lora import QLoRA
+
+        return None if self.quantized else QLoRA(name="qlora_r16", learning_rate=self.learning_rate, r=16, alpha=32.0)
+
     @property
     def sharding_fault(self) -> str | None:
         """Why this variant cannot be split over devices (`train.parallelism=fsdp`); None where it can."""

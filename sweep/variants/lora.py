@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -42,6 +42,11 @@ class LoRA(Adapter):
 
     def faults(self) -> Iterator[tuple[str, str]]:
         yield from name_faults(self.target_modules)
+
+    def with_quantized_base(self) -> QLoRA | None:
+        """The same adapters on a base in 4 bits."""
+        own = {field.name: getattr(self, field.name) for field in fields(LoRA)}
+        return None if self.quantized else QLoRA(**{**own, "name": f"qlora_r{self.r}"})
 
     def peft_config(self, model: PreTrainedModel, task_type: str) -> LoraConfig:
         from peft import LoraConfig
