@@ -14,7 +14,7 @@ from sweep.datasets.tabular import Tables, Tabular
 
 
 class FileTable:
-    """The rows of one or more files of the same columns."""
+    """The rows of one or more files with the same columns."""
 
     def __init__(self, paths: Sequence[Path], layout: Layout = Layout()):  # noqa: B008  immutable
         parts = [read(path, layout) for path in paths]
@@ -33,8 +33,8 @@ class FileTable:
 @dataclass(frozen=True, kw_only=True)
 class Files(Tabular):
     """`train`, `validation` and `test` are files, or lists of files. `column_names` names the columns of CSV and TSV
-    files without a header; `quoted` says whether their fields may stand in quotation marks (null: in CSV yes, in TSV
-    no). With `skip_incomplete` their lines of another number of fields are left out too."""
+    files without a header. `quoted` says whether their fields may be in quotation marks (null: yes in CSV, no in TSV).
+    `skip_incomplete` also skips their lines with another number of fields."""
 
     splits: ClassVar[tuple[str, ...]] = ("train", "validation", "test")
 

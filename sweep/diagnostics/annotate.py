@@ -9,7 +9,7 @@ from typing import Any
 from sweep.config.schema import RunConfig
 from sweep.core.record import Outcome, Record
 from sweep.diagnostics import mitigations
-from sweep.diagnostics.sanity_checks import doubts
+from sweep.diagnostics.sanity_checks import warnings
 from sweep.memory import Machine, Prediction, predict
 from sweep.meters import PHASES
 from sweep.processes import isolated_call
@@ -35,7 +35,7 @@ def remarked(record: Record, config: RunConfig, plain: Mapping[str, Any], precis
     rate = config.variant.learning_rate * config.study.learning_rate_multiplier
     found = {
         "suggestions": mitigations.text(steps),
-        "warnings": "\n".join(doubts(record.measurements, config.task.higher_is_better, rate)),
+        "warnings": "\n".join(warnings(record.measurements, config.task.higher_is_better, rate)),
     }
     return replace(record, facts={**record.facts, **{key: value for key, value in found.items() if value}})
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from sweep.runtime.storages import storage_address
+
 if TYPE_CHECKING:
     from torch.nn import Module, Parameter
     from torch.optim import Optimizer
@@ -26,10 +28,9 @@ def by_category(model: Module | None, optimizer: Optimizer | None, live_bytes: i
         for tensor in tensors:
             if not isinstance(tensor, torch.Tensor) or tensor.device.type != device:
                 continue
-            storage = tensor.untyped_storage()
-            if storage._cdata not in seen:
-                seen.add(storage._cdata)
-                sizes[category] = sizes.get(category, 0) + storage.nbytes()
+            if storage_address(tensor) not in seen:
+                seen.add(storage_address(tensor))
+                sizes[category] = sizes.get(category, 0) + tensor.untyped_storage().nbytes()
 
     for parameter in parameters:
         state = list(quantization_state(parameter))

@@ -1,4 +1,4 @@
-"""IA³ (Liu et al. 2022, arXiv 2205.05638), by PEFT: learned vectors that stretch keys, values and inner activations."""
+"""IA³ (Liu et al. 2022, arXiv 2205.05638), by PEFT: learned vectors that scale keys, values and inner activations."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class IA3(Adapter):
     """One vector per adapted matrix: on its input where the matrix is in `feedforward_modules` (d_in parameters), else
-    on its output (d_out).
+    on its output (d_out parameters).
 
-    "auto" is PEFT's choice of both for an architecture it knows; else every linear layer's output.
+    "auto" is PEFT's choice of both for architectures that PEFT supports, else the output of every linear layer.
     """
 
     target_modules: str | list[str] = AUTO

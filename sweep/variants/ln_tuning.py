@@ -1,4 +1,4 @@
-"""LN tuning (Zhao et al. 2023, arXiv 2312.11420), by PEFT: the normalisation layers alone train."""
+"""LN tuning (Zhao et al. 2023, arXiv 2312.11420), by PEFT: only the normalisation layers train."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class LNTuning(Adapter):
     """Copies of normalisation layers train: one or two vectors of the hidden size each.
 
-    "auto" is PEFT's choice for an architecture it knows, else every module whose class is a norm.
+    "auto" is PEFT's choice for architectures that PEFT supports, else every module whose class is a norm.
     """
 
     target_modules: str | list[str] = AUTO
@@ -46,17 +46,17 @@ class LNTuning(Adapter):
         )
 
     def wrap(self, model: PreTrainedModel, task_type: str, activation_checkpointing: bool) -> PeftModel:
-        with _as_intended():
+        with _without_layer_warning():
             return super().wrap(model, task_type, activation_checkpointing)
 
     def restore(self, base: PreTrainedModel, folder: Path) -> PeftModel:
-        with _as_intended():
+        with _without_layer_warning():
             return super().restore(base, folder)
 
 
 @contextmanager
-def _as_intended() -> Iterator[None]:
-    """PEFT (0.21) calls every norm an unsupported layer, "at your own risk": it asks for the sizes of linear ones."""
+def _without_layer_warning() -> Iterator[None]:
+    """Without PEFT's warning that norms are unsupported layers: PEFT (0.21) looks for the sizes of linear layers."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Unsupported layer type", category=UserWarning)
         yield

@@ -1,4 +1,4 @@
-"""LoRA (Hu et al. 2021, arXiv 2106.09685), also on a base that is held in 8 or in 4 bits, by PEFT."""
+"""LoRA (Hu et al. 2021, arXiv 2106.09685), also on a base in 8 or in 4 bits, by PEFT."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
     from transformers import BitsAndBytesConfig, PreTrainedModel
 
-# Heads for classification, as transformers' architectures name them: bitsandbytes would quantise them, and they train.
-# Regular expressions for the beginning of a module's name, as transformers reads them.
+# Names of classification heads in transformers. They train, so bitsandbytes must not quantise them. Each is a regular
+# expression for the beginning of a module's name.
 HEADS = ("classifier", "pre_classifier", "score", "classification_head", "head", "dense", "logits_proj",
          "sequence_summary", r"(.*\.)?pooler")  # fmt: skip
 
@@ -28,9 +28,9 @@ class LoRA(Adapter):
     """Low-rank adapters on a frozen base: r·(d_in + d_out) trainable parameters per adapted matrix.
 
     `target_modules` are names of modules (their last part), "all-linear" for every linear layer but the output head, or
-    "auto" for PEFT's own choice where it knows the architecture. `use_rslora` scales by alpha/√r instead of alpha/r
-    (Kalajdzievski 2023, arXiv 2312.03732); `use_dora` trains a magnitude per output as well (Liu et al. 2024, arXiv
-    2402.09353), d_out more parameters per matrix.
+    "auto" for PEFT's choice where PEFT supports the architecture. `use_rslora` scales by alpha/√r instead of alpha/r
+    (Kalajdzievski 2023, arXiv 2312.03732). `use_dora` also trains a magnitude per output (Liu et al. 2024, arXiv
+    2402.09353): d_out more parameters per matrix.
     """
 
     r: Annotated[int, Ge(1)]
@@ -68,8 +68,8 @@ class LoRA(Adapter):
 
 @dataclass(frozen=True, kw_only=True)
 class _OnQuantizedBase(LoRA):
-    """The base is quantised as it is loaded; norms, embeddings and head are cast to fp32 by PEFT's
-    `prepare_model_for_kbit_training`."""
+    """The base is quantised during loading. PEFT's `prepare_model_for_kbit_training` casts norms, embeddings and head
+    to fp32."""
 
     @property
     def quantized(self) -> bool:
@@ -78,14 +78,14 @@ class _OnQuantizedBase(LoRA):
     def prepare(self, model: PreTrainedModel, activation_checkpointing: bool) -> PreTrainedModel:
         from peft import prepare_model_for_kbit_training
 
-        if not getattr(model, "is_quantized", False):  # a 16-bit reload, to merge into
+        if not getattr(model, "is_quantized", False):  # loaded again in 16 bits, for merging
             return model
-        # The Trainer turns activation checkpointing on, as for every variant; PEFT would by a deprecated name.
+        # The Trainer turns activation checkpointing on, as for every variant; PEFT uses a deprecated name for it.
         return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
 
     def restore(self, base: PreTrainedModel, folder: Path) -> PeftModel:
-        """Also onto a base that is whole: GPT-2's weights are (in, out) there, and (out, in) where quantised. PEFT sees
-        which it is, and warns."""
+        """Also for a base that is not quantised. GPT-2's weights are (in, out) there, and (out, in) where quantised;
+        PEFT adapts and warns, and the warning is hidden here."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False", category=UserWarning)
             return super().restore(base, folder)
@@ -114,7 +114,7 @@ class QLoRA(_OnQuantizedBase):
             bnb_4bit_quant_type=self.quant_type,
             bnb_4bit_use_double_quant=self.double_quantization,
             bnb_4bit_compute_dtype=compute_dtype,
-            # The same bits under another name: FSDP splits what looks like floats, and keeps bytes whole on every rank.
+            # The same bits with another type: FSDP splits floats, and keeps bytes whole on every rank.
             bnb_4bit_quant_storage=compute_dtype if sharded else torch.uint8,
             llm_int8_skip_modules=kept_whole(task_type),
         )
@@ -127,8 +127,8 @@ class QLoRA(_OnQuantizedBase):
     def _keep_gradients_after_evaluation(model: PreTrainedModel) -> None:
         """Stop bitsandbytes (0.50) from repacking weights for a CPU kernel that has no backward.
 
-        On CPUs with AVX512-BF16, one evaluation repacks every 4-bit weight; training steps after it then run the
-        inference kernel, and gradients through the frozen base are silently wrong (norm ratio 0.18 was measured).
+        On CPUs with AVX512-BF16, one evaluation repacks every 4-bit weight. Later training steps then run the inference
+        kernel, and gradients through the frozen base are wrong without a warning (norm ratio 0.18 was measured).
         """
         from bitsandbytes.nn import Linear4bit
 
@@ -151,7 +151,7 @@ class LoRA8bit(_OnQuantizedBase):
 
     @property
     def sharding_fault(self) -> str | None:
-        return "bitsandbytes keeps its 8-bit weights with their scales, which FSDP would part; use a qlora variant"
+        return "FSDP would separate bitsandbytes' 8-bit weights from their scales; use a qlora variant"
 
     def quantization(
         self, compute_dtype: torch.dtype, task_type: str = "CAUSAL_LM", sharded: bool = False
@@ -166,6 +166,6 @@ class LoRA8bit(_OnQuantizedBase):
 
 
 def kept_whole(task_type: str) -> list[str] | None:
-    """Modules that are not quantised. None leaves it to transformers, which spares the output embedding; it does not
-    know a new classification head for one, and training would stop at its integers."""
+    """Modules that are not quantised; None for transformers' choice, the output embedding. transformers would quantise
+    a new classification head, and integers cannot train."""
     return None if task_type in ("CAUSAL_LM", "SEQ_2_SEQ_LM") else [f"^{name}" for name in HEADS]

@@ -39,7 +39,7 @@ def test_a_loss_that_is_not_a_number_ends_training_at_once(loss: float):
         DivergenceWatch().check(3, loss, 1.0)
 
 
-def test_a_loss_may_rise_for_some_steps_but_not_stay():
+def test_a_loss_may_rise_for_some_steps_but_must_fall_again():
     watch = DivergenceWatch(guess=3.0)
     watch.check(0, 4.0, 1.0)
     for step in range(STEPS - 1):
@@ -203,7 +203,7 @@ def rows(predictions: str, references: str) -> list[dict[str, str]]:
     return [{"prediction": p, "reference": r} for p, r in zip(predictions, references, strict=True)]
 
 
-def test_chance_is_what_the_most_frequent_answer_scores():
+def test_chance_level_is_the_score_of_the_most_frequent_answer():
     assert sanity_checks.chance(Accuracy(), rows("aabb", "aaab")) == {
         "eval/majority_baseline": 0.75,
         "eval/distinct_predictions": 2.0,
@@ -215,10 +215,10 @@ def test_chance_is_what_the_most_frequent_answer_scores():
     assert sanity_checks.chance(Accuracy(), [{"reference": "a"}]) == {}
 
 
-def test_a_score_at_chance_level_is_doubted_within_its_noise():
+def test_a_score_within_noise_of_chance_level_gives_a_warning():
     def said(score: float, guess: float, count: int = 400, higher: bool = True) -> str:
         measured = {"score": score, "eval/majority_baseline": guess, "eval/examples": count}
-        return " ".join(sanity_checks.doubts(measured, higher, RATE))
+        return " ".join(sanity_checks.warnings(measured, higher, RATE))
 
     noise = 2 * math.sqrt(0.25 / 400)
     assert "at chance level" in said(0.5 + noise - 0.001, 0.5)
@@ -228,32 +228,32 @@ def test_a_score_at_chance_level_is_doubted_within_its_noise():
     assert "at chance level" in said(0.6, 0.5, higher=False)
 
 
-def test_a_loss_that_does_not_move_is_doubted():
+def test_a_loss_that_does_not_move_gives_a_warning():
     generator = torch.Generator().manual_seed(0)
     noise = (0.1 * torch.randn(80, generator=generator)).tolist()
     flat = sanity_checks.moved([3 + n for n in noise])
     assert flat["train/first_loss"] == pytest.approx(3, abs=0.1)
-    [said] = sanity_checks.doubts(flat, True, RATE)
+    [said] = sanity_checks.warnings(flat, True, RATE)
     assert "did not move: 2.98 in the first quarter of the steps, 3 in the last" in said
     assert "was 0.0002: try 0.002, and 2e-05" in said
-    assert "was 1000: try 0.1, a usual one" in " ".join(sanity_checks.doubts(flat, True, 1000.0))
+    assert "was 1000: try 0.1, a usual one" in " ".join(sanity_checks.warnings(flat, True, 1000.0))
     falling = sanity_checks.moved([3 - 0.01 * step + n for step, n in enumerate(noise)])
-    assert list(sanity_checks.doubts(falling, True, RATE)) == []
+    assert list(sanity_checks.warnings(falling, True, RATE)) == []
     assert sanity_checks.moved([3.0] * 11) == {}
 
 
-def test_truncation_and_one_answer_for_all_are_said():
+def test_truncation_and_one_answer_for_all_give_warnings():
     measured = {
         "data/truncated_fraction": 0.04, "eval/distinct_predictions": 1.0, "eval/examples": 20,
         "data/dropped_examples": 5, "data/train_examples": 95,
     }  # fmt: skip
-    said = list(sanity_checks.doubts(measured, True, RATE))
+    said = list(sanity_checks.warnings(measured, True, RATE))
     assert said[0] == "the answer is the same for all 20 validation examples"
     assert said[1].startswith("4% of the training examples were cut")
     assert said[2].startswith("5% of the training examples were left out")
-    assert "word for word" in " ".join(sanity_checks.doubts({"data/contaminated_fraction": 0.02}, True, RATE))
+    assert "verbatim" in " ".join(sanity_checks.warnings({"data/contaminated_fraction": 0.02}, True, RATE))
     less = {"data/contaminated_fraction": 0.01, "data/truncated_fraction": 0.02, "data/dropped_examples": 1}
-    assert list(sanity_checks.doubts({**measured, **less, "eval/distinct_predictions": 2.0}, True, RATE)) == []
+    assert list(sanity_checks.warnings({**measured, **less, "eval/distinct_predictions": 2.0}, True, RATE)) == []
 
 
 def test_the_record_holds_suggestions_and_warnings():
@@ -267,7 +267,7 @@ def test_the_record_holds_suggestions_and_warnings():
     assert lines(ok) == []
 
 
-def test_the_machine_is_the_run_s_own():
+def test_the_machine_is_that_of_the_run():
     facts = {"memory_source": "cuda_allocator", "capability": "9.0", "device": "H100"}
     record = Record(variant="v", setting="v", seed=0, outcome=Outcome.OOM, facts=facts)
     machine = machine_of(record.ended(Outcome.OOM, **{"memory/capacity_bytes": 80.0 * 2**30}))
