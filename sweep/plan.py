@@ -24,12 +24,12 @@ from sweep.core import redaction
 from sweep.core.errors import ConfigError, Fault, UserError, alternatives, first_line
 from sweep.core.paths import CONF
 from sweep.core.setting import setting_name, varied_keys
+from sweep.diagnostics.mitigations import Mitigation, until_it_fits
 from sweep.hydra_compat import composer
 from sweep.hydra_compat.composer import Composer
 from sweep.launch.hydra_task import task
 from sweep.memory import Machine, Prediction, Unpredictable, gpu_catalog, predict
 from sweep.memory.closed_form.estimate import predict_by_formula
-from sweep.memory.remedies import Mitigation, remedies
 
 if TYPE_CHECKING:
     from sweep.memory.gpu_catalog import Card
@@ -81,7 +81,7 @@ def plan(args: Any, options: Mapping[str, Any]) -> str:
             and isinstance(answer, Prediction)
             and gpu_catalog.needed_bytes(answer) > target.capacity_bytes
         ):
-            steps[name] = remedies(plain, target.capacity_bytes, _quickly(machine, answer))
+            steps[name] = until_it_fits(plain, target.capacity_bytes, _quickly(machine, answer))
     lines = plan_table.text(predicted, on_cards, machine, corners)
     lines += plan_table.remedy_lines(steps, target) if target is not None else []
     folder = Path(str(options["out"]).replace("${study}", study))
@@ -207,7 +207,7 @@ def _write(
                         "setting": name,
                         **(answer.as_dict() if isinstance(answer, Prediction) else {"reason": answer.reason}),
                         "needed_bytes": gpu_catalog.needed_bytes(answer) if isinstance(answer, Prediction) else None,
-                        "remedies": [asdict(step) for step in steps.get(name, [])],
+                        "mitigations": [asdict(step) for step in steps.get(name, [])],
                     }
                     for name, answer in predicted
                 ],

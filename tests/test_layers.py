@@ -20,13 +20,13 @@ SWEEP = [
 ]  # fmt: skip
 ANALYSIS = ["formatting", "loading", "decision", "charts", "reporting", "pipeline", "ui", "__main__"]
 # Of sweep, analysis imports what knows nothing of training.
-SHARED = {"sweep.core", "sweep.cli", "sweep.tracking", "sweep.metrics"}
+SHARED = {"sweep.core", "sweep.cli", "sweep.tracking", "sweep.metrics", "sweep.diagnostics"}
 HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "mlflow", "optuna", "pandas", "matplotlib", "accelerate"}
 # What `python -m sweep` imports before the config is known to be good.
 LIGHT = [
     "sweep/__main__.py", "sweep/cli", "sweep/config", "sweep/core", "sweep/models", "sweep/tasks", "sweep/datasets",
-    "sweep/metrics", "sweep/variants", "sweep/training/options.py", "sweep/tracking/options.py", "hydra_plugins",
-    "analysis/__main__.py",
+    "sweep/metrics", "sweep/diagnostics", "sweep/variants", "sweep/training/options.py", "sweep/tracking/options.py",
+    "hydra_plugins", "analysis/__main__.py",
 ]  # fmt: skip
 
 

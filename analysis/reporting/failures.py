@@ -1,4 +1,4 @@
-"""What failed, why, and what to change: advice per outcome."""
+"""What failed, why, and what to try: the runs' own suggestions, else those for the outcome in general."""
 
 from __future__ import annotations
 
@@ -7,20 +7,13 @@ from typing import NamedTuple
 import pandas as pd
 
 from sweep.core.errors import first_line
+from sweep.diagnostics.mitigations import GENERAL
 
 _ADVICE = {
-    "oom": (
-        "Smaller train.micro_batch_size with more train.gradient_accumulation_steps (the same batch), "
-        "train.activation_checkpointing=true, a shorter train.max_length, or QLoRA (variant=qlora_r16). These are "
-        "conditions, all but the variant: another study."
-    ),
-    "diverged": (
-        "A lower variant.learning_rate (half, or a third); gradient clipping (train.max_grad_norm=1.0); a longer "
-        "train.warmup_ratio; bf16 rather than fp16."
-    ),
-    "failed": "Read the run's traceback.txt in MLflow, mend the cause, and repeat the study's command.",
-    "killed": "Repeat the study's command: it goes on where it stopped.",
-    "pruned": "Nothing: it was stopped because settings that need no more memory were clearly better at the same step.",
+    **{outcome.value: f"Try, in this order: {what}." for outcome, what in GENERAL.items()},
+    "failed": "Read the run's traceback.txt in MLflow, fix the cause, and repeat the study's command.",
+    "killed": "Repeat the study's command: the study continues where it stopped.",
+    "pruned": "Nothing: settings that need no more memory scored clearly better at the same step.",
 }
 
 
@@ -45,22 +38,45 @@ def failures(runs: pd.DataFrame) -> list[Failure]:
     return found
 
 
-def advice(found: list[Failure]) -> dict[str, str]:
-    """outcome → what to do about it, for the outcomes that occur."""
-    return {outcome: words for outcome, words in _ADVICE.items() if any(f.outcome == outcome for f in found)}
+def advice(found: list[Failure], runs: pd.DataFrame) -> dict[str, str]:
+    """outcome → what to do about it, for the outcomes that occur.
+
+    Runs that hold suggestions for their own config (the fact `suggestions`) replace the general list. A change of any
+    key but the variant is a change of the conditions, and so makes another study.
+    """
+    advised = {outcome: text for outcome, text in _ADVICE.items() if any(f.outcome == outcome for f in found)}
+    for outcome in advised:
+        own = _own_suggestions(runs[runs["outcome"] == outcome])
+        if own:
+            advised[outcome] = "Each change alone: " + " ".join(own)
+    return {
+        outcome: text + (" Changes of anything but the variant make another study." if outcome in GENERAL else "")
+        for outcome, text in advised.items()
+    }
+
+
+def _own_suggestions(runs: pd.DataFrame) -> list[str]:
+    """The suggestions of each setting's first run that has any; settings with the same ones share a line."""
+    if "suggestions" not in runs:
+        return []
+    first = runs.dropna(subset=["suggestions"]).drop_duplicates("setting")
+    return [
+        f"{', '.join(map(str, group))}: {'; '.join(text.splitlines())}."
+        for text, group in first.groupby("suggestions", sort=False)["setting"]
+    ]
 
 
 def doubts(runs: pd.DataFrame) -> list[str]:
-    """What the runs' own figures give reason to doubt, as the runs say it (their fact `warnings`): one line for each
-    setting and kind of doubt, in the words of the first run that has it."""
+    """The warnings of the runs (their fact `warnings`): one line for each setting and kind of warning, in the text of
+    the first run that has it."""
     if "warnings" not in runs:
         return []
-    told: dict[tuple[str, str], list[str]] = {}
-    for setting, seed, said in zip(runs["setting"], runs["seed"], runs["warnings"], strict=True):
-        for line in str(said).splitlines() if isinstance(said, str) else []:
+    by_kind: dict[tuple[str, str], list[str]] = {}
+    for setting, seed, warnings in zip(runs["setting"], runs["seed"], runs["warnings"], strict=True):
+        for line in str(warnings).splitlines() if isinstance(warnings, str) else []:
             kind = line.partition(":")[0].partition(",")[0]
-            told.setdefault((str(setting), kind), []).append(f"(seed {seed}) {line}")
+            by_kind.setdefault((str(setting), kind), []).append(f"(seed {seed}) {line}")
     return [
         f"{setting} {lines[0]}." + (f" So in {len(lines)} of its runs." if len(lines) > 1 else "")
-        for (setting, _), lines in told.items()
+        for (setting, _), lines in by_kind.items()
     ]

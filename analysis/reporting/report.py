@@ -79,7 +79,7 @@ class Report:
 
     @property
     def advice(self) -> dict[str, str]:
-        return failures.advice(self.failures)
+        return failures.advice(self.failures, self.study.latest())
 
     @property
     def so_far(self) -> str:

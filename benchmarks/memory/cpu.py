@@ -103,7 +103,7 @@ def _task(name: str) -> Any:
     return Generation(data=data, metrics={"exact_match": ExactMatch()}, score="exact_match", max_new_tokens=4)
 
 
-def measure(config: Any, facts: Any, device: str = "cpu") -> dict[str, float]:
+def measure(config: Any, workload: Any, device: str = "cpu") -> dict[str, float]:
     """The run's load and train phases under its meter, with real tensors."""
     from sweep.meters import memory_meter
     from sweep.runtime import precision
@@ -111,19 +111,19 @@ def measure(config: Any, facts: Any, device: str = "cpu") -> dict[str, float]:
 
     meter = memory_meter(device)
     compute = precision.dtype_of(config.train.precision)
-    task = facts.task
+    task = workload.task
     with meter.phase("load"), meter.window():
         quantization = config.variant.quantization(compute, task.task_type)
-        base = config.model.load(task.auto_class(), quantization, device, task.model_arguments(facts.tokenizer))
+        base = config.model.load(task.auto_class(), quantization, device, task.model_arguments(workload.tokenizer))
         model = config.variant.wrap(base, task.task_type, config.train.activation_checkpointing)
         precision.cast_fp16_weights(model, config.train.precision)
         meter.watch(model)
-    rows = list(facts.rows) * config.train.max_steps
+    rows = list(workload.rows) * config.train.max_steps
     with meter.phase("train"):
         fit(
             model,
             rows,
-            task.collator(facts.tokenizer),
+            task.collator(workload.tokenizer),
             config.train,
             learning_rate=1e-4,
             seed=0,

@@ -10,8 +10,8 @@ from sweep.core.formatting import gib
 from sweep.memory import Machine, Prediction, Unpredictable, gpu_catalog
 
 if TYPE_CHECKING:
+    from sweep.diagnostics.mitigations import Mitigation
     from sweep.memory.gpu_catalog import Card
-    from sweep.memory.remedies import Mitigation
 
 # Column → the categories of `prediction.CATEGORIES` that it sums.
 PARTS = {
@@ -104,7 +104,7 @@ def remedy_lines(steps: Mapping[str, Sequence[Mitigation]], target: Card) -> lis
             lines.append("  no known change saves memory")
             continue
         table = [
-            [f"  {s.change}", f"saves {gib(s.saved_bytes)}", f"needs {gib(s.needed_bytes)}", s.what] for s in changes
+            [f"  {s.overrides}", f"saves {gib(s.saved_bytes)}", f"needs {gib(s.needed_bytes)}", s.why] for s in changes
         ]
         lines += _aligned(table, left=(0, 3))
         lines.append("  With these it fits." if done else "  It does not fit with all of them; take a smaller model.")

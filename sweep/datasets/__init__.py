@@ -1,4 +1,4 @@
-"""Where examples come from: one file per source. A source is a frozen dataclass named by `_target_` in `conf/data/`."""
+"""Sources of examples: one file each. A source is a frozen dataclass, named by `_target_` in `conf/data/`."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from sweep.core.reporter import Reporter
 
 
 class Message(TypedDict):
-    """One turn of a conversation: who ("system", "user", "assistant"), and what."""
+    """One turn of a conversation: the speaker ("system", "user" or "assistant") and the text."""
 
     role: str
     content: str
 
 
 class Example(TypedDict, total=False):
-    """What a task reads, by role. A task says which it needs: a prompt and its response, a conversation, or a text
-    (or a pair of texts) and its label."""
+    """An example, by role. Each task needs some roles: a prompt and its response, a conversation, or a text (or a pair
+    of texts) and its label."""
 
     prompt: str
     response: str
@@ -31,13 +31,20 @@ class Example(TypedDict, total=False):
 
 
 def without_role(role: str, split: str, columns: Sequence[str], instead: str = "") -> str:
-    """What to say where no column of a split has a role; `columns` are the training split's."""
+    """The message for a role without a column.
+
+    Args:
+        role: the missing role.
+        split: the split that lacks it.
+        columns: the names of the training split's columns.
+        instead: further text on what would do instead.
+    """
     if role in columns:
         return f"the {split} split has no column {role!r}, as the training split has: all need the same columns"
     said = f"task.data.columns.{role} is not given, and no column is named {role!r}{instead}; "
     said += alternatives(role, [name[:40] for name in columns])
     if any(name.replace(".", "").isdecimal() or len(name) > 40 for name in columns):
-        said += ". If that is a first row and no header, name the columns: task.data.column_names=[…]"
+        said += ". If that is a row of data instead of a header, name the columns: task.data.column_names=[…]"
     return said
 
 
@@ -45,9 +52,9 @@ ROLES = tuple(Example.__annotations__)
 
 
 class Splits(NamedTuple):
-    """The examples of a study. `validation` decides; `test` is empty where none was asked for. `columns` are the names
-    that the source has, to be told where a role is missing; `labels` the names of classes in the source's own order,
-    where it has one."""
+    """The examples of a study. `validation` decides; `test` is empty unless the config names one. `columns` are the
+    names of the source's columns, for messages about a missing role. `labels` are the names of classes in the source's
+    own order, where it has one."""
 
     train: Sequence[Example]
     validation: Sequence[Example]
@@ -57,8 +64,7 @@ class Splits(NamedTuple):
 
     @property
     def leaked(self) -> int:
-        """How many validation examples the model has been trained on: their texts are among the training's, whatever
-        the answer."""
+        """How many validation examples have the same texts as a training example, whatever their answers."""
         seen = {_question(example) for example in self.train}
         return sum(_question(example) in seen for example in self.validation)
 
@@ -70,7 +76,7 @@ def _question(example: Example) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset(ABC):
-    """A source of examples. Nothing heavy is imported before `load`."""
+    """A source of examples. It imports nothing heavy before `load`."""
 
     @abstractmethod
     def load(self) -> Splits:
@@ -78,17 +84,17 @@ class Dataset(ABC):
 
     @property
     def train_size(self) -> int | None:
-        """The number of training examples where it is known before loading, else None."""
+        """The number of training examples; None where it is not known before loading."""
         return None
 
     def faults(self) -> Iterator[tuple[str, str]]:
-        """What is wrong with these values together, as (key, message)."""
+        """Faults of these values in combination, as (key, message)."""
         yield from ()
 
     def prepare(self, report: Reporter) -> Mapping[str, str]:
-        """Make sure the data is there, and tell what exactly it is: facts that belong to the conditions."""
+        """Download missing data, and identify it. Returns facts that belong to the conditions."""
         return {}
 
     def pinned(self, config: Mapping[str, Any], facts: Mapping[str, str]) -> Mapping[str, Any]:
-        """This source's config, so that it loads exactly what `prepare` told of."""
+        """This source's config, changed so that it loads exactly the data that `prepare` identified."""
         return config

@@ -1,5 +1,5 @@
-"""Tables from files: JSONL, JSON, CSV, TSV, Parquet, and these but Parquet under gzip. What cannot be read is told with
-its file and line."""
+"""Tables from files: JSONL, JSON, CSV, TSV and Parquet; all but Parquet also with gzip. Errors name the file and the
+line."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _LONGEST_FIELD = 2**30  # bytes; the csv module stops at 128 kB otherwise
 
 
 class Rows(NamedTuple):
-    """Names of columns, and one mapping per row. `labels` are names of classes by column, in order, where the file says
-    them."""
+    """Names of columns, and one mapping per row. `labels` are the names of classes by column, in order, where the file
+    has them."""
 
     columns: list[str]
     rows: list[dict[str, Any]]
@@ -29,10 +29,12 @@ class Rows(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """How a CSV or TSV file is written, as far as it does not say itself: names of columns where it has no header, and
-    whether fields may stand in quotation marks (None: in CSV they may, in TSV a quotation mark is a character like any
-    other, as in the files of GLUE, which hold unpaired ones). With `skip_malformed`, lines of another number of fields
-    than there are columns are left out, and counted in a warning."""
+    """What a CSV or TSV file does not say about its format.
+
+    `column_names` are for a file without a header. `quoted` says whether fields may be in quotation marks (None: yes in
+    CSV; no in TSV, where a quotation mark is an ordinary character, as in GLUE's files, which have unpaired ones). With
+    `skip_malformed`, lines with another number of fields than columns are skipped, and a warning counts them.
+    """
 
     column_names: Sequence[str] | None = None
     quoted: bool | None = None
@@ -40,14 +42,14 @@ class Layout(NamedTuple):
 
 
 def read(path: Path, layout: Layout = Layout()) -> Rows:  # noqa: B008  immutable
-    """All rows of one file, whose format its ending tells.
+    """All rows of one file. Its ending decides the format.
 
     Raises:
         UserError: where the file, or a line of it, cannot be read.
     """
     reader = format_of(path)
     if reader is None:
-        raise UserError(f"{path}: of the format '{path.suffix}' nothing is known; {_known()}")
+        raise UserError(f"{path}: the format '{path.suffix}' is not supported; {_known()}")
     try:
         rows = reader(path, layout)
     except (OSError, EOFError, zlib.error) as error:
@@ -85,8 +87,8 @@ def _jsonl(path: Path, _: Layout) -> Rows:
 
 
 def _json(path: Path, _: Layout) -> Rows:
-    """A list of objects, also as the only list inside an object ({"version": …, "data": […]}), or one object per line
-    under the wrong ending."""
+    """A list of objects, also as the only list in an object ({"version": …, "data": […]}), or JSONL with the wrong
+    ending."""
     text = read_text(path)
     try:
         found: Any = json.loads(text)
@@ -104,7 +106,7 @@ def _json(path: Path, _: Layout) -> Rows:
 
 
 def _questions(articles: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """SQuAD as it is published, articles of paragraphs of questions, in the columns that it has on the Hub."""
+    """SQuAD's published form (articles with paragraphs with questions) in the columns that it has on the Hub."""
     return [
         {
             "title": article.get("title"),
@@ -145,7 +147,7 @@ def _tsv(path: Path, layout: Layout) -> Rows:
 
 
 def _delimited(path: Path, layout: Layout, delimiter: str, quoted: bool) -> Rows:
-    """Quoted fields may hold delimiters and line ends."""
+    """Rows of a delimited file. Quoted fields may contain delimiters and line ends."""
     csv.field_size_limit(_LONGEST_FIELD)
     text = read_text(path)
     if "\0" in text:
@@ -166,7 +168,7 @@ def _delimited(path: Path, layout: Layout, delimiter: str, quoted: bool) -> Rows
             elif len(fields) != len(names):
                 raise UserError(
                     f"{path}, line {reader.line_num}: has {len(fields)} fields, and the columns are {len(names)}: "
-                    f"{', '.join(name[:40] for name in names)}. Mend it, or leave such lines out: "
+                    f"{', '.join(name[:40] for name in names)}. Correct it, or skip such lines: "
                     "task.data.skip_incomplete=true"
                 )
             else:
@@ -174,10 +176,12 @@ def _delimited(path: Path, layout: Layout, delimiter: str, quoted: bool) -> Rows
     except csv.Error as error:
         raise UserError(f"{path}, line {reader.line_num}: {error}") from error
     if malformed:
-        log.warning("%s: %d lines of another number of fields are left out", path, malformed)
+        log.warning("%s: %d lines with another number of fields are skipped", path, malformed)
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise UserError(f"{path}: two columns are named {twice!r}; give column_names, and no header, or rename one")
+        raise UserError(
+            f"{path}: two columns are named {twice!r}; rename one, or remove the header and give column_names"
+        )
     return Rows(names, rows)
 
 
@@ -198,7 +202,7 @@ def _parquet(path: Path, _: Layout) -> Rows:
 
 
 def class_labels(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:
-    """Names of labels by column, as the Hugging Face Hub keeps them in Parquet files whose labels are numbers."""
+    """Names of labels by column, from the Hugging Face Hub's metadata in Parquet files whose labels are numbers."""
     try:
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
     except (KeyError, ValueError, TypeError):
@@ -208,7 +212,7 @@ def class_labels(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]
 
 
 def label_name(value: Any, labels: Sequence[str]) -> Any:
-    """The name of a label by number; None where it has none: unlabelled test sets hold -1."""
+    """The name of a label by its number; None for a number without a name: unlabelled test sets contain -1."""
     if not isinstance(value, int):
         return value
     return labels[value] if 0 <= value < len(labels) else None
@@ -228,27 +232,27 @@ _PACKED = ".gz"
 
 
 def format_of(path: Path) -> Callable[[Path, Layout], Rows] | None:
-    """What reads a file of this name."""
+    """The reader for a file with this name; None for an unsupported format."""
     packed = path.suffix.lower() == _PACKED
     ending = Path(path.stem).suffix.lower() if packed else path.suffix.lower()
     return None if packed and ending == ".parquet" else FORMATS.get(ending)
 
 
 def endings() -> list[str]:
-    """Of the files that can be read."""
+    """The endings of the supported formats."""
     return [*FORMATS, *(f"{ending}{_PACKED}" for ending in FORMATS if ending != ".parquet")]
 
 
 def file_faults(path: Path) -> Iterator[str]:
-    """What is wrong with a file that can be known without reading it."""
+    """Faults of a file that are visible without reading it."""
     if path.is_dir():
         yield "is a folder; name a file in it"
     elif not path.exists():
         names = [f.name for f in path.parent.iterdir() if f.is_file()] if path.parent.is_dir() else []
-        yield f"is no file; in {path.parent} {alternatives(path.name, sorted(names)[:20])}"
+        yield f"does not exist; in {path.parent} {alternatives(path.name, sorted(names)[:20])}"
     elif format_of(path) is None:
-        yield f"is of a format of which nothing is known; {_known()}"
+        yield f"has a format that is not supported; {_known()}"
 
 
 def _known() -> str:
-    return f"give one of {', '.join(FORMATS)}, or of the first ones under gzip ({next(iter(FORMATS))}{_PACKED})"
+    return f"give one of {', '.join(FORMATS)}, or with gzip ({next(iter(FORMATS))}{_PACKED}) one of those but Parquet"

@@ -14,7 +14,7 @@ from sweep.datasets.tabular import Tables, Tabular
 
 
 class FileTable:
-    """The rows of one or more files of the same columns."""
+    """The rows of one or more files with the same columns."""
 
     def __init__(self, paths: Sequence[Path], layout: Layout = Layout()):  # noqa: B008  immutable
         parts = [read(path, layout) for path in paths]

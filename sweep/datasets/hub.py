@@ -1,4 +1,4 @@
-"""A data set of the Hugging Face Hub, or a folder with its files."""
+"""Data sets of the Hugging Face Hub, or of a folder with such files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class HubTable:
-    """A split as the `datasets` library has it. Numbered labels come with their names."""
+    """A split of the `datasets` library. Numbered labels become names."""
 
     def __init__(self, split: datasets.Dataset, source: str):
         self.source = source
@@ -71,7 +71,7 @@ class Hub(Tabular):
                 yield "path", "is one file; give the folder with a file per split, or set validation and test to null"
         elif folder is None:
             if self.path.startswith((".", "/", "~")) or self.path.count("/") > 1:
-                yield "path", "is no folder that exists, and not a Hub id (owner/name)"
+                yield "path", "is neither an existing folder nor a Hub id (owner/name)"
             return
         for key in ("train", "validation", "test"):
             split = getattr(self, key)
@@ -87,7 +87,7 @@ class Hub(Tabular):
         return Tables(*(self._table(getattr(self, key)) for key in ("train", "validation", "test")))  # type: ignore[arg-type]
 
     def prepare(self, report: Reporter) -> Mapping[str, str]:
-        """Download what is missing. A Hub data set's commit, or a digest of the folder's files."""
+        """The commit of a data set on the Hub, or a digest of the folder's files."""
         splits = [split for split in (self.train, self.validation, self.test) if split]
         local = [file for split in splits for file in self._local(split)]
         if local:
@@ -96,14 +96,14 @@ class Hub(Tabular):
 
         try:
             commit = HfApi().dataset_info(self.path, revision=self.revision).sha
-        except Exception as error:  # the network stack below changes its errors from version to version
+        except Exception as error:  # the network libraries change their errors between versions
             if self.revision is None:
-                raise self._cannot_be_had(error) from error
+                raise self._load_error(error) from error
             commit = self.revision  # offline, with a revision that was downloaded before
         return {"data_revision": str(commit)}
 
     def pinned(self, config: Mapping[str, Any], facts: Mapping[str, str]) -> Mapping[str, Any]:
-        """A branch may move while a study runs: its runs load the commit that was seen first."""
+        """With the commit as revision: a branch may move during a study, and all runs must load the same commit."""
         commit = facts.get("data_revision", "sha256:")
         return config if commit.startswith("sha256:") else {**config, "revision": commit}
 
@@ -115,11 +115,11 @@ class Hub(Tabular):
             return FileTable(local, Layout(skip_malformed=self.skip_incomplete))
         try:
             return load_split(self.path, self.name, self.revision, split)
-        except Exception as error:  # of the network, of the data set's files, of its script
-            raise self._cannot_be_had(error) from error
+        except Exception as error:  # from the network, the data set's files, or its script
+            raise self._load_error(error) from error
 
     def _local(self, split: str) -> list[Path]:
-        """The files of a split where `path` is here, none where it is the Hub's."""
+        """The files of a split where `path` is on this machine; none where it is a Hub id."""
         file, folder = self._file(), self._folder()
         return [file] if file else _files_of(folder, split) if folder else []
 
@@ -134,9 +134,9 @@ class Hub(Tabular):
         inner = [base / part for part in (self.name, "data") if part]
         return next((folder for folder in inner if folder.is_dir()), base)
 
-    def _cannot_be_had(self, error: Exception) -> UserError:
+    def _load_error(self, error: Exception) -> UserError:
         return UserError(
-            f"task.data.path = {self.path} ({self.name or 'default configuration'}) cannot be had: "
+            f"task.data.path = {self.path} ({self.name or 'default configuration'}) could not be loaded: "
             f"{type(error).__name__}: {first_line(error)}\n"
             "Check the name, the configuration, the split and the network; a gated data set needs its terms accepted "
             "on the Hub and a token (`hf auth login`, or HF_TOKEN); offline, give a folder with one file per split."
@@ -144,7 +144,7 @@ class Hub(Tabular):
 
 
 def load_split(path: str, name: str | None, revision: str | None, split: str) -> HubTable:
-    """One split by the `datasets` library, from its cache where it is there."""
+    """One split, loaded by the `datasets` library, which uses its cache."""
     import datasets
 
     datasets.disable_progress_bars()
@@ -152,6 +152,6 @@ def load_split(path: str, name: str | None, revision: str | None, split: str) ->
 
 
 def _files_of(folder: Path, split: str) -> list[Path]:
-    """The files of a split: its name with an ending, or the Hub's numbered parts."""
+    """The files of a split: one with its name, or numbered parts as on the Hub."""
     whole = [folder / f"{split}{ending}" for ending in endings() if (folder / f"{split}{ending}").is_file()]
     return whole[:1] or sorted(file for file in folder.glob(f"{split}-*") if format_of(file))

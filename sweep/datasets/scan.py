@@ -1,8 +1,8 @@
-"""SCAN (Lake & Baroni 2018, arXiv 1711.00350): commands such as "walk around right twice" and the actions they mean.
+"""SCAN (Lake & Baroni 2018, arXiv 1711.00350): commands such as "walk around right twice", and their actions.
 
-The whole data set, 20,910 pairs, follows from its grammar, so it is generated here instead of downloaded. The template
-split "around right" (Loula et al. 2018, arXiv 1807.07545) keeps every command that contains "around right" apart: a
-base model learns the 15,225 others, and fine-tuning adapts it to the 5,685 that it has never seen.
+The whole data set, 20,910 pairs, follows from its grammar, so it is generated instead of downloaded. The template split
+"around right" (Loula et al. 2018, arXiv 1807.07545) separates every command that contains "around right": a base model
+learns the 15,225 others, and fine-tuning adapts it to the 5,685 that it has not seen.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from annotated_types import Ge
 
 from sweep.datasets import Dataset, Example, Splits
 
-# Of the sorted lines "IN: … OUT: …\n"; equals the published tasks.txt.
+# Digest of the sorted lines "IN: … OUT: …\n", which equal the published tasks.txt.
 PUBLISHED_SHA256 = "6be4b39bc8bf3a20be810b6991250d0493e608560609db6765dd679e1ed1c98e"
 
 VERBS = ("walk", "look", "run", "jump")
 TURNS = {"left": "I_TURN_LEFT", "right": "I_TURN_RIGHT"}
 TEMPLATE = "around right"
-ARROW = "=>"  # stands between command and actions
+ARROW = "=>"  # separates command and actions
 
 
 def _phrases() -> Iterator[tuple[str, list[str]]]:
@@ -119,7 +119,7 @@ class ScanAroundRight(Dataset):
         if found != PUBLISHED_SHA256:
             raise RuntimeError(
                 f"the generated SCAN data has SHA-256 {found}, the published one {PUBLISHED_SHA256}: "
-                "sweep/datasets/scan.py has been changed, and scores would compare with nothing"
+                "sweep/datasets/scan.py has been changed, and scores would not be comparable"
             )
         examples = adaptation_examples()
         random.Random(self.split_seed).shuffle(examples)

@@ -1,4 +1,4 @@
-"""What data sets of columns share: columns → roles, splits by name or fraction, and a seeded selection."""
+"""The common part of data sets with columns: columns → roles, splits by name or fraction, and a seeded selection."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class Table(Protocol):
-    """Rows of named columns, of which some are wanted. `labels`: names of classes by column, where they are known."""
+    """Rows with named columns. `labels` are the names of classes by column, where they are known."""
 
     source: str
     columns: Sequence[str]
@@ -31,7 +31,7 @@ class Table(Protocol):
 
 
 class Tables(NamedTuple):
-    """`validation` is None where it is to be drawn from `train`."""
+    """The tables of the splits. `validation` is None where it is a part of `train`."""
 
     train: Table
     validation: Table | None
@@ -69,18 +69,18 @@ class Tabular(Dataset):
     def faults(self) -> Iterator[tuple[str, str]]:
         for role, template in self.columns.items():
             if role not in ROLES:
-                yield "columns", f"{role} is no role; {alternatives(role, ROLES)}"
+                yield "columns", f"{role} is not a role; {alternatives(role, ROLES)}"
             if template is None:
                 continue
             try:
                 fields = template_fields(template)
             except ValueError as error:
-                yield "columns", f"{role}: {template!r} is no template: {error}; write a brace as {{{{"
+                yield "columns", f"{role}: {template!r} is not a template: {error}; write a brace as {{{{"
                 continue
             parts = string.Formatter().parse(template)
             formatted = any(name is not None and (spec or conversion) for _, name, spec, conversion in parts)
             if formatted or any(not name.strip() or set(name) & set("[]") for name in fields):
-                yield "columns", f"{role}: {template!r} must hold names of columns only between its braces"
+                yield "columns", f"{role}: {template!r} must have names of columns only between its braces"
 
     def load(self) -> Splits:
         tables = self.tables()
@@ -89,7 +89,7 @@ class Tabular(Dataset):
             apart = max(1, round(self.validation_fraction * len(order)))
             if apart >= len(order):
                 raise UserError(
-                    f"{tables.train.source} has too few rows, {len(order)}, to set a validation split apart"
+                    f"{tables.train.source} has too few rows, {len(order)}, to take a validation split from them"
                 )
             validation = self._examples(tables.train, order[:apart], self.n_validation)
             order = order[apart:]
@@ -124,7 +124,7 @@ class Tabular(Dataset):
             role: role for role in ROLES if role not in templates and any(row.get(role) is not None for row in rows)
         }
         wanted = {**same, **templates}
-        examples, left_out = [], 0
+        examples, skipped = [], 0
         for index, row in zip(indices, rows, strict=True):
             values = {name: _value(row, name) for template in wanted.values() for name in _names(template)}
             missing = next((name for name, value in values.items() if value is None), None)
@@ -133,21 +133,21 @@ class Tabular(Dataset):
             if missing is None:
                 examples.append(_example(wanted, values))
             elif self.skip_incomplete:
-                left_out += 1
+                skipped += 1
             else:
                 raise UserError(
-                    f"{table.source}, row {index + 1}: column {missing!r} has no value. Mend it, or leave such "
-                    "rows out: task.data.skip_incomplete=true"
+                    f"{table.source}, row {index + 1}: column {missing!r} has no value. Correct the row, or skip "
+                    "such rows: task.data.skip_incomplete=true"
                 )
-        if left_out:
-            log.warning("%s: %d rows without a value in a column that is needed are left out", table.source, left_out)
+        if skipped:
+            log.warning("%s: %d rows without a value in a needed column are skipped", table.source, skipped)
         if not examples:
             raise UserError(f"{table.source}: no row has a value in each of: {', '.join(sorted(wanted.values()))}")
         return examples[:count]
 
 
 def template_fields(template: str) -> list[str]:
-    """The names of columns in a template; none where it is a column's name itself."""
+    """The names of columns in a template; none where the text is a column's name itself."""
     if "{" not in template:
         return []
     return [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
@@ -158,7 +158,7 @@ def _names(template: str) -> list[str]:
 
 
 def _value(row: Mapping[str, Any], name: str) -> Any:
-    """What stands in a column, or below it: "answers.text.0" is the first of the texts in answers."""
+    """The value in a column, or nested in it: "answers.text.0" is the first of the texts in answers."""
     if name in row:
         return row[name]
     found: Any = row

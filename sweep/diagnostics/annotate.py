@@ -1,4 +1,4 @@
-"""What is said about a run beside its figures, in its record: what to try next, and what gives reason to doubt."""
+"""The parts of a record that judge a run: changes to try next, and warnings about doubtful figures."""
 
 from __future__ import annotations
 
@@ -9,37 +9,44 @@ from typing import Any
 from sweep.config.schema import RunConfig
 from sweep.core.record import Outcome, Record
 from sweep.diagnostics import mitigations
-from sweep.diagnostics.sanity_checks import doubts
+from sweep.diagnostics.sanity_checks import warnings
 from sweep.memory import Machine, Prediction, predict
+from sweep.meters import PHASES
 from sweep.processes import isolated_call
 
 
 def remarked(record: Record, config: RunConfig, plain: Mapping[str, Any], precision: str) -> Record:
     """The record with the facts `suggestions` (a numbered line each) and `warnings` (a line each), where there are any.
 
-    `plain` is the config as containers; `precision` is what training computed in, as "auto" was resolved. After out of
-    memory, the predictor is asked what each step would save: some seconds, in a process of its own.
+    After out of memory, the predictor estimates what each suggestion saves: some seconds, in a process of its own.
+
+    Args:
+        record: the run, which has ended.
+        config: its config.
+        plain: the same as plain containers.
+        precision: what training computed in, with "auto" resolved.
     """
-    steps: list[mitigations.Mitigation] = []
+    machine, phase = machine_of(record), last_phase(record)
+    if phase == "train" and config.train.eval_steps is not None:
+        phase = None  # training evaluates too
+    steps = mitigations.suggestions(record.outcome, mitigations.Situation(config, machine.kind, precision, phase))
     if record.outcome is Outcome.OOM:
-        machine = machine_of(record)
-        steps = mitigations.with_savings(
-            mitigations.after_oom(config, precision, machine.kind),
-            plain,
-            lambda configs: _train_bytes(configs, machine),
-        )
-    elif record.outcome is Outcome.DIVERGED:
-        steps = mitigations.after_divergence(config, precision)
+        steps = mitigations.with_savings(steps, plain, lambda configs: _peaks(configs, machine, phase))
     rate = config.variant.learning_rate * config.study.learning_rate_multiplier
     found = {
         "suggestions": mitigations.text(steps),
-        "warnings": "\n".join(doubts(record.measurements, config.task.higher_is_better, rate)),
+        "warnings": "\n".join(warnings(record.measurements, config.task.higher_is_better, rate)),
     }
     return replace(record, facts={**record.facts, **{key: value for key, value in found.items() if value}})
 
 
+def last_phase(record: Record) -> str | None:
+    """The last phase that the run entered; None where nothing was measured, as after the host killed the process."""
+    return next((phase for phase in reversed(PHASES) if f"time/{phase}_seconds" in record.measurements), None)
+
+
 def machine_of(record: Record) -> Machine:
-    """What the run ran on, as far as its record tells."""
+    """What the run ran on, as far as its record says."""
     capacity = record.measurements.get("memory/capacity_bytes")
     capability = record.facts.get("capability")  # "9.0"
     return Machine(
@@ -50,16 +57,22 @@ def machine_of(record: Record) -> Machine:
     )
 
 
-def _train_bytes(configs: Sequence[Mapping[str, Any]], machine: Machine) -> list[float | None]:
+def _peaks(configs: Sequence[Mapping[str, Any]], machine: Machine, phase: str | None) -> list[float | None]:
+    """The predicted peak of each config in this phase, or in the phase that needs most; None without a prediction."""
     try:
         found = predict(configs, machine)
     except isolated_call.Stopped:
         return [None] * len(configs)
-    return [answer.allocated_bytes if isinstance(answer, Prediction) else None for answer in found]
+    return [_peak(answer, phase) if isinstance(answer, Prediction) else None for answer in found]
+
+
+def _peak(answer: Prediction, phase: str | None) -> float | None:
+    by_phase = {"load": answer.load_bytes, "train": answer.allocated_bytes, "eval": answer.eval_bytes}
+    return by_phase[phase] if phase else max(peak for peak in by_phase.values() if peak is not None)
 
 
 def lines(record: Record) -> list[str]:
-    """For a terminal, below the line of the run."""
+    """The same for a terminal, below the line of the run."""
     said = [f"  warning: {line}" for line in record.facts.get("warnings", "").splitlines()]
     steps = record.facts.get("suggestions", "").splitlines()
     return [*said, *(["  Try, each by itself:"] if steps else []), *(f"    {step}" for step in steps)]

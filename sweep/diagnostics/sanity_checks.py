@@ -1,4 +1,4 @@
-"""What a run's own figures give reason to doubt: said in its record, since a table of scores does not show it."""
+"""Warnings about doubtful figures of a run, for its record: a table of scores does not show them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from sweep.metrics import Metric
 
 TRUNCATED = 0.03  # share of the examples
 LEAKED = 0.01
-GROWN = 0.001  # of a phase's peak, by each step or batch: below, it is results that are kept
-ERRORS = 2.0  # standard errors that a difference must exceed to be one
-FAR_TOO_HIGH = 1.0  # no family's learning rate is there
-FEWEST_STEPS = 12  # below, a loss has hardly begun to move
+GROWN = 0.001  # share of a phase's peak by which each step or batch grows: less than that is kept results
+ERRORS = 2.0  # a difference counts from this many standard errors
+FAR_TOO_HIGH = 1.0  # a learning rate above those of all families
+FEWEST_STEPS = 12  # with fewer, a loss has hardly changed
 
 
 def chance(metric: Metric, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """What answering the same to everything would score, the most frequent reference: of four classes of one size, an
-    accuracy of 0.25; of texts that are all different, about 0.
+    """The score of a constant answer, the most frequent reference: with four classes of equal size an accuracy of 0.25,
+    with texts that are all different about 0.
 
-    Returns `eval/majority_baseline`, and `eval/distinct_predictions`; nothing for a metric that is not about
-    predictions."""
+    Returns `eval/majority_baseline` and `eval/distinct_predictions`; nothing for a metric without predictions.
+    """
     if not metric.needs_predictions or not rows or any("prediction" not in row for row in rows):
         return {}
     references = [str(row["reference"]) for row in rows]
@@ -35,8 +35,8 @@ def chance(metric: Metric, rows: Sequence[Mapping[str, Any]]) -> dict[str, float
 
 
 def moved(losses: Sequence[float]) -> dict[str, float]:
-    """Mean loss of the first and of the last quarter of the steps, and the standard error of their difference.
-    Nothing for fewer than twelve steps."""
+    """Mean loss of the first and of the last quarter of the steps, and the standard error of their difference; nothing
+    for fewer than twelve steps."""
     if len(losses) < FEWEST_STEPS:
         return {}
     quarter = len(losses) // 4
@@ -50,18 +50,25 @@ def moved(losses: Sequence[float]) -> dict[str, float]:
 
 
 def _other(rate: float) -> str:
-    """A rate to try, the likelier side first: a loss stands still where steps are tiny, and where they overshoot."""
+    """Learning rates to try, the likelier one first: a loss does not fall where steps are tiny or where they
+    overshoot."""
     low, high = f"{rate / 10:g}", f"{rate * 10:g}"
     return f"{FAR_TOO_HIGH / 10:g}, a usual one" if rate > FAR_TOO_HIGH else f"{high}, and {low}"
 
 
-def doubts(measured: Mapping[str, float], higher_is_better: bool, rate: float) -> Iterator[str]:
-    """In words, the gravest first. `rate` is the learning rate that the run had."""
+def warnings(measured: Mapping[str, float], higher_is_better: bool, rate: float) -> Iterator[str]:
+    """A sentence for each doubtful figure, the most serious one first.
+
+    Args:
+        measured: the measurements of the run.
+        higher_is_better: the direction of the score.
+        rate: the learning rate of the run.
+    """
     first, last = measured.get("train/first_loss"), measured.get("train/last_loss")
     if first is not None and last is not None and last > first - ERRORS * measured["train/loss_change_stderr"]:
         yield (
             f"the loss did not move: {first:.3g} in the first quarter of the steps, {last:.3g} in the last. The "
-            f"learning rate was {rate:g}: try {_other(rate)}; else see what trains (variant.target_modules)"
+            f"learning rate was {rate:g}: try {_other(rate)}; else check which modules train (variant.target_modules)"
         )
     score, guess = measured.get("score"), measured.get("eval/majority_baseline")
     count = measured.get("eval/examples", 0)
@@ -78,8 +85,8 @@ def doubts(measured: Mapping[str, float], higher_is_better: bool, rate: float) -
     leaked = measured.get("data/contaminated_fraction", 0.0)
     if leaked > LEAKED:
         yield (
-            f"{leaked:.0%} of the validation examples are among the training's too, word for word: the score tells in "
-            "part what was learnt by heart"
+            f"{leaked:.0%} of the validation examples are also in the training data, verbatim: the score measures in "
+            "part what the model memorised"
         )
     cut = measured.get("data/truncated_fraction", 0.0)
     if cut > TRUNCATED:
@@ -89,7 +96,7 @@ def doubts(measured: Mapping[str, float], higher_is_better: bool, rate: float) -
         if growth > GROWN * measured.get(f"memory/{phase}_max_allocated_bytes", math.inf):
             yield (
                 f"memory grows by {gib(growth)} with each {unit} of {phase}: something keeps its tensors alive, and "
-                "more of them need more than the peak that was measured"
+                "a longer run needs more than the measured peak"
             )
     dropped, kept = measured.get("data/dropped_examples", 0.0), measured.get("data/train_examples", 0.0)
     if dropped > TRUNCATED * (dropped + kept):

@@ -1,6 +1,6 @@
-"""Peak memory of a run, predicted from its config: no weights, no GPU, no download of anything but config.json.
+"""The predicted peak memory of a run, from its config: no weights, no GPU, no download of anything but config.json.
 
-`predict` is the whole interface. It imports nothing heavy here: torch runs in a process of its own.
+`predict` is the whole interface. It imports nothing heavy in this process: torch runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ __all__ = ["CATEGORIES", "Machine", "Prediction", "Unpredictable", "predict"]
 def predict(
     configs: Sequence[Mapping[str, Any]], machine: Machine, known: dict[str, Prediction | Unpredictable] | None = None
 ) -> list[Prediction | Unpredictable]:
-    """One answer per resolved plain config (what `sweep.config.schema.plain_config` gives), in their order.
+    """One answer per config, in their order. A fault in a config does not raise: its answer is Unpredictable.
 
-    The settings of a study are predicted by one call: they share the process and the building of the model, and equal
-    settings (those that differ by seed or learning rate only) are executed once. Takes seconds; a fault in a config
-    does not raise, it makes that answer Unpredictable. `known` has the answers of calls before, by what memory depends
-    on, and is given those of this one.
+    One call predicts all settings of a study, which takes seconds: they share the process and the model's config, and
+    settings that differ by seed or learning rate only are executed once.
+
+    Args:
+        configs: resolved plain configs, as `sweep.config.schema.plain_config` returns them.
+        machine: the device that the runs would use.
+        known: answers of earlier calls, by all that memory depends on. The answers of this call are added to it.
     """
     from sweep.processes import isolated_call
 

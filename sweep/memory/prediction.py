@@ -1,4 +1,4 @@
-"""What a prediction of memory is, and for which machine. Imports nothing but the standard library."""
+"""A prediction of memory and the machine that it is for. Imports nothing but the standard library."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ CATEGORIES = (
     "allocator_rounding",
 )
 
-OF_SEED = "seed"  # the assumption of a run that is shorter than a pass over its data: seeds meet other micro-batches
+OF_SEED = "seed"  # the assumption of a run that is shorter than one pass over its data: each seed uses other examples
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
     """The device that a run is predicted for.
 
-    `capability` is CUDA's compute capability, (9, 0) for an H100: it decides which attention kernel runs and how large
-    cuBLAS's workspace is. `capacity_bytes` is the device's memory, None where it is not known.
+    `capability` is CUDA's compute capability, (9, 0) for an H100: the attention kernel and the size of cuBLAS's
+    workspace depend on it. `capacity_bytes` is the device's memory, None where it is not known.
     """
 
     kind: Literal["cuda", "cpu"]
@@ -43,15 +43,15 @@ class Machine:
 class Prediction:
     """Predicted memory of one run, in bytes.
 
-    `allocated_bytes` is what the run's meter will read as the peak of its train phase: `max_memory_allocated` on CUDA,
-    live tensor bytes on the CPU. `requested_bytes` is the same peak before the allocator rounds and adds workspaces,
-    `reserved_bytes` what the allocator holds from the device. `load_bytes` and `eval_bytes` are the peaks of the other
-    phases. None is what is not known.
+    `allocated_bytes` is the peak of the train phase that the run's meter is expected to measure:
+    `max_memory_allocated` on CUDA, live tensor bytes on the CPU. `requested_bytes` is the same peak before the
+    allocator rounds and adds workspaces; `reserved_bytes` is what the allocator reserves from the device. `load_bytes`
+    and `eval_bytes` are the peaks of the other phases. None means not known.
 
-    `breakdown` says what each byte at the peak of the train phase is for (names in CATEGORIES); it sums to
-    `allocated_bytes`. `peak_at` is the part of the step that reaches the peak: "forward", "backward" or "optimizer".
-    `relative_band` is the declared error of `allocated_bytes`: the truth is expected within ± that share of it.
-    `assumptions` names the facts that the prediction rests on (kernel, longest batch, …) as text.
+    `breakdown` splits the peak of the train phase by purpose (names in CATEGORIES); it sums to `allocated_bytes`.
+    `peak_at` is the part of the step that reaches the peak: "forward", "backward" or "optimizer". `relative_band` is
+    the declared error: the measured value is expected within ± this share of `allocated_bytes`. `assumptions` holds, as
+    text, what the prediction depends on (kernel, longest batch, …).
     """
 
     tier: Literal["trace", "formula"]
@@ -87,6 +87,6 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True)
 class Unpredictable:
-    """No tier can predict this run; `reason` says why, in words for its user."""
+    """A run that no tier can predict; `reason` explains it to the user."""
 
     reason: str

@@ -1,4 +1,4 @@
-"""What a run's Record keeps of its prediction: the figure, what it is made of, and in the end how far it was off."""
+"""The prediction in a run's Record: the figure, its parts, and after the run its error."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ ERROR = "memory/prediction_error"  # predicted / measured - 1: 0.01 is one per c
 
 
 def with_prediction(record: Record, prediction: Prediction | None) -> Record:
-    """The record of a run that is about to start, with what is foretold of it."""
+    """The record of a run that is about to start, with its prediction."""
     if prediction is None:
         return record
     figures = {f"memory/breakdown/{category}_bytes": float(size) for category, size in prediction.breakdown.items()}
     figures[PREDICTED] = float(prediction.allocated_bytes)
     if prediction.reserved_bytes is not None:
         figures["memory/predicted_reserved_bytes"] = float(prediction.reserved_bytes)
-    words = [f"{key.replace('_', ' ')}: {value}" for key, value in prediction.assumptions.items()]
-    facts = {"memory_prediction": "; ".join([f"{prediction.tier}, ±{prediction.relative_band:.1%}", *words])}
+    assumed = [f"{key.replace('_', ' ')}: {value}" for key, value in prediction.assumptions.items()]
+    facts = {"memory_prediction": "; ".join([f"{prediction.tier}, ±{prediction.relative_band:.1%}", *assumed])}
     return replace(record, measurements={**record.measurements, **figures}, facts={**record.facts, **facts})
 
 
 def with_error(record: Record) -> Record:
-    """The same run once it is over: how far off its prediction was, where both are there."""
+    """The record of a run that has ended, with the error of its prediction, where both figures are known."""
     predicted = record.measurements.get(PREDICTED)
     measured = record.measurements.get("max_memory_allocated")
     if not predicted or not measured:
@@ -37,7 +37,7 @@ def with_error(record: Record) -> Record:
 
 
 def machine_here() -> Machine:
-    """The device that runs of this process are put on: the first GPU here, else the CPU. Makes no CUDA context."""
+    """The device that the runs of this process use: the first GPU, else the CPU. Creates no CUDA context."""
     from sweep.memory import gpu_catalog
 
     found = gpu_catalog.present()

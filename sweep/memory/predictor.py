@@ -1,4 +1,4 @@
-"""The process that predictions are made in: it imports torch, and its patches end with it."""
+"""Predictions, made in a process of its own: this module imports torch, and its patches last as long as the process."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
     from sweep.config.schema import RunConfig
-    from sweep.memory.workload import Facts
+    from sweep.memory.workload import Workload
 
 log = logging.getLogger(__name__)
 
-# Keys of a config that no byte depends on, beside `seed`, `study` and `tracking`.
+# Keys of a config that memory does not depend on. The same holds for `seed`, `study` and `tracking`.
 _IDLE_VARIANT = ("name", "learning_rate")
 _IDLE_TRAIN = ("lr_scheduler_type", "warmup_ratio", "adam_beta2", "weight_decay")
 
@@ -41,8 +41,8 @@ def predict_all(
     known: dict[str, Prediction | Unpredictable],
     report: Reporter,
 ) -> tuple[list[Prediction | Unpredictable], dict[str, Prediction | Unpredictable]]:
-    """One answer per config, and all that is known then. Configs that differ in nothing that memory depends on share
-    one execution."""
+    """One answer per config, and all answers known afterwards. Configs that are equal in all that memory depends on
+    share one execution."""
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")  # bitsandbytes' Trainer path
     shared = _Shared(machine)
@@ -52,7 +52,7 @@ def predict_all(
         try:
             config = parse(plain)
             architecture = shared.architecture(plain, config)
-            found = shared.facts(plain, config)
+            found = shared.workload(plain, config)
         except UserError as error:
             answers.append(Unpredictable(reason=str(error)))
             continue
@@ -64,15 +64,15 @@ def predict_all(
 
 
 class _Shared:
-    """What settings share: the model's config, which may have to be asked of the Hub, and the facts of the data."""
+    """What settings share: the model's config, which may come from the Hub, and the workload."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._architectures: dict[str, PretrainedConfig | UserError] = {}
-        self._facts: dict[str, Facts] = {}
+        self._workloads: dict[str, Workload] = {}
 
     def architecture(self, plain: Mapping[str, Any], config: RunConfig) -> PretrainedConfig:
-        """Raises UserError where it cannot be had: asked once, however many settings there are."""
+        """The model's config, loaded once for all settings. Raises UserError where it could not be loaded."""
         key = _text(plain["model"])
         if key not in self._architectures:
             try:
@@ -84,14 +84,14 @@ class _Shared:
             raise found
         return found
 
-    def facts(self, plain: Mapping[str, Any], config: RunConfig) -> Facts:
+    def workload(self, plain: Mapping[str, Any], config: RunConfig) -> Workload:
         key = _text({name: plain[name] for name in ("model", "task", "train", "seed")})
-        if key not in self._facts:
-            self._facts[key] = workload.find(config, self._machine)
-        return self._facts[key]
+        if key not in self._workloads:
+            self._workloads[key] = workload.find(config, self._machine)
+        return self._workloads[key]
 
 
-def _key(plain: Mapping[str, Any], found: Facts) -> str:
+def _key(plain: Mapping[str, Any], found: Workload) -> str:
     variant = {key: value for key, value in plain["variant"].items() if key not in _IDLE_VARIANT}
     train = {key: value for key, value in plain["train"].items() if key not in _IDLE_TRAIN}
     return _text([plain["model"], plain["task"], variant, train, repr(found)])
@@ -102,7 +102,7 @@ def _text(value: Any) -> str:
 
 
 def precision_on(machine: Machine, name: str) -> str:
-    """What `sweep.runtime.precision.resolve` would say on that machine."""
+    """The precision that `sweep.runtime.precision.resolve` chooses on that machine."""
     if name != "auto":
         return name
     if machine.kind == "cpu":
@@ -111,10 +111,10 @@ def precision_on(machine: Machine, name: str) -> str:
 
 
 def answer(
-    config: RunConfig, found: Facts, machine: Machine, architecture: PretrainedConfig
+    config: RunConfig, found: Workload, machine: Machine, architecture: PretrainedConfig
 ) -> Prediction | Unpredictable:
     """The prediction by execution; by the closed form where the model's code does not run on fake tensors."""
-    reason = _out_of_reach(config, found, architecture)
+    reason = _unsupported(config, found, architecture)
     if reason:
         return Unpredictable(reason=reason)
     auto_class = config.task.auto_class()
@@ -127,26 +127,26 @@ def answer(
         return Unpredictable(reason=str(error))
     except Exception as error:
         log.debug("the trace failed", exc_info=True)
-        reason = f"its code cannot run on fake tensors ({_in_words(error)})"
+        reason = f"its code cannot run on fake tensors ({_as_text(error)})"
     fallback = estimate.of_run(config, machine, found, architecture)
     if isinstance(fallback, Unpredictable):
         return Unpredictable(reason=f"{reason}; {fallback.reason}")
     return dataclasses.replace(fallback, assumptions={**fallback.assumptions, "not_executed": reason})
 
 
-def _in_words(error: Exception) -> str:
+def _as_text(error: Exception) -> str:
     if isinstance(error, DataDependentOutputException | DynamicOutputShapeException):
-        return f"it looks at values, by {error.func}, where they have none"
+        return f"it reads values, by {error.func}, and fake tensors have none"
     return f"{type(error).__name__}: {first_line(error)}"
 
 
-def _out_of_reach(config: RunConfig, found: Facts, architecture: PretrainedConfig) -> str | None:
-    """Why there is no answer for this run at all."""
+def _unsupported(config: RunConfig, found: Workload, architecture: PretrainedConfig) -> str | None:
+    """Why this run cannot be predicted at all; None where it can."""
     if config.train.sharded:
-        return "a model in parts over several devices (train.parallelism=fsdp) is not modelled yet"
+        return "a model split over several devices (train.parallelism=fsdp) is not supported yet"
     if config.train.use_liger_kernel:
         return (
-            "train.use_liger_kernel=true: Liger's kernels run on a GPU only, and what they hold is not known here. "
+            "train.use_liger_kernel=true: Liger's kernels run on a GPU only, and their memory is not known here. "
             "Without them (train.use_liger_kernel=false) a run needs more: what fits then fits with them too"
         )
     positions = positions_in(architecture.to_dict())
@@ -158,7 +158,7 @@ def _out_of_reach(config: RunConfig, found: Facts, architecture: PretrainedConfi
     return None
 
 
-def trace_tier(config: RunConfig, found: Facts, machine: Machine, architecture: Any) -> Prediction:
+def trace_tier(config: RunConfig, found: Workload, machine: Machine, architecture: Any) -> Prediction:
     """The prediction by execution."""
     precision = precision_on(machine, config.train.precision)
     traced = run_trace.run(config, found, machine, precision, architecture)
@@ -179,13 +179,13 @@ def trace_tier(config: RunConfig, found: Facts, machine: Machine, architecture: 
     else:
         assumptions["device"] = "CPU: live tensor bytes"
     if isinstance(config.variant, LoRA8bit):
-        assumptions["outliers"] = "none: which columns of an input bitsandbytes keeps in 16 bits depends on values"
+        assumptions["outliers"] = "none: values decide which columns of an input bitsandbytes keeps in 16 bits"
     if config.train.torch_compile:
-        assumptions["compile"] = "not modelled: what the compiler fuses needs less"
+        assumptions["compile"] = "not modelled: compiled code needs less, since it fuses operators"
     if config.train.devices_per_run > 1:
-        assumptions["devices"] = "each is predicted like a single one; DDP keeps the gradients between steps as well"
+        assumptions["devices"] = "each is predicted like a single one; DDP also keeps the gradients between steps"
     if found.of_seed is not None:
-        assumptions[OF_SEED] = f"{found.of_seed}, which does not meet all of the data"
+        assumptions[OF_SEED] = f"{found.of_seed}, whose run is shorter than one pass over the data"
     if traced.evaluation_fault:
         assumptions["evaluation"] = traced.evaluation_fault
     return Prediction(

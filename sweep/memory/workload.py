@@ -1,5 +1,5 @@
-"""What the peak depends on and no config says, the shapes of batches above all: found in the data where it is at hand,
-else declared."""
+"""The shapes of a run's batches, which its peak memory depends on: found in the data where that is available, else
+assumed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from unittest import mock
 
 from sweep.datasets import Example
 from sweep.tasks import IGNORED
@@ -24,12 +23,12 @@ _NO_LIMIT = 10**9  # tokens
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class Workload:
     """The longest micro-batch of a run, as encoded `rows` for the collator of `task`, and the shape of evaluation.
 
-    `length` is in tokens; `padded` whether a micro-batch of that length has padding, which makes models build a mask;
-    `prompt_length` that of the longest prompt at evaluation. `of_seed` is the run's seed where its order decides which
-    examples are met: training that is shorter than a pass over the data.
+    `length` is in tokens. `padded` says whether a micro-batch of that length has padding: models then build a mask.
+    `prompt_length` is the length of the longest prompt at evaluation, in tokens. `of_seed` is the run's seed where the
+    seed decides which examples are used: where training is shorter than one pass over the data.
     """
 
     micro_batch_size: int
@@ -45,25 +44,31 @@ class Facts:
 
     def as_text(self) -> str:
         padding = "with padding" if self.padded else "without padding"
-        origin = "found in the data" if self.from_data else "assumed: the data is not at hand"
+        origin = "found in the data" if self.from_data else "assumed: the data is not available"
         return f"{self.micro_batch_size} × {self.length} tokens, {padding} ({origin})"
 
 
-def find(config: RunConfig, machine: Machine) -> Facts:
-    """From the run's own data and tokenizer, where both can be read without a download; else the longest allowed."""
+def find(config: RunConfig, machine: Machine) -> Workload:
+    """The workload in the run's own data, where data and tokenizer need no download; else the longest allowed one."""
     try:
         return _from_data(config, machine)
-    except Exception as error:  # noqa: BLE001  whatever is missing, there is an answer without it
-        log.debug("no facts from the data: %s", error)
+    except Exception as error:  # noqa: BLE001  without the data there is still an answer
+        log.debug("the data gives no workload: %s", error)
     return declared(config, length=config.train.max_length, padded=config.train.micro_batch_size > 1)
 
 
-def declared(config: RunConfig, *, length: int, padded: bool) -> Facts:
-    """Every micro-batch as long as `length` tokens, and every prompt too; an encoder's and its decoder's text each."""
+def declared(config: RunConfig, *, length: int, padded: bool) -> Workload:
+    """A workload in which every micro-batch and every prompt has `length` tokens; so have both texts of a seq2seq task.
+
+    Args:
+        config: the run.
+        length: tokens of each sequence.
+        padded: whether micro-batches have padding.
+    """
     task, tokenizer = _plain(config.task).without_data(), StandInTokenizer()
     longest = example(length, 2 * length + 1) if task.task_type == "SEQ_2_SEQ_LM" else example(length // 2, length)
     row = task.encode(tokenizer, [longest], length)[0]
-    return Facts(
+    return Workload(
         micro_batch_size=config.train.micro_batch_size,
         length=length,
         padded=padded,
@@ -77,13 +82,13 @@ def declared(config: RunConfig, *, length: int, padded: bool) -> Facts:
 
 
 def _plain(task: Task) -> Task:
-    """The task without what a stand-in for the tokenizer cannot do: chat templates add some tokens, and packing fills
-    rows up to the longest length, which is assumed anyway."""
+    """The task without features that the stand-in tokenizer lacks: chat templates, which add some tokens, and packing,
+    which fills rows up to the longest length. That length is assumed anyway."""
     changed = {key: False for key in ("apply_chat_template", "packing") if getattr(task, key, False)}
     return dataclasses.replace(task, **changed) if changed else task
 
 
-def _from_data(config: RunConfig, machine: Machine) -> Facts:
+def _from_data(config: RunConfig, machine: Machine) -> Workload:
     from sweep.training.fit import METERED_EVERY, METERED_STEPS, length, training_order
 
     with _offline():
@@ -96,7 +101,7 @@ def _from_data(config: RunConfig, machine: Machine) -> Facts:
     order = training_order(lengths, train, config.seed)
     micro = train.micro_batch_size
     batches = [order[start : start + micro] for start in range(0, len(order), micro)]
-    if machine.kind == "cpu":  # what the meter watches
+    if machine.kind == "cpu":  # the CPU's meter measures some steps only
         accumulated = train.gradient_accumulation_steps
         steps = [batches[start : start + accumulated] for start in range(0, len(batches), accumulated)]
         watched = [
@@ -111,7 +116,7 @@ def _from_data(config: RunConfig, machine: Machine) -> Facts:
     worst = max(batches, key=size)
     length, padded = size(worst)
     prompts = [_prompt_length(row) for row in _plain(task).encode(tokenizer, data.validation, _NO_LIMIT)]
-    return Facts(
+    return Workload(
         micro_batch_size=micro,
         length=length,
         padded=padded or getattr(task, "packing", False),  # packed examples are kept apart by a mask
@@ -126,7 +131,7 @@ def _from_data(config: RunConfig, machine: Machine) -> Facts:
 
 
 def _prompt_length(row: Encoded) -> int:
-    """Tokens that the model is given at evaluation: all, or what stands before the first label of a generation."""
+    """Tokens of the model's input at evaluation: all of them, or for a generation those before the first label."""
     ids, labels = row["input_ids"], row["labels"]
     if not isinstance(labels, list) or len(labels) != len(ids):
         return len(ids)
@@ -135,15 +140,22 @@ def _prompt_length(row: Encoded) -> int:
 
 @contextmanager
 def _offline() -> Iterator[None]:
-    """Nothing is fetched to find facts: a data set that is not here yet is not here."""
+    """A prediction downloads nothing: what is not in the cache counts as missing.
+
+    The Hub's client reads this documented constant at each request. `local_files_only` would do for tokenizers; the
+    `datasets` library has no such argument.
+    """
     from huggingface_hub import constants
 
-    with mock.patch.object(constants, "HF_HUB_OFFLINE", True):
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    try:
         yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 class StandInTokenizer:
-    """Texts are numbers here, and stand for as many tokens: lengths are all that memory depends on."""
+    """A tokenizer for texts that are numbers: "7" has seven tokens. Memory depends on lengths only."""
 
     pad_token_id = pad_token_type_id = eos_token_id = bos_token_id = 0
     model_max_length = _NO_LIMIT
@@ -159,5 +171,5 @@ class StandInTokenizer:
 
 
 def example(prompt: int, whole: int, label: str = "0") -> Example:
-    """An example for the stand-in: a prompt and a response that end at `whole` tokens with the end token, or a text."""
+    """An example for the stand-in tokenizer: prompt and response, or a text, of `whole` tokens with the end token."""
     return {"prompt": str(prompt), "response": str(whole - prompt - 1), "text": str(whole), "label": label}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sweep.runtime.storages import storage_key
+from sweep.runtime.storages import tensor_storage_key
 
 if TYPE_CHECKING:
     from torch.nn import Module, Parameter
@@ -29,10 +29,9 @@ def by_category(model: Module | None, optimizer: Optimizer | None, live_bytes: i
         for tensor in tensors:
             if not isinstance(tensor, torch.Tensor) or tensor.device.type != device:
                 continue
-            storage = tensor.untyped_storage()
-            if storage_key(storage) not in seen:
-                seen.add(storage_key(storage))
-                sizes[category] = sizes.get(category, 0) + storage.nbytes()
+            if tensor_storage_key(tensor) not in seen:
+                seen.add(tensor_storage_key(tensor))
+                sizes[category] = sizes.get(category, 0) + tensor.untyped_storage().nbytes()
 
     for parameter in parameters:
         state = list(quantization_state(parameter))

@@ -1,4 +1,4 @@
-"""Base models: where they come from and how they are loaded. One file per kind of source."""
+"""Base models: their sources, one file each, and how they are loaded."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 RateKind = Literal[
     "full", "adapter", "rslora", "ia3", "ln_tuning", "prompt_tuning", "prefix_tuning", "last_layer", "bitfit"
-]  # what a base may name a learning rate for
+]  # kinds of variants for which a base may have a learning rate of its own
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model(ABC):
     """A base model that `from_pretrained` can load."""
 
-    location_keys: ClassVar[tuple[str, ...]] = ()  # keys that say where something is kept: no conditions
+    location_keys: ClassVar[tuple[str, ...]] = ()  # keys that are paths of this machine: not part of the conditions
 
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Precision that the weights are held in. "auto" is the checkpoint's own. Products use `train.precision`."""
@@ -37,7 +37,7 @@ class Model(ABC):
 
     @abstractmethod
     def prepare(self, report: Reporter) -> Mapping[str, str]:
-        """Make sure the model is there (build or download it), and tell what exactly it is.
+        """Build or download the model where it is missing, and identify it.
 
         Called in a process of its own before any run. Returns facts that belong to the conditions: a digest, a commit.
         """
@@ -47,11 +47,11 @@ class Model(ABC):
         """Folder or Hub id, and the revision, for `from_pretrained`."""
 
     def pinned(self, config: Mapping[str, Any], facts: Mapping[str, str]) -> Mapping[str, Any]:
-        """This model's config, so that it loads exactly what `prepare` told of."""
+        """This model's config, changed so that it loads exactly the model that `prepare` identified."""
         return config
 
     def architecture(self) -> PretrainedConfig:
-        """What the model is made of, from its config.json alone: no weights are needed, and none are loaded."""
+        """The model's config from transformers, read from config.json: no weights are needed, and none are loaded."""
         from transformers import AutoConfig
 
         path, revision = self.location()
@@ -59,8 +59,8 @@ class Model(ABC):
             return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=self.trust_remote_code)
         except (OSError, ValueError) as error:
             raise UserError(
-                f"the config of {path} cannot be had: {first_line(error)}\nCheck the name and the network; a gated "
-                "model needs its terms accepted on the Hub and a token (`hf auth login`, or HF_TOKEN); a folder "
+                f"the config of {path} could not be loaded: {first_line(error)}\nCheck the name and the network; a "
+                "gated model needs its terms accepted on the Hub and a token (`hf auth login`, or HF_TOKEN); a folder "
                 "with its config.json is enough."
             ) from error
 
@@ -70,7 +70,7 @@ class Model(ABC):
         return None
 
     def check(self, auto_class: type) -> None:
-        """Open tokenizer and config, and see that the architecture fits the task and the attention kernel.
+        """Open tokenizer and config, and check that the architecture fits the task and the attention kernel.
 
         Raises:
             UserError: before any weight is read.
@@ -81,8 +81,8 @@ class Model(ABC):
         check_architecture(self, auto_class)
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer, padding on the right, with a padding token: the end token where it has none of its own, which
-        hides nothing, since padding is masked by attention and labels by length."""
+        """The tokenizer, with padding on the right. Where it has no padding token, it pads with the end token. That is
+        safe, since attention and labels are masked by length, never by token."""
         from transformers import AutoTokenizer
 
         path, revision = self.location()
@@ -105,8 +105,13 @@ class Model(ABC):
     def load(
         self, auto_class: type, quantization: Any | None, device: str, arguments: Mapping[str, Any] | None = None
     ) -> PreTrainedModel:
-        """The base with its weights on `device`, quantised while it is loaded where `quantization` is given.
-        `arguments` are the task's: number and names of labels, for example.
+        """The base model with its weights on `device`.
+
+        Args:
+            auto_class: the transformers `AutoModelFor…` class of the task.
+            quantization: transformers' quantisation config, applied during loading, or None.
+            device: where the weights go.
+            arguments: the task's arguments of `from_pretrained`, such as the number and names of labels.
 
         Raises:
             UserError: where the checkpoint is damaged, or of another architecture than its config says.
@@ -128,11 +133,11 @@ class Model(ABC):
                 device_map={"": device},
                 quantization_config=quantization,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # a head for other labels is made anew; check_loaded refuses the rest
+                ignore_mismatched_sizes=True,  # of a head for other labels; check_loaded refuses the rest
                 **(arguments or {}),
             )
         except (OSError, ValueError, SafetensorError) as error:
             raise UserError(f"model {path} cannot be loaded: {first_line(error)}") from error
-        model.begun_at_random = check_loaded(path, model, found)
+        model.randomly_initialised = check_loaded(path, model, found)
         model.config.use_cache = False
         return model

@@ -1,4 +1,4 @@
-"""What is wrong with a checkpoint's folder, as far as can be known without loading it. Standard library only."""
+"""Faults of a checkpoint's folder that are visible without loading it. Standard library only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HEADER_LIMIT = 100 * 2**20  # bytes; safetensors' own
 
 
 def folder_faults(folder: Path) -> Iterator[str]:
-    """Config, tokenizer and weights, in this order."""
+    """The faults of config, tokenizer and weights, in this order."""
     yield from config_faults(folder)
     if not any((folder / name).is_file() for name in _TOKENIZERS):
         yield "has no tokenizer (tokenizer.json, vocab.txt, …); tokenizer.save_pretrained writes one"
@@ -25,16 +25,16 @@ def folder_faults(folder: Path) -> Iterator[str]:
 
 
 def config_faults(folder: Path) -> Iterator[str]:
-    """Whether config.json is there, and says what kind of model this is."""
+    """The faults of config.json: it must exist, and name the type of the model."""
     config, fault = read_config(folder)
     if fault:
         yield fault
     elif not isinstance(config.get("model_type"), str) and "auto_map" not in config:
-        yield "has a config.json without a model_type, so that nobody knows what it is; take that of the original model"
+        yield "has a config.json without a model_type, so that its kind is unknown; take that of the original model"
 
 
 def read_config(folder: Path) -> tuple[dict[str, Any], str | None]:
-    """config.json, or an empty one and what is wrong with it."""
+    """The content of config.json and None, or {} and its fault."""
     file = folder / "config.json"
     if not file.is_file():
         return {}, "is a folder without a config.json; save_pretrained writes one"
@@ -48,7 +48,7 @@ def read_config(folder: Path) -> tuple[dict[str, Any], str | None]:
 
 
 def positions(folder: Path) -> int | None:
-    """The longest sequence in tokens, where config.json tells it."""
+    """The longest sequence in tokens, where config.json contains it."""
     return positions_in(read_config(folder)[0])
 
 
@@ -97,15 +97,15 @@ def _weight_faults(folder: Path) -> Iterator[str]:
 
 
 def safetensors_fault(file: Path) -> str | None:
-    """What is wrong with the header or the length of a safetensors file: both are broken where a copy was cut short."""
+    """The fault in the header or the length of a safetensors file, or None. An incomplete copy has such a fault."""
     size = file.stat().st_size
     with file.open("rb") as stream:
         first = stream.read(8)
         if len(first) < 8:
-            return f"{size} bytes are no safetensors file"
+            return f"a safetensors file has more than {size} bytes"
         (length,) = struct.unpack("<Q", first)
         if length > min(size - 8, _HEADER_LIMIT):
-            return "its header is longer than the file, or no header"
+            return "its header is longer than the file, or is missing"
         try:
             header = json.loads(stream.read(length))
             ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
@@ -113,5 +113,5 @@ def safetensors_fault(file: Path) -> str | None:
         except (ValueError, KeyError, TypeError, AttributeError, IndexError):
             return "its header cannot be read"
     if size != needed:
-        return f"it has {size} bytes, and its header speaks of {needed}"
+        return f"it has {size} bytes, and its header describes {needed}"
     return None

@@ -1,4 +1,4 @@
-"""Does a checkpoint fit the task: its architecture before, its weights after loading."""
+"""Whether a checkpoint fits the task: its architecture before loading, its weights after."""
 
 from __future__ import annotations
 
@@ -9,64 +9,93 @@ from typing import TYPE_CHECKING, Any
 from sweep.core.errors import UserError, first_line
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
     from sweep.models import Model
 
 log = logging.getLogger(__name__)
+# The auto classes of the tasks here: the task that a user can choose, and transformers' mapping of configs to models.
 _HEADS = {
-    "AutoModelForCausalLM": "task: generation",
-    "AutoModelForSeq2SeqLM": "task: seq2seq",
-    "AutoModelForSequenceClassification": "task: classification",
+    "AutoModelForCausalLM": ("task: generation", "MODEL_FOR_CAUSAL_LM_MAPPING"),
+    "AutoModelForSeq2SeqLM": ("task: seq2seq", "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING"),
+    "AutoModelForSequenceClassification": ("task: classification", "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING"),
 }
-_KERNELS = {"sdpa": "_supports_sdpa", "flash_attention_2": "_supports_flash_attn"}
-# New in most checkpoints, and small: a pooled output that masked language models are kept without.
+# Private flags of transformers' models: the public way to ask is to build the model and to catch the error.
+KERNEL_FLAGS = {"sdpa": "_supports_sdpa", "flash_attention_2": "_supports_flash_attn"}
+# Small, and missing in most checkpoints: masked language models are saved without their pooler.
 _POOLERS = ("pooler",)
 
 
 def check_architecture(model: Model, auto_class: type, *, here: bool = True) -> None:
-    """Raises UserError where the architecture has no such head, or lacks the attention kernel that was asked for. The
-    kernel's package is asked for only where the run is to be `here`."""
+    """Check the head and the attention kernel of the architecture.
+
+    Args:
+        model: the base model.
+        auto_class: the transformers `AutoModelFor…` class of the task.
+        here: whether the run is on this machine, which then needs the kernel's package.
+
+    Raises:
+        UserError: where the architecture has no such head, or no such attention kernel.
+    """
+    import transformers
+    from transformers.utils import is_flash_attn_2_available
+
     path, _ = model.location()
     config = _config(model)
-    if type(config) not in auto_class._model_mapping:
-        if model.trust_remote_code and hasattr(config, "auto_map"):
+    architecture = model_class(auto_class, config)
+    if architecture is None:
+        if auto_class.__name__ not in _HEADS or (model.trust_remote_code and hasattr(config, "auto_map")):
             return
-        others = [hint for name, hint in _HEADS.items() if name != auto_class.__name__ and _fits(name, config)]
+        others = [hint for hint, mapping in _HEADS.values() if type(config) in getattr(transformers, mapping)]
         raise UserError(
             f"{path} is a model of type {config.model_type}, for which transformers has no {auto_class.__name__}; "
             + (f"it fits {' or '.join(others)}" if others else "no task here fits it")
         )
-    from transformers.utils import is_flash_attn_2_available
-
     if here and model.attention == "flash_attention_2" and not is_flash_attn_2_available():
         raise UserError(
             "model.attention = flash_attention_2 needs a CUDA GPU and the package flash-attn (pip install flash-attn); "
             "use model.attention=sdpa, which takes a fused kernel too"
         )
-    architecture = auto_class._model_mapping[type(config)]
-    flag = _KERNELS.get(model.attention)
-    if flag and not getattr(architecture, flag, False):
-        able = [name for name, other in _KERNELS.items() if getattr(architecture, other, False)]
+    able = [*kernels(architecture), "eager"]
+    if model.attention not in able:
         raise UserError(
             f"model.attention = {model.attention}: {architecture.__name__} has no such kernel in transformers; use "
-            f"model.attention={[*able, 'eager'][0]}"
+            f"model.attention={able[0]}"
         )
 
 
+def model_class(auto_class: type, config: PretrainedConfig) -> type[PreTrainedModel] | None:
+    """The model that transformers builds from this config for a task; None where it has none, or where the task is not
+    one of the tasks here."""
+    import transformers
+
+    _, mapping = _HEADS.get(auto_class.__name__, ("", ""))
+    return getattr(transformers, mapping).get(type(config), None) if mapping else None
+
+
+def kernels(architecture: type[PreTrainedModel]) -> list[str]:
+    """The fused attention kernels that transformers has for this model, by their names in `model.attention`."""
+    return [name for name, flag in KERNEL_FLAGS.items() if getattr(architecture, flag, False)]
+
+
 def check_checkpointing(model: Model, auto_class: type) -> None:
-    """Raises UserError where activations cannot be computed again."""
-    architecture = auto_class._model_mapping.get(type(_config(model)), None)
+    """Raises UserError where the architecture does not support activation checkpointing."""
+    architecture = model_class(auto_class, _config(model))
     if architecture is not None and not architecture.supports_gradient_checkpointing:
         raise UserError(
-            f"train.activation_checkpointing = true: {architecture.__name__} does not offer it in transformers; use "
+            f"train.activation_checkpointing = true: {architecture.__name__} does not support it in transformers; use "
             "train.activation_checkpointing=false, and a smaller train.micro_batch_size where memory is short"
         )
 
 
 def check_loaded(path: str, model: PreTrainedModel, found: Mapping[str, Any]) -> list[str]:
-    """A new head for classification begins at random, and the pooler before it may; anything else may not. Returns the
-    names of such poolers: they must train.
+    """Check that the checkpoint had all weights of the base. A new head for classification is randomly initialised, and
+    the pooler before it may be. Returns the names of such poolers: they must train.
+
+    Args:
+        path: the checkpoint, for messages.
+        model: the loaded model.
+        found: transformers' loading info.
 
     Raises:
         UserError: where the checkpoint lacks weights of the base, or of a language model's head.
@@ -80,12 +109,14 @@ def check_loaded(path: str, model: PreTrainedModel, found: Mapping[str, Any]) ->
     if lost:
         shown = ", ".join(lost[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
         raise UserError(
-            f"the checkpoint {path} has no weights for {shown} of {type(model).__name__}, so that they would begin at "
-            "random: it is damaged, or of another architecture than its config.json says"
+            f"the checkpoint {path} has no weights for {shown} of {type(model).__name__}, which would be randomly "
+            "initialised: it is damaged, or of another architecture than its config.json says"
         )
     names = sorted({base + key.removeprefix(base).split(".")[0] for key in poolers})
     if names:
-        log.warning("%s has no weights for %s: it begins at random, and trains with the head", path, ", ".join(names))
+        log.warning(
+            "%s has no weights for %s: it is randomly initialised, and trains with the head", path, ", ".join(names)
+        )
     return names
 
 
@@ -97,9 +128,3 @@ def _config(model: Model) -> Any:
         return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=model.trust_remote_code)
     except Exception as error:
         raise UserError(f"{path}: its config.json cannot be used: {first_line(error)}") from error
-
-
-def _fits(auto_class: str, config: Any) -> bool:
-    import transformers
-
-    return type(config) in getattr(transformers, auto_class)._model_mapping

@@ -17,9 +17,9 @@ from sweep.models.checkpoint_files import config_faults, folder_faults, position
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-# Weights as safetensors only: what pickle would run is nobody's choice here.
+# Weights as safetensors only, since loading a pickle can run any code.
 _NEEDED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py"]
-_PATIENCE_SECONDS = 10  # for the Hub
+_TIMEOUT_SECONDS = 10  # of a request to the Hub
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class Pretrained(Model):
         elif folder.exists():
             yield "path", "is a file; give the folder that it is in, or a Hub id (owner/name)"
         elif self.path.startswith((".", "/", "~")) or self.path.count("/") > 1:
-            yield "path", "is no folder that exists, and not a Hub id (owner/name)"
+            yield "path", "is neither an existing folder nor a Hub id (owner/name)"
 
     def location(self) -> tuple[str, str | None]:
         folder = Path(self.path).expanduser()
@@ -49,18 +49,19 @@ class Pretrained(Model):
 
     @property
     def max_positions(self) -> int | None:
-        """From a folder's config.json; None for a model of the Hub, whose config is not here yet."""
+        """From a folder's config.json; None for a model of the Hub, whose config is not loaded yet."""
         return positions(Path(self.path).expanduser())
 
     def architecture(self) -> PretrainedConfig:
-        """A Hub that does not answer is asked once: transformers asks it six times, over half a minute."""
+        """Checks first, with one request, that the Hub answers: transformers repeats a failed request six times, over
+        half a minute."""
         path, revision = self.location()
         if not os.path.isdir(path):
             _require_answer(path, revision)
         return super().architecture()
 
     def prepare(self, report: Reporter) -> Mapping[str, str]:
-        """Download what is missing, and tell the commit (Hub) or a digest of config and weights (folder)."""
+        """Download missing files. Returns the commit (Hub), or a digest of config and weights (folder)."""
         path, revision = self.location()
         if os.path.isdir(path):
             self._require_whole(Path(path))
@@ -69,42 +70,42 @@ class Pretrained(Model):
 
         try:
             folder = snapshot_download(path, revision=revision, allow_patterns=_NEEDED)
-        except Exception as error:  # the network stack below changes its errors from version to version
-            raise UserError(f"model.path = {self.path} cannot be had: {_why(error)}") from error
+        except Exception as error:  # the network libraries change their errors between versions
+            raise UserError(f"model.path = {self.path} could not be loaded: {_why(error)}") from error
         self._require_whole(Path(folder))
         return {"model_revision": Path(folder).name}
 
     def _require_whole(self, folder: Path) -> None:
-        """Tokenizer and weights: a plan needs neither, a run both."""
+        """Check tokenizer and weights, which a run needs and a plan does not."""
         faults = [f"model.path = {self.path} {fault}" for fault in folder_faults(folder)]
         if faults:
             raise UserError("\n".join(faults))
 
     def pinned(self, config: Mapping[str, Any], facts: Mapping[str, str]) -> Mapping[str, Any]:
-        """A branch may move while a study runs: its runs load the commit that was seen first."""
+        """With the commit as revision: a branch may move during a study, and all runs must load the same commit."""
         commit = facts["model_revision"]
         return config if commit.startswith("sha256:") else {**config, "revision": commit}
 
 
 def _require_answer(path: str, revision: str | None) -> None:
-    """Raises UserError where config.json is neither in the Hub's cache nor to be had from the Hub."""
+    """Raises UserError where config.json is not in the Hub's cache and cannot be loaded from the Hub."""
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 
     if isinstance(try_to_load_from_cache(path, "config.json", revision=revision), str):
         return
     if constants.HF_HUB_OFFLINE:
         raise UserError(
-            f"model.path = {path} is not in the Hub's cache, and HF_HUB_OFFLINE=1 forbids to ask: unset it, or give "
-            "the folder of a checkpoint (for a plan, its config.json is enough)"
+            f"model.path = {path} is not in the Hub's cache, and HF_HUB_OFFLINE=1 forbids a download: unset it, or "
+            "give the folder of a checkpoint (for a plan, its config.json is enough)"
         )
     try:
-        get_hf_file_metadata(hf_hub_url(path, "config.json", revision=revision), timeout=_PATIENCE_SECONDS)
+        get_hf_file_metadata(hf_hub_url(path, "config.json", revision=revision), timeout=_TIMEOUT_SECONDS)
     except Exception as error:  # as in prepare
-        raise UserError(f"model.path = {path} cannot be had: {_why(error)}") from error
+        raise UserError(f"model.path = {path} could not be loaded: {_why(error)}") from error
 
 
 def _why(error: Exception) -> str:
-    """What the Hub said, and what to do about it."""
+    """The Hub's reason, and what to do about it."""
     from huggingface_hub import errors
 
     if isinstance(error, errors.GatedRepoError):  # a kind of RepositoryNotFoundError
@@ -113,7 +114,7 @@ def _why(error: Exception) -> str:
             "or HF_TOKEN)"
         )
     if isinstance(error, errors.RepositoryNotFoundError):
-        return "the Hub knows no such model, or it is private: check the name, or give a token (`hf auth login`)"
+        return "the Hub has no such model, or it is private: check the name, or give a token (`hf auth login`)"
     if isinstance(error, errors.RevisionNotFoundError):
         return "it has no such revision; see its page on the Hub for branches, tags and commits"
     return (

@@ -60,7 +60,7 @@ class ScanLlama(Model):
         if self.hidden_size % self.num_attention_heads:
             yield "hidden_size", f"is not divisible by num_attention_heads = {self.num_attention_heads}"
         elif self.hidden_size // self.num_attention_heads % 2:
-            yield "num_attention_heads", "leaves heads of odd width; rotary positions need even"
+            yield "num_attention_heads", "gives heads of odd width; rotary positions need an even one"
 
     @property
     def max_positions(self) -> int:
@@ -98,11 +98,11 @@ class ScanLlama(Model):
         )
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
-        """The saved one; what it was made from, before the model is built."""
+        """The saved tokenizer, or before the model is built an equal new one."""
         return super().load_tokenizer() if self.folder.is_dir() else build_tokenizer()
 
     def prepare(self, report: Reporter) -> Mapping[str, str]:
-        """Build the model where the cache lacks it or holds a damaged one. Processes that ask at once wait for one."""
+        """Build the model where the cache lacks it or holds a damaged one. One process builds; others wait for it."""
         from filelock import FileLock
 
         self.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,7 @@ class ScanLlama(Model):
         return {"model_revision": f"sha256:{manifest['model.safetensors'][:16]}"}
 
     def _build(self, report: Reporter) -> None:
-        """Into a temporary folder first: a build that dies half-way leaves nothing that looks like a model."""
+        """Build into a temporary folder first, so that an interrupted build leaves nothing that looks like a model."""
         scratch = Path(tempfile.mkdtemp(prefix=f"{self.folder.name}.building-", dir=self.folder.parent))
         try:
             self._pretrain(scratch, report)
@@ -169,7 +169,7 @@ class ScanLlama(Model):
 
 
 def build_tokenizer() -> PreTrainedTokenizerBase:
-    """Words are tokens. Text is split at white space; a start token is put before it."""
+    """A tokenizer whose tokens are words, separated by white space. It puts a start token before each text."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -190,7 +190,7 @@ def _sha256(file: Path) -> str:
 
 
 def _fault(folder: Path) -> str | None:
-    """Why the cached model cannot be used, or None."""
+    """Why the cached model is unusable, or None."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         damaged = [name for name, digest in manifest.items() if _sha256(folder / name) != digest]

@@ -1,4 +1,4 @@
-"""What a model is trained to do: examples → tensors, predictions → text. One file per kind of task."""
+"""Tasks: examples → tensors for training, model outputs → predictions and scores. One file per kind of task."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Encoded = Mapping[str, Any]  # token ids and labels of one example, unpadded
-IGNORED = -100  # the label that cross-entropy leaves out
+IGNORED = -100  # the label that cross-entropy ignores
 
 
 class EncodedDataset(list[Encoded]):
-    """Encoded examples. `truncated` of them were cut to the longest length, `dropped` ones are not among them: nothing
-    to learn was left."""
+    """Encoded examples. `truncated` of them were cut to the longest length. `dropped` further examples were left out,
+    since the cut left nothing to learn from."""
 
     def __init__(self, rows: Sequence[Encoded] = (), truncated: int = 0, dropped: int = 0):
         super().__init__(rows)
@@ -31,7 +31,7 @@ class EncodedDataset(list[Encoded]):
 
 class Evaluation(NamedTuple):
     """Validation scores by metric name, and one row per example: its index, texts, and value of each metric. `facts`
-    belong to the scores (BLEU's signature); `truncated` examples did not fit whole."""
+    describe the scores (BLEU's signature); `truncated` is the number of examples that were cut."""
 
     scores: dict[str, float]
     rows: list[dict[str, Any]]
@@ -43,8 +43,8 @@ class Evaluation(NamedTuple):
 class Task(ABC):
     """A kind of task over a data set."""
 
-    task_type: ClassVar[str]  # PEFT's name for it
-    is_causal: ClassVar[bool] = False  # causal models foretell a token at the position before it
+    task_type: ClassVar[str]  # PEFT's name for the kind of task
+    is_causal: ClassVar[bool] = False  # causal models predict the next token
 
     data: Dataset
     """The data source."""
@@ -62,18 +62,18 @@ class Task(ABC):
         return self.metrics[self.score].higher_is_better
 
     def bind(self, splits: Splits) -> Self:
-        """This task for these examples, checked: what depends on the data (the labels) is known from here on.
+        """This task for these examples: they are checked, and what depends on them (the labels) is set.
 
         Raises:
-            UserError: where the examples lack a role, or cannot be learnt from.
+            UserError: where the examples lack a role, or where a model cannot learn from them.
         """
         return self
 
     def check(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> None:  # noqa: B027
-        """See that the tokenizer can write such examples. Raises UserError where it cannot."""
+        """Check that the tokenizer can encode such examples. Raises UserError where it cannot."""
 
     def model_arguments(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-        """What `from_pretrained` must be told for this task, beside the checkpoint."""
+        """Arguments of `from_pretrained` that this task needs in addition to the checkpoint."""
         return {}
 
     @abstractmethod
@@ -88,7 +88,7 @@ class Task(ABC):
 
     @abstractmethod
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[Encoded]], dict[str, torch.Tensor]]:
-        """Pads a batch to its own longest example."""
+        """A function that makes a batch of encoded examples, padded to the longest of them."""
 
     @abstractmethod
     def evaluate(
@@ -100,24 +100,32 @@ class Task(ABC):
         metered: Callable[[int], Any],
         max_length: int | None = None,
     ) -> Evaluation:
-        """Scores on `examples`. Each batch runs inside `metered(batch index)`. `max_length` is the training's: longer
-        examples are cut here as there; None is as long as the model can."""
+        """The scores on `examples`.
+
+        Args:
+            model: the trained model, in evaluation mode.
+            tokenizer: its tokenizer.
+            examples: what to score.
+            batch_size: examples at a time.
+            metered: batch index → the context that the batch runs in.
+            max_length: the longest length in training, in tokens; longer examples are cut. None for the model's limit.
+        """
 
     def verify(self, model: torch.nn.Module, examples: Sequence[Encoded]) -> None:  # noqa: B027  most need no check
-        """Check that this very model treats encoded examples as this task takes for granted. Raises UserError."""
+        """Check on this model what the task assumes about its treatment of encoded examples. Raises UserError."""
 
     def off_task_metrics(
         self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> dict[str, float]:
-        """Measurements of the model outside the task, made before and after training."""
+        """Measurements on other data than the task's, made before and after training."""
         return {}
 
     def without_data(self) -> Self:
-        """This task for a prediction of memory that knows lengths only: what depends on texts is left out."""
+        """This task for a prediction of memory, which knows lengths only: without the parts that depend on texts."""
         return self
 
     def measured(self, answers: ModelOutputs, rows: list[dict[str, Any]], truncated: int = 0) -> Evaluation:
-        """All metrics over the answers; their per-example columns are added to the rows."""
+        """All metrics of the answers. Their per-example values become columns of the rows."""
         scores: dict[str, float] = {}
         facts: dict[str, str] = {}
         for name, metric in self.metrics.items():

@@ -1,4 +1,4 @@
-"""Text, or a pair of texts → one label of a few."""
+"""Classification: a text, or a pair of texts → one of a few labels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-_MOST_LABELS = 50  # as many may be names
+_MOST_LABELS = 50  # with more, the labels may be numbers or texts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,20 +37,20 @@ class Classification(TextTask):
                 yield "metrics", f"{name} is about numbers; use accuracy, f1_macro or matthews, or task=regression"
 
     def bind(self, splits: Splits) -> Self:
-        """Labels of training and validation together, so that a rare one in validation alone is counted as missed.
+        """Sets the labels of training and validation together, so that a label in validation alone counts as missed.
 
         Raises:
-            UserError: for a missing text or label, a label that is not among `labels`, a split of one label only, and a
-                metric that does not fit the labels.
+            UserError: for a missing text or label, a label that is not among `labels`, a split with one label only, and
+                a metric that does not fit the labels.
         """
         counts: Counter[str] = Counter()
         for name, given in check_texts(splits).items():
             found = Counter(given)
             if len(found) < 2 and name != "test":
                 raise UserError(
-                    f"the {name} split has no label but {next(iter(found))!r} ({len(given)} examples): nothing can be "
-                    "learnt or told from it. A file that is sorted by label, and cut, is the usual cause: draw the "
-                    "rows at random from the whole"
+                    f"the {name} split has no label but {next(iter(found))!r} ({len(given)} examples): a model cannot "
+                    "learn from it or be measured on it. The usual cause is a file that is sorted by label, and cut: "
+                    "draw the rows at random from the whole file"
                 )
             counts.update(found)
         labels = self.labels or list(splits.labels) or in_order(set(counts))
@@ -60,8 +60,8 @@ class Classification(TextTask):
         if len(labels) > _MOST_LABELS and len(labels) > len(splits.train) / 2:
             raise UserError(
                 f"there are {len(labels)} different labels for {len(splits.train)} training examples, such as "
-                f"{', '.join(map(repr, labels[:3]))}: is task.data.columns.label the right column? Numbers to foretell "
-                "are task=regression"
+                f"{', '.join(map(repr, labels[:3]))}: is task.data.columns.label the right column? Use task=regression "
+                "to predict numbers"
             )
         faults = [f"task.metrics.{n} {fault}" for n, m in self.metrics.items() for fault in m.label_faults(labels)]
         if faults:
@@ -70,7 +70,7 @@ class Classification(TextTask):
         return replace(self, labels=labels, metrics=metrics)
 
     def model_arguments(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-        """The padding token too: decoders find the last token of a text by it."""
+        """The labels, and the padding token, by which decoders find the last token of a text."""
         labels = self._bound()
         return {
             "id2label": dict(enumerate(labels)),
@@ -90,7 +90,7 @@ class Classification(TextTask):
         return [labels[label] for label in best.indices.tolist()], {"confidence": best.values.tolist()}
 
     def without_data(self) -> Self:
-        """Two labels: how many there are moves no byte that counts."""
+        """With two labels: their number has no visible effect on memory."""
         return self if self.labels else replace(self, labels=["0", "1"])
 
     def _bound(self) -> list[str]:

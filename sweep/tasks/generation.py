@@ -1,4 +1,4 @@
-"""Prompt → response by a causal language model, scored on what it generates."""
+"""Generation by a causal language model: prompt → response, scored on the generated text."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-_OUTSIDE_BATCH = 16
+_OFF_TASK_BATCH = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,10 +94,10 @@ class Generation(Task):
         metered: Callable[[int], Any],
         max_length: int | None = None,
     ) -> Evaluation:
-        """What is generated, and the likelihood of the references, as far as the metrics need them.
+        """Generates texts and computes the likelihood of the references, as far as the metrics need them.
 
-        Batches of similar length, longest prompts first, with the KV cache. Of a prompt that leaves no room for a
-        response in the model's positions, the beginning is cut off.
+        Batches have similar lengths, the longest prompts first, and use the KV cache. A prompt that leaves too few
+        positions for a response is cut at the beginning.
         """
         dialogues = self._dialogues(tokenizer, examples)
         generated, truncated = None, 0
@@ -132,7 +132,7 @@ class Generation(Task):
     def off_task_metrics(
         self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> dict[str, float]:
-        """`off_task_loss`: nats per token of the texts outside the task, each cut at `max_length` tokens."""
+        """`off_task_loss`: nats per token of `off_task_data`, each text cut to `max_length` tokens."""
         if self.off_task_data is None:
             return {}
         splits = self.off_task_data.load()
@@ -141,10 +141,10 @@ class Generation(Task):
         texts = tokenizer([example["text"] for example in splits.validation], verbose=False)["input_ids"]
         rows = [{"input_ids": ids[:max_length], "labels": ids[:max_length]} for ids in texts if len(ids) > 1]
         if not rows:
-            raise UserError("task.off_task_data: no text of two tokens or more is there")
+            raise UserError("task.off_task_data: it holds no text of two tokens or more")
         was_training = model.training
         model.eval()
-        sums, counts = nll(model, rows, pad_batch(tokenizer), _OUTSIDE_BATCH, True, lambda batch: nullcontext())
+        sums, counts = nll(model, rows, pad_batch(tokenizer), _OFF_TASK_BATCH, True, lambda batch: nullcontext())
         model.train(was_training)
         return {"off_task_loss": sum(sums) / sum(counts)}
 
@@ -152,7 +152,7 @@ class Generation(Task):
         return replace(self, apply_chat_template=False, system_prompt=None, chat_template=None)
 
     def _dialogues(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> list[Dialogue]:
-        """`chat_template` may be a file: templates are long."""
+        """The examples as token ids. `chat_template` may name a file, since templates are long."""
         template = self.chat_template
         if template is not None and "{" not in template:
             template = read_text(Path(template).expanduser())
@@ -161,16 +161,16 @@ class Generation(Task):
         ).dialogues(tokenizer, examples)
 
     def _answers(self, dialogues: Sequence[Dialogue], limit: int) -> list[Encoded]:
-        """Rows with labels on the last answer alone: that is the reference."""
+        """Rows with labels on the last answer alone, which is the reference."""
         rows = []
         for dialogue in dialogues:
             labels = [*([IGNORED] * dialogue.answer), *dialogue.ids[dialogue.answer :]]
-            start = max(0, min(len(labels) - limit, dialogue.answer - 1))  # the beginning of a long prompt goes first
+            start = max(0, min(len(labels) - limit, dialogue.answer - 1))  # a long prompt is cut at its beginning
             rows.append({"input_ids": dialogue.ids[start : start + limit], "labels": labels[start : start + limit]})
         return rows
 
     def _fitting(self, prompts: Sequence[list[int]], model: torch.nn.Module, max_length: int | None) -> list[list[int]]:
-        """Prompts that leave room for a response in the model's positions, where these are bounded."""
+        """Prompts, cut where they leave too few of the model's positions for a response."""
         positions = positions_of(model)
         if positions is None:
             return list(prompts)
@@ -185,7 +185,7 @@ class Generation(Task):
     def _generate(
         self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]]
     ) -> list[str]:
-        """Padded on the left, so that all responses begin at the same position."""
+        """The responses. Prompts are padded on the left, so that all responses start at the same position."""
         ids = padded(prompts, tokenizer.pad_token_id, left=True)
         output = self._sequences(model, tokenizer, {"input_ids": ids, "attention_mask": mask(prompts, left=True)})
         return tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True)
@@ -208,13 +208,13 @@ class Generation(Task):
 
 
 def _ends(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Tokens that end a response: the tokenizer's, and those that the checkpoint names (a chat model's end of turn)."""
+    """Tokens that end a response: that of the tokenizer, and those of the checkpoint (a chat model's end of turn)."""
     named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     return sorted({tokenizer.eos_token_id, *([named] if isinstance(named, int) else named or [])})
 
 
 def encode_pairs(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int) -> EncodedDataset:
-    """Prompt (with the tokenizer's opening tokens), response, end token; labels on the last two."""
+    """Rows of prompt (with the tokenizer's start tokens), response and end token; labels on the last two."""
     return within(Format().dialogues(tokenizer, examples), max_length)
 
 

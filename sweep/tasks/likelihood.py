@@ -12,7 +12,7 @@ from sweep.tasks.batching import by_length
 if TYPE_CHECKING:
     import torch
 
-_BATCH_TOKENS = 4096  # logits of a whole evaluation batch could exceed all that training needs
+_BATCH_TOKENS = 4096  # the logits of a whole evaluation batch could need more memory than training
 
 
 def nll(
@@ -23,9 +23,15 @@ def nll(
     is_causal: bool,
     metered: Callable[[int], AbstractContextManager[None]],
 ) -> tuple[list[float], list[int]]:
-    """Nats, summed over the labelled tokens of each row, and how many these are.
+    """The negative log-likelihood of each row in nats, summed over its labelled tokens, and the number of these tokens.
 
-    `is_causal`: a token is foretold at the position before it (causal models), not at its own.
+    Args:
+        model: the model.
+        rows: encoded examples.
+        collate: encoded examples → batch.
+        batch_size: the most rows at a time.
+        is_causal: whether the model predicts the next token (at the position before it), not the token at its position.
+        metered: batch index → the context that the batch runs in.
     """
     import torch
 

@@ -1,7 +1,7 @@
-"""Several short examples in one row, so that a batch has hardly any padding.
+"""Packing: several short examples in one row, so that a batch has hardly any padding.
 
-Each example keeps positions of its own and sees nothing of its neighbours: transformers masks attention across the
-points where positions start anew. The loss is the same as unpacked, to rounding.
+Each example has positions of its own, and no attention to its neighbours: transformers masks attention between examples
+where positions start at 0 again. The loss equals that of unpacked examples, except for rounding.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from sweep.tasks.batching import padded
 if TYPE_CHECKING:
     import torch
 
-_OPEN_ROWS = 64  # rows that are looked at for room
+_OPEN_ROWS = 64  # rows that are searched for space
 
 
 def pack(rows: EncodedDataset, max_length: int) -> EncodedDataset:
-    """Rows of at most `max_length` tokens, each example in the first open row that has room."""
+    """Rows of at most `max_length` tokens. Each example goes to the first open row with enough space."""
     packed: list[dict[str, list[int]]] = []
     for row in rows:
         size = len(row["input_ids"])
@@ -30,14 +30,14 @@ def pack(rows: EncodedDataset, max_length: int) -> EncodedDataset:
             target = {"input_ids": [], "labels": [], "position_ids": []}
             packed.append(target)
         target["input_ids"] += row["input_ids"]
-        target["labels"] += [IGNORED, *row["labels"][1:]]  # nothing before an example foretells its first token
+        target["labels"] += [IGNORED, *row["labels"][1:]]  # no token before an example predicts its first one
         target["position_ids"] += range(size)
     return EncodedDataset(packed, truncated=rows.truncated, dropped=rows.dropped)
 
 
 def pad_packed(pad: int) -> Callable[[list[Encoded]], dict[str, torch.Tensor]]:
-    """A collator without an attention mask: positions alone tell examples apart, and padding is one more of them.
-    `tokens` counts what is no padding, for the throughput."""
+    """A collator without an attention mask: positions alone separate examples, and padding is one more example.
+    `tokens` counts tokens without padding, for the throughput."""
 
     def collate(rows: list[Encoded]) -> dict[str, torch.Tensor]:
         import torch
@@ -55,10 +55,10 @@ def pad_packed(pad: int) -> Callable[[list[Encoded]], dict[str, torch.Tensor]]:
 
 
 def verify(model: Any, rows: Sequence[Encoded]) -> None:
-    """Check on the first row of several examples that the model gives each what it gives it alone.
+    """Check on the first row with several examples that an example gets the same logits as alone.
 
     Raises:
-        UserError: where it does not: its architecture, or the variant, does not tell packed examples apart.
+        UserError: where it does not, since the architecture or the variant does not separate packed examples.
     """
     import torch
 
@@ -79,6 +79,6 @@ def verify(model: Any, rows: Sequence[Encoded]) -> None:
     scale = alone.float().abs().max()
     if apart > 0.05 * scale:
         raise UserError(
-            f"task.packing: {type(model).__name__} does not keep packed examples apart (logits differ by "
+            f"task.packing: {type(model).__name__} does not separate packed examples (logits differ by "
             f"{float(apart):.3g} of {float(scale):.3g}); use task.packing=false"
         )

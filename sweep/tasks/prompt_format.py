@@ -1,4 +1,4 @@
-"""Prompts and answers as token ids: plain pairs, or conversations in the words of the model's chat template."""
+"""Prompts and answers as token ids: plain pairs, or conversations in the model's chat template."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ ANSWERING = "assistant"
 
 
 class Dialogue(NamedTuple):
-    """`ids` with `labels` on all that the model is to say itself. The last of its answers begins at `answer`; what
-    stands before is the prompt to generate it from."""
+    """Token ids, with `labels` on all answers of the model. The last answer starts at index `answer`; the ids before it
+    are the prompt to generate it from."""
 
     ids: list[int]
     labels: list[int]
@@ -30,17 +30,21 @@ class Dialogue(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """How examples are written for the model. With `apply_chat_template`, pairs become conversations; examples that are
-    conversations always are. `template` replaces the tokenizer's own chat template."""
+    """How examples become text for the model. With `apply_chat_template`, pairs become conversations. `template`
+    replaces the tokenizer's own chat template."""
 
     apply_chat_template: bool = False
     system_prompt: str | None = None
     template: str | None = None
 
     def dialogues(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> list[Dialogue]:
-        """Raises UserError for a tokenizer without an end token or, where one is needed, without a chat template."""
+        """The examples as token ids.
+
+        Raises:
+            UserError: for a tokenizer without an end token, or without a chat template where one is needed.
+        """
         if tokenizer.eos_token_id is None:
-            raise UserError("the tokenizer has no end token, so that a response would never end; it needs an eos_token")
+            raise UserError("the tokenizer has no end token, so a response would never end; it needs an eos_token")
         if self.apply_chat_template or "messages" in examples[0]:
             if not (self.template or tokenizer.chat_template):
                 raise UserError(
@@ -59,10 +63,10 @@ class Format:
         ]
 
     def _conversation(self, tokenizer: PreTrainedTokenizerBase, example: Example, index: int) -> Dialogue:
-        """Each part is tokenised by itself, as it will be when the model is asked: the prompt, then the answer.
+        """Each part is tokenised on its own, as in generation: first the prompt, then the answer.
 
-        The loss is on every answer. Where a template writes the past differently than the present (some drop what the
-        model thought), only the last answer can be cut out, and the loss is on that.
+        The loss is on every answer. Some templates write earlier turns differently from the last one (they omit the
+        model's reasoning): then only the last answer can be separated, and the loss is on that one.
         """
         messages = self._messages(example, index)
         last = max(i for i, message in enumerate(messages) if message["role"] == ANSWERING)
@@ -82,8 +86,8 @@ class Format:
             after = self._render(tokenizer, messages[: last + 1], asking=False)
             if not after.startswith(before):
                 raise UserError(
-                    f"row {index + 1}: this chat template does not write an answer behind its prompt, so that it "
-                    "cannot be told apart; give another task.chat_template"
+                    f"row {index + 1}: this chat template does not write an answer after its prompt, so the two "
+                    "cannot be separated; give another task.chat_template"
                 )
             parts = [(before, False), (after[len(before) :], True)]
         ids, labels, start = [], [], 0
@@ -135,7 +139,7 @@ def plain_dialogue(example: Example, prompt: list[int], answer: list[int]) -> Di
 
 
 def check_roles(examples: Sequence[Example], columns: Sequence[str], split: str, conversations: bool = True) -> None:
-    """Raises UserError where examples are neither pairs nor, where these will do, conversations."""
+    """Raises UserError where examples are neither pairs nor, where allowed, conversations."""
     for index, example in enumerate(examples):
         if (conversations and "messages" in example) or ("prompt" in example and "response" in example):
             continue
@@ -146,27 +150,27 @@ def check_roles(examples: Sequence[Example], columns: Sequence[str], split: str,
 
 
 def within(dialogues: Sequence[Dialogue], max_length: int) -> EncodedDataset:
-    """Training rows of at most `max_length` tokens, cut at the right. Dialogues of whose answers nothing is left are
-    dropped: a batch of such ones alone has no loss.
+    """Training rows of at most `max_length` tokens, cut at the end. Dialogues whose answers are cut off as a whole are
+    dropped, since a batch of them would have no loss.
 
     Raises:
-        UserError: where that leaves no example at all.
+        UserError: where no example is left.
     """
     rows, truncated = [], 0
     for dialogue in dialogues:
         labels = dialogue.labels[:max_length]
-        if any(label != IGNORED for label in labels[1:]):  # nothing foretells the first
+        if any(label != IGNORED for label in labels[1:]):  # no token predicts the first one
             truncated += len(dialogue.ids) > max_length
             rows.append({"input_ids": dialogue.ids[:max_length], "labels": labels})
     if not rows:
         raise UserError(
-            f"train.max_length = {max_length} cuts every response off (the shortest prompt has "
-            f"{min(dialogue.answer for dialogue in dialogues)} tokens): nothing is left to learn from; raise it"
+            f"train.max_length = {max_length} cuts off every response (the shortest prompt has "
+            f"{min(dialogue.answer for dialogue in dialogues)} tokens), so no example is left; raise it"
         )
     return EncodedDataset(rows, truncated=truncated, dropped=len(dialogues) - len(rows))
 
 
 def _without_end(ids: list[int], text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Some tokenizers end every text; a prompt goes on."""
+    """The ids without an end token: some tokenizers end every text, but a prompt continues."""
     closed = ids and ids[-1] == tokenizer.eos_token_id and not text.endswith(str(tokenizer.eos_token))
     return ids[:-1] if closed and len(ids) > 1 else ids

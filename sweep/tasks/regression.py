@@ -1,4 +1,4 @@
-"""Text, or a pair of texts → a number."""
+"""Regression: a text, or a pair of texts → a number."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Regression(TextTask):
-    """A new head with one output, trained by the mean squared error of the labels as they are."""
+    """A new head with one output, trained with the mean squared error on the labels, which are not scaled."""
 
     def faults(self) -> Iterator[tuple[str, str]]:
         yield from super().faults()
@@ -27,16 +27,19 @@ class Regression(TextTask):
                 yield "metrics", f"{name} is not about numbers; use pearson or spearman"
 
     def bind(self, splits: Splits) -> Self:
-        """Raises UserError for a missing text or label, one that is no number, and a split where all are the same."""
+        """Raises UserError for a missing text or label, a label that is not a number, and a split with one label
+        only."""
         for name, labels in check_texts(splits).items():
             for label in labels:
                 if not _is_number(label):
                     raise UserError(
-                        f"an example of the {name} split has the label {label!r}, which is no number; names of classes "
-                        "are task=classification"
+                        f"an example of the {name} split has the label {label!r}, which is not a number; use "
+                        "task=classification for names of classes"
                     )
             if len({float(label) for label in labels}) < 2 and name != "test":
-                raise UserError(f"the {name} split has no label but {labels[0]}: nothing can be learnt or told from it")
+                raise UserError(
+                    f"the {name} split has no label but {labels[0]}: a model cannot learn from it or be measured on it"
+                )
         return self
 
     def model_arguments(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Prompt → response by an encoder and a decoder (T5, BART, …)."""
+"""Generation by an encoder and a decoder (T5, BART, …): prompt → response."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Seq2Seq(Generation):
-    """The prompt is the encoder's text, closed as its tokenizer closes texts; the response is the decoder's. Each is
-    cut at the longest length by itself, and keeps its end token then."""
+    """The prompt is the encoder's text, with the end that the tokenizer gives it; the response is the decoder's text.
+    Each is cut to the longest length on its own, and keeps its end token."""
 
     task_type: ClassVar[str] = "SEQ_2_SEQ_LM"
     is_causal: ClassVar[bool] = False
@@ -28,13 +28,13 @@ class Seq2Seq(Generation):
     def faults(self) -> Iterator[tuple[str, str]]:
         yield from super().faults()
         if self.packing:
-            yield "packing", "is for causal models; encoder and decoder have no packed form"
+            yield "packing", "is for causal models; models with encoder and decoder cannot be packed"
         if self.apply_chat_template:
             yield "apply_chat_template", "is for causal models"
         if self.off_task_data is not None:
             yield (
                 "off_task_data",
-                "is for causal models: an encoder and decoder gives no likelihood to a text by itself",
+                "is for causal models: a model with encoder and decoder has no likelihood for a single text",
             )
 
     def bind(self, splits: Splits) -> Self:
@@ -55,7 +55,7 @@ class Seq2Seq(Generation):
         return EncodedDataset(self._answers(dialogues, max_length), truncated=truncated)
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[Encoded]], dict[str, torch.Tensor]]:
-        """`tokens` counts both sides, for the throughput."""
+        """The batch's `tokens` counts prompts and responses, for the throughput."""
         batch = pad_batch(tokenizer)
 
         def collate(rows: list[Encoded]) -> dict[str, torch.Tensor]:
@@ -91,5 +91,5 @@ class Seq2Seq(Generation):
 
 
 def _cut(ids: list[int], max_length: int) -> list[int]:
-    """At most `max_length` tokens, the last of which stays: it closes the text."""
+    """At most `max_length` tokens, with the last one, which ends the text."""
     return ids if len(ids) <= max_length else [*ids[: max_length - 1], ids[-1]]

@@ -1,4 +1,4 @@
-"""What tasks about whole texts share: a text, or a pair of texts, in tokens; a new head's answer for each."""
+"""The common part of tasks on whole texts: a text, or a pair of texts, as tokens, and a new head's output for each."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class TextTask(Task):
 
     @abstractmethod
     def number(self, label: str) -> int | float:
-        """What the head is to learn for a label."""
+        """The head's target for a label."""
 
     @abstractmethod
     def answers(self, model: torch.nn.Module, logits: torch.Tensor) -> tuple[list[str], dict[str, list[Any]]]:
-        """What the head's outputs say, a row per example: predictions, and more columns of the per-example results."""
+        """The predictions from the head's outputs (one row per example), and further columns of per-example results."""
 
     def auto_class(self) -> type:
         from transformers import AutoModelForSequenceClassification
@@ -40,7 +40,8 @@ class TextTask(Task):
     def encode(
         self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int
     ) -> EncodedDataset:
-        """The tokenizer's own form of a text or pair; what is too long is cut at the end, of a pair the longer one."""
+        """A text or pair as the tokenizer encodes it. One that is too long is cut at the end; in a pair, the longer
+        text is cut."""
         rows = _tokenized(tokenizer, examples, max_length)
         return EncodedDataset(
             [{**row, "labels": self.number(example["label"])} for row, example in zip(rows, examples, strict=True)],
@@ -88,7 +89,7 @@ class TextTask(Task):
         metered: Callable[[int], Any],
         max_length: int | None,
     ) -> tuple[torch.Tensor, int]:
-        """Of every example, as fp32 on the CPU, and how many did not fit whole."""
+        """The logits of every example, as fp32 on the CPU, and how many examples were cut."""
         import torch
 
         limits = [limit for limit in (max_length, positions_of(model), tokenizer.model_max_length) if limit]
@@ -105,7 +106,7 @@ class TextTask(Task):
 
 
 def check_texts(splits: Splits) -> dict[str, list[str]]:
-    """Labels by split, of those splits that have examples.
+    """Labels by split, for the splits that have examples.
 
     Raises:
         UserError: where an example has no text or no label.
@@ -120,7 +121,7 @@ def check_texts(splits: Splits) -> dict[str, list[str]]:
 
 
 def _check_roles(examples: Sequence[Example], split: str, columns: Sequence[str]) -> None:
-    """Every example has a text and a label."""
+    """Raises UserError for an example without a text or a label."""
     for role in ("text", "label"):
         if not any(role in example for example in examples):
             raise UserError(without_role(role, split, columns))
@@ -130,7 +131,7 @@ def _check_roles(examples: Sequence[Example], split: str, columns: Sequence[str]
 
 
 def _tokenized(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int) -> EncodedDataset:
-    """Token ids (and token types, where the model has them) of texts or pairs, with how many did not fit."""
+    """Token ids (and token types, where the model has them) of texts or pairs, and how many were cut."""
     if any(("text_pair" in example) != ("text_pair" in examples[0]) for example in examples):
         raise UserError("some examples have a text_pair and some have none")
     texts = [example["text"] for example in examples]

@@ -1,6 +1,6 @@
-"""How a base model is made trainable: one file per family, one YAML per variant in `conf/variant/`.
+"""Variants: ways to make a base model trainable. One file per family, one YAML per variant in `conf/variant/`.
 
-Importing this package, or a family's module, imports neither torch nor peft: configs are checked before anything heavy.
+Importing this package or a family's module imports neither torch nor peft, so that configs are checked early.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ TRAINED_FILE = "trained.safetensors"
 class Variant(ABC):
     """A way to fine-tune, with its own learning rate.
 
-    The rate belongs to the variant and not to the conditions: LoRA's best is about ten times FFT's (Biderman et al.
-    2024, arXiv 2405.09673), so that one rate for all would be unfair to some.
+    The learning rate belongs to the variant and not to the conditions. LoRA's best rate is about ten times that of FFT
+    (Biderman et al. 2024, arXiv 2405.09673): one rate for all variants would be unfair.
     """
 
-    is_adapter: ClassVar[bool] = False  # whether what was trained is carried beside the base, and loaded onto it
+    is_adapter: ClassVar[bool] = False  # whether the trained part is saved apart from the base, and loaded onto it
 
     name: Annotated[str, MinLen(1)]
     """Name of the variant in settings, reports and MLflow."""
@@ -40,21 +40,32 @@ class Variant(ABC):
     def quantization(
         self, compute_dtype: torch.dtype, task_type: str = "CAUSAL_LM", sharded: bool = False
     ) -> Any | None:
-        """The transformers quantisation config that the base is loaded with, or None. `sharded`: it will be split over
-        devices."""
+        """The transformers quantisation config for loading the base, or None.
+
+        Args:
+            compute_dtype: what matrices are multiplied in.
+            task_type: PEFT's name of the task.
+            sharded: whether the model will be split over devices.
+        """
         return None
 
     def prepare(self, model: PreTrainedModel, activation_checkpointing: bool) -> PreTrainedModel:
-        """The base as this variant needs it, once loaded: quantised ones have parts cast to fp32."""
+        """The loaded base as this variant needs it: of a quantised base, some parts are cast to fp32."""
         return model
 
     @abstractmethod
     def wrap(self, model: PreTrainedModel, task_type: str, activation_checkpointing: bool) -> torch.nn.Module:
-        """The model with the parameters that train. `task_type` is PEFT's name for the task ("CAUSAL_LM", …)."""
+        """The model to train: its trainable parameters require gradients.
+
+        Args:
+            model: the base.
+            task_type: PEFT's name of the task ("CAUSAL_LM", …).
+            activation_checkpointing: whether training recomputes activations.
+        """
 
     def save(self, model: torch.nn.Module, folder: Path) -> None:
-        """Write what was trained, and nothing of what was not, into `folder`. Of a model in parts, every rank must ask,
-        and the main one writes."""
+        """Write the trained parameters, and no others, into `folder`. For a model that is split over devices, every
+        rank must call this; the main one writes."""
         from safetensors.torch import save_file
 
         from sweep.runtime import distributed
@@ -65,13 +76,13 @@ class Variant(ABC):
             save_file({name: value.contiguous() for name, value in trained.items()}, folder / TRAINED_FILE)
 
     def trained(self, model: torch.nn.Module) -> dict[str, torch.Tensor]:
-        """The parameters that train, on the CPU and whole."""
+        """The trainable parameters, on the CPU, gathered where they are split."""
         from sweep.runtime.sharding import whole
 
         return {name: whole(p.detach()).cpu() for name, p in model.named_parameters() if p.requires_grad}
 
     def restore(self, base: PreTrainedModel, folder: Path) -> torch.nn.Module:
-        """`base`, freshly loaded, with what `save` wrote. It gives the logits of the model that was saved.
+        """A freshly loaded `base` with the parameters that `save` wrote. It gives the logits of the saved model.
 
         Raises:
             UserError: where the folder's weights are not those of this base.
@@ -82,15 +93,17 @@ class Variant(ABC):
         saved = load_file(folder / TRAINED_FILE)
         for name, value in saved.items():
             if name not in parameters or parameters[name].shape != value.shape:
-                raise UserError(f"{folder / TRAINED_FILE} holds {name} {tuple(value.shape)}, which this base has not")
+                raise UserError(
+                    f"{folder / TRAINED_FILE} holds {name} {tuple(value.shape)}, which this base does not have"
+                )
             parameters[name].data = value.to(parameters[name].device)
         return base
 
     def merge(self, model: torch.nn.Module) -> PreTrainedModel:
-        """A plain transformers model with what was trained inside. `model` must not be quantised.
+        """A plain transformers model whose weights include the trained part. `model` must not be quantised.
 
         Raises:
-            UserError: where what was trained has no place in the base's own weights.
+            UserError: where the trained part cannot be merged into the base's weights.
         """
         return model
 
@@ -99,6 +112,15 @@ class Variant(ABC):
         """Whether the base is held in fewer than 16 bits while this variant trains."""
         return False
 
+    def with_quantized_base(self) -> Variant | None:
+        """The variant to try instead, which holds the base in 4 bits; None where the base is quantised already.
+
+        A variant that has no form on a quantised base is replaced by LoRA of rank 16.
+        """
+        from sweep.variants.lora import QLoRA
+
+        return None if self.quantized else QLoRA(name="qlora_r16", learning_rate=self.learning_rate, r=16, alpha=32.0)
+
     @property
     def sharding_fault(self) -> str | None:
         """Why this variant cannot be split over devices (`train.parallelism=fsdp`); None where it can."""
@@ -106,7 +128,7 @@ class Variant(ABC):
 
     @property
     def extra_positions(self) -> int:
-        """Positions, in tokens, that this variant puts before every sequence."""
+        """How many tokens this variant puts before every sequence."""
         return 0
 
     def optimizer(self, device_type: str) -> str | None:
@@ -114,5 +136,5 @@ class Variant(ABC):
         return None
 
     def faults(self) -> Iterator[tuple[str, str]]:
-        """What is wrong with these values together, as (key, message)."""
+        """Faults of these values in combination, as (key, message)."""
         yield from ()

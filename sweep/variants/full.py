@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Full(Variant):
-    """FFT: the reference that the cheaper variants are held against."""
+    """FFT: the reference for the cheaper variants."""
 
     def wrap(self, model: PreTrainedModel, task_type: str, activation_checkpointing: bool) -> PreTrainedModel:
         model.requires_grad_(True)

@@ -1,4 +1,4 @@
-"""IA³ (Liu et al. 2022, arXiv 2205.05638), by PEFT: learned vectors that stretch keys, values and inner activations."""
+"""IA³ (Liu et al. 2022, arXiv 2205.05638), by PEFT: learned vectors that scale keys, values and inner activations."""
 
 from __future__ import annotations
 

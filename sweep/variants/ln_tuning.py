@@ -1,4 +1,4 @@
-"""LN tuning (Zhao et al. 2023, arXiv 2312.11420), by PEFT: the normalisation layers alone train."""
+"""LN tuning (Zhao et al. 2023, arXiv 2312.11420), by PEFT: only the normalisation layers train."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ class LNTuning(Adapter):
         )
 
     def wrap(self, model: PreTrainedModel, task_type: str, activation_checkpointing: bool) -> PeftModel:
-        with _as_intended():
+        with _without_layer_warning():
             return super().wrap(model, task_type, activation_checkpointing)
 
     def restore(self, base: PreTrainedModel, folder: Path) -> PeftModel:
-        with _as_intended():
+        with _without_layer_warning():
             return super().restore(base, folder)
 
 
 @contextmanager
-def _as_intended() -> Iterator[None]:
-    """PEFT (0.21) calls every norm an unsupported layer, "at your own risk": it asks for the sizes of linear ones."""
+def _without_layer_warning() -> Iterator[None]:
+    """Without PEFT's warning that norms are unsupported layers: PEFT (0.21) looks for the sizes of linear layers."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Unsupported layer type", category=UserWarning)
         yield

@@ -1,10 +1,10 @@
-"""LoRA (Hu et al. 2021, arXiv 2106.09685), also on a base that is held in 8 or in 4 bits, by PEFT."""
+"""LoRA (Hu et al. 2021, arXiv 2106.09685), also on a base in 8 or in 4 bits, by PEFT."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
     from transformers import BitsAndBytesConfig, PreTrainedModel
 
-# Heads for classification, as transformers' architectures name them: bitsandbytes would quantise them, and they train.
-# Regular expressions for the beginning of a module's name, as transformers reads them.
+# Names of classification heads in transformers. They train, so bitsandbytes must not quantise them. Each is a regular
+# expression for the beginning of a module's name.
 HEADS = ("classifier", "pre_classifier", "score", "classification_head", "head", "dense", "logits_proj",
          "sequence_summary", r"(.*\.)?pooler")  # fmt: skip
 
@@ -43,6 +43,11 @@ class LoRA(Adapter):
     def faults(self) -> Iterator[tuple[str, str]]:
         yield from name_faults(self.target_modules)
 
+    def with_quantized_base(self) -> QLoRA | None:
+        """The same adapters on a base in 4 bits."""
+        own = {field.name: getattr(self, field.name) for field in fields(LoRA)}
+        return None if self.quantized else QLoRA(**{**own, "name": f"qlora_r{self.r}"})
+
     def peft_config(self, model: PreTrainedModel, task_type: str) -> LoraConfig:
         from peft import LoraConfig
         from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as MAPPING
@@ -63,8 +68,8 @@ class LoRA(Adapter):
 
 @dataclass(frozen=True, kw_only=True)
 class _OnQuantizedBase(LoRA):
-    """The base is quantised as it is loaded; norms, embeddings and head are cast to fp32 by PEFT's
-    `prepare_model_for_kbit_training`."""
+    """The base is quantised during loading. PEFT's `prepare_model_for_kbit_training` casts norms, embeddings and head
+    to fp32."""
 
     @property
     def quantized(self) -> bool:
@@ -73,14 +78,14 @@ class _OnQuantizedBase(LoRA):
     def prepare(self, model: PreTrainedModel, activation_checkpointing: bool) -> PreTrainedModel:
         from peft import prepare_model_for_kbit_training
 
-        if not getattr(model, "is_quantized", False):  # a 16-bit reload, to merge into
+        if not getattr(model, "is_quantized", False):  # loaded again in 16 bits, for merging
             return model
-        # The Trainer turns activation checkpointing on, as for every variant; PEFT would by a deprecated name.
+        # The Trainer turns activation checkpointing on, as for every variant; PEFT uses a deprecated name for it.
         return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
 
     def restore(self, base: PreTrainedModel, folder: Path) -> PeftModel:
-        """Also onto a base that is whole: GPT-2's weights are (in, out) there, and (out, in) where quantised. PEFT sees
-        which it is, and warns."""
+        """Also for a base that is not quantised. GPT-2's weights are (in, out) there, and (out, in) where quantised;
+        PEFT adapts and warns, and the warning is hidden here."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False", category=UserWarning)
             return super().restore(base, folder)
@@ -108,7 +113,7 @@ class QLoRA(_OnQuantizedBase):
             bnb_4bit_quant_type=self.quant_type,
             bnb_4bit_use_double_quant=self.double_quantization,
             bnb_4bit_compute_dtype=compute_dtype,
-            # The same bits under another name: FSDP splits what looks like floats, and keeps bytes whole on every rank.
+            # The same bits with another type: FSDP splits floats, and keeps bytes whole on every rank.
             bnb_4bit_quant_storage=compute_dtype if sharded else torch.uint8,
             llm_int8_skip_modules=kept_whole(task_type),
         )
@@ -121,8 +126,8 @@ class QLoRA(_OnQuantizedBase):
     def _keep_gradients_after_evaluation(model: PreTrainedModel) -> None:
         """Stop bitsandbytes (0.50) from repacking weights for a CPU kernel that has no backward.
 
-        On CPUs with AVX512-BF16, one evaluation repacks every 4-bit weight; training steps after it then run the
-        inference kernel, and gradients through the frozen base are silently wrong (norm ratio 0.18 was measured).
+        On CPUs with AVX512-BF16, one evaluation repacks every 4-bit weight. Later training steps then run the inference
+        kernel, and gradients through the frozen base are wrong without a warning (norm ratio 0.18 was measured).
         """
         from bitsandbytes.nn import Linear4bit
 
@@ -143,7 +148,7 @@ class LoRA8bit(_OnQuantizedBase):
 
     @property
     def sharding_fault(self) -> str | None:
-        return "bitsandbytes keeps its 8-bit weights with their scales, which FSDP would part; use a qlora variant"
+        return "FSDP would separate bitsandbytes' 8-bit weights from their scales; use a qlora variant"
 
     def quantization(
         self, compute_dtype: torch.dtype, task_type: str = "CAUSAL_LM", sharded: bool = False
@@ -158,6 +163,6 @@ class LoRA8bit(_OnQuantizedBase):
 
 
 def kept_whole(task_type: str) -> list[str] | None:
-    """Modules that are not quantised. None leaves it to transformers, which spares the output embedding; it does not
-    know a new classification head for one, and training would stop at its integers."""
+    """Modules that are not quantised; None for transformers' choice, the output embedding. transformers would quantise
+    a new classification head, and integers cannot train."""
     return None if task_type in ("CAUSAL_LM", "SEQ_2_SEQ_LM") else [f"^{name}" for name in HEADS]

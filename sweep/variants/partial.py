@@ -1,4 +1,4 @@
-"""Partial fine-tuning: some of the base's own parameters train, by name or by layer, the others stay frozen."""
+"""Partial fine-tuning: some parameters of the base train, chosen by name or by layer; the others stay frozen."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Partial(Variant):
             yield "parameters", "is empty, and last_layers is 0: nothing would train; name parameters, such as '*.bias'"
 
     def wrap(self, model: PreTrainedModel, task_type: str, activation_checkpointing: bool) -> PreTrainedModel:
-        """Raises UserError where a pattern matches no parameter, with those that exist."""
+        """Raises UserError where a pattern matches no parameter; the message lists those that exist."""
         names = [name for name, _ in model.named_parameters()]
         for pattern in self.parameters:
             if not any(fnmatchcase(name, pattern) for name in names):
@@ -45,12 +45,12 @@ class Partial(Variant):
         patterns = [*self.parameters, *self._last_blocks(names), *(f"{head}.*" for head in heads(model, task_type))]
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(any(fnmatchcase(name, pattern) for pattern in patterns))
-        if activation_checkpointing:  # the first parameter that trains may lie behind frozen blocks
+        if activation_checkpointing:  # the first trainable parameter may follow frozen blocks
             model.enable_input_require_grads()
         return model
 
     def _last_blocks(self, names: list[str]) -> list[str]:
-        """Patterns for the last blocks: the numbered modules that come first in a name, as model.layers.3 does."""
+        """Patterns for the last blocks. A block is the first numbered module in a name, as in model.layers.3."""
         if not self.last_layers:
             return []
         found = [match for match in (re.match(r"(.*?\.)(\d+)\.", name) for name in names) if match]

@@ -1,4 +1,4 @@
-"""What all of PEFT's families share: a frozen base, a small part that trains, and files that hold that part alone."""
+"""The common part of all PEFT families: a frozen base, a small part that trains, and files with that part alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AUTO, ALL_LINEAR = "auto", "all-linear"
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter(Variant):
-    """A family of PEFT's. Beside its own parameters, a new classification head trains and is saved."""
+    """A PEFT family. A new classification head trains too, and is saved with the adapter."""
 
     is_adapter: ClassVar[bool] = True
     mergeable: ClassVar[bool] = True
@@ -31,7 +31,7 @@ class Adapter(Variant):
         """PEFT's config for this model.
 
         Raises:
-            UserError: where names match nothing of it, with the names that exist.
+            UserError: where a name matches nothing; the message lists the names that exist.
         """
 
     def wrap(self, model: PreTrainedModel, task_type: str, activation_checkpointing: bool) -> PeftModel:
@@ -48,9 +48,9 @@ class Adapter(Variant):
 
         state = self.trained(model) if sharding.is_sharded(model) else None
         if distributed.is_main():
-            # Without the embeddings, PEFT need not ask the Hub whether the vocabulary was changed: it was not.
+            # PEFT would ask the Hub whether the vocabulary has changed, which it has not: so without the embeddings.
             model.save_pretrained(str(folder), save_embedding_layers=False, state_dict=state)
-            (folder / "README.md").unlink(missing_ok=True)  # a form that nobody has filled in
+            (folder / "README.md").unlink(missing_ok=True)  # an empty template
 
     def restore(self, base: PreTrainedModel, folder: Path) -> PeftModel:
         from peft import PeftModel
@@ -60,7 +60,7 @@ class Adapter(Variant):
     def merge(self, model: PeftModel) -> PreTrainedModel:
         if not self.mergeable:
             raise UserError(
-                f"variant {self.name} adds to the input and not to the weights: there is nothing to merge it into. "
+                f"variant {self.name} adds to the input and not to the weights, so it cannot be merged into them. "
                 "Export it as it is: merge=false"
             )
         _unwrap_heads(model)
@@ -68,25 +68,26 @@ class Adapter(Variant):
 
 
 def heads(model: PreTrainedModel, task_type: str) -> list[str]:
-    """The parts beside the base of a model for classification: new, so that they must train whatever the variant.
+    """The modules outside of the base in a model for classification. They are new, so they train with every variant.
 
-    By structure and not by name, since DistilBERT's `pre_classifier` is as new as its `classifier`, and PEFT knows only
-    the second; a pooler that the checkpoint came without is new too. Empty for language models, whose head came with
-    the checkpoint.
+    They are found by structure and not by name: DistilBERT's `pre_classifier` is as new as its `classifier`, and PEFT
+    recognises only the second. A pooler that the checkpoint lacks is new too. Empty for language models, whose head is
+    part of the checkpoint.
     """
     if task_type == "CAUSAL_LM" or task_type == "SEQ_2_SEQ_LM":
         return []
-    beside = [
+    outside = [
         name
         for name, child in model.named_children()
         if name != model.base_model_prefix and next(child.parameters(), None) is not None
     ]
-    return [*beside, *getattr(model, "begun_at_random", [])]
+    return [*outside, *getattr(model, "randomly_initialised", [])]
 
 
 def _unwrap_heads(model: PeftModel) -> None:
-    """The trained heads in their own places, before PEFT (0.21) merges: of LN tuning it would leave them wrapped, so
-    that the saved model is loaded with a new head; IA³'s cannot be merged beside a head of several layers (RoBERTa)."""
+    """Put the trained heads back in place of their wrappers, before PEFT (0.21) merges. With LN tuning PEFT leaves the
+    heads wrapped, so that the saved model is loaded with a new head. IA³ cannot be merged while a head of several
+    layers (RoBERTa) is wrapped."""
     from peft.utils import ModulesToSaveWrapper
 
     for name, module in list(model.named_modules()):
@@ -102,7 +103,7 @@ def has_conv1d(model: nn.Module) -> bool:
 
 
 def name_faults(targets: str | Sequence[str]) -> Iterator[tuple[str, str]]:
-    """What is wrong with `target_modules`, without a model to hold it against."""
+    """Faults of `target_modules` that are visible without a model."""
     if isinstance(targets, str) and targets not in (AUTO, ALL_LINEAR):
         yield "target_modules", f"must be a list of module names, [{targets}], or all-linear, or auto"
     elif not targets:
@@ -112,11 +113,16 @@ def name_faults(targets: str | Sequence[str]) -> Iterator[tuple[str, str]]:
 def linear_targets(
     model: PreTrainedModel, targets: str | Sequence[str], mapping: Mapping[str, Any]
 ) -> str | Sequence[str]:
-    """Module names, or "all-linear". "auto" is PEFT's own choice for an architecture it knows, else all-linear.
+    """Module names, or "all-linear". "auto" is PEFT's choice for architectures that PEFT supports, else all-linear.
+
+    Args:
+        model: the base.
+        targets: names of modules, "all-linear" or "auto".
+        mapping: PEFT's choice by model type.
 
     Raises:
-        UserError: where a name matches no linear module. PEFT only warns where some of the names match nothing, and
-            what was to be trained is then spent on fewer matrices.
+        UserError: where a name matches no linear module. PEFT only warns as long as another name matches, and fewer
+            matrices than intended would train.
     """
     if targets == AUTO:
         known = mapping.get(model.config.model_type, ALL_LINEAR)

@@ -1,4 +1,4 @@
-"""Learned tokens before every sequence: prompt tuning (Lester et al. 2021, arXiv 2104.08691) and prefix tuning (Li &
+"""Trained tokens before every sequence: prompt tuning (Lester et al. 2021, arXiv 2104.08691) and prefix tuning (Li &
 Liang 2021, arXiv 2101.00190), by PEFT."""
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class PromptTuning(_Prompt):
     def wrap(self, model: PreTrainedModel, task_type: str, activation_checkpointing: bool) -> PeftModel:
         if task_type == "SEQ_CLS" and takes_cache(model):
             raise UserError(
-                f"variant {self.name} gives embeddings to the model instead of ids, and by ids {type(model).__name__} "
-                "finds where a text ends: its answers would depend on the padding. Use another variant, such as "
-                "prefix_tuning or lora_r8"
+                f"variant {self.name} gives embeddings to the model instead of token ids, and {type(model).__name__} "
+                "needs ids to find the end of a text: its answers would depend on the padding. Use another variant, "
+                "such as prefix_tuning or lora_r8"
             )
         return super().wrap(model, task_type, activation_checkpointing)
 
@@ -64,7 +64,7 @@ class PromptTuning(_Prompt):
 class PrefixTuning(_Prompt):
     """Keys and values of `num_virtual_tokens` train in every layer: 2 · layers · tokens · width of keys.
 
-    They enter by the cache, which activation checkpointing does without: the two do not go together.
+    The model gets them in its cache. Activation checkpointing turns the cache off, so the two exclude each other.
     """
 
     def peft_config(self, model: PreTrainedModel, task_type: str) -> PrefixTuningConfig:
@@ -75,24 +75,24 @@ class PrefixTuning(_Prompt):
     def prepare(self, model: PreTrainedModel, activation_checkpointing: bool) -> PreTrainedModel:
         if activation_checkpointing:
             raise UserError(
-                f"variant {self.name} gives its prefix to the model by the cache, which activation checkpointing does "
-                "without; set train.activation_checkpointing=false for the whole study, or leave this variant out"
+                f"variant {self.name} gives its prefix to the model in the cache, which activation checkpointing turns "
+                "off; set train.activation_checkpointing=false for the whole study, or leave this variant out"
             )
         if not takes_cache(model):
             raise UserError(
-                f"variant {self.name} needs a model that takes a cache of keys and values, which "
+                f"variant {self.name} needs a model that accepts a cache of keys and values, and "
                 f"{type(model).__name__} does not; use another variant, such as prompt_tuning"
             )
         return model
 
 
 def takes_cache(model: PreTrainedModel) -> bool:
-    """Whether it is a decoder, which goes on from keys and values."""
+    """Whether the model accepts keys and values of earlier tokens, as decoders do."""
     return "past_key_values" in inspect.signature(model.forward).parameters
 
 
 def shape(model: PreTrainedModel) -> dict[str, int]:
-    """What PEFT looks for in the config under names that not every architecture uses."""
+    """Sizes that PEFT reads from the config under names that not every architecture uses."""
     return {
         "token_dim": model.get_input_embeddings().weight.shape[1],
         "num_attention_heads": model.config.num_attention_heads,

@@ -21,10 +21,10 @@ from sweep.cli import plan_table
 from sweep.config.schema import parse
 from sweep.core.errors import ConfigError
 from sweep.core.reporter import silent
+from sweep.diagnostics.mitigations import until_it_fits
 from sweep.memory import gpu_catalog, predictor, workload
 from sweep.memory.closed_form.estimate import predict_by_formula
 from sweep.memory.prediction import Machine, Prediction, Unpredictable
-from sweep.memory.remedies import remedies
 
 GIB = 2**30
 
@@ -56,17 +56,17 @@ def llama(folder: Path, variant: str, *overrides: str) -> Mapping[str, Any]:
     )  # fmt: skip
 
 
-def test_remedies_save_what_they_report_and_end_when_the_setting_fits(tmp_path: Path):
+def test_mitigations_save_what_they_report_and_end_when_the_setting_fits(tmp_path: Path):
     """Each step's saving is the difference of two predictions, which this test makes itself."""
 
     def ask(config: Mapping[str, Any]) -> Prediction | Unpredictable:
         return predict_by_formula(config, A100)
 
     config = llama(tmp_path, "lora_r16")
-    steps = remedies(config, 24 * GIB, ask)
-    assert [step.change for step in steps[:2]] == [
+    steps = until_it_fits(config, 24 * GIB, ask)
+    assert [step.overrides for step in steps[:2]] == [
         "train.activation_checkpointing=true",
-        "train.micro_batch_size=1 train.gradient_accumulation_steps=8",
+        "train.micro_batch_size=2 train.gradient_accumulation_steps=4",
     ]
     by_hand = llama(tmp_path, "lora_r16", "train.activation_checkpointing=true")
     before, after = gpu_catalog.needed_bytes(ask(config)), gpu_catalog.needed_bytes(ask(by_hand))
@@ -83,14 +83,26 @@ def test_evaluation_is_reduced_first_if_it_needs_most(tmp_path: Path):
 
     config = llama(tmp_path, "lora_r16", "train.eval_batch_size=64")
     assert gpu_catalog.deciding_phase(ask(config)) == "eval"
-    [step] = remedies(config, 24 * GIB, ask)
-    assert (step.change, step.saved_bytes) == ("train.eval_batch_size=16", 22 * GIB)  # from 32 to the 10 of training
+    [step] = until_it_fits(config, 24 * GIB, ask)
+    assert (step.overrides, step.saved_bytes) == ("train.eval_batch_size=16", 22 * GIB)  # from 32 to the 10 of training
     assert "32.6 GiB to evaluate" in plan_table.text([("x", ask(config))], gpu_catalog.NAMED, A100, corners=False)[1]
 
 
-def test_the_last_remedy_of_full_fine_tuning_is_a_quantised_base(tmp_path: Path):
-    steps = remedies(llama(tmp_path, "fft"), 24 * GIB, lambda config: predict_by_formula(config, A100))
-    assert steps[-1].change == "variant=qlora_r16"
+def test_a_change_that_saved_nothing_is_tried_again_once_another_phase_needs_most(tmp_path: Path):
+    """Each answer needs 0.25 GiB; training needs 20 GiB, or 5 with activation checkpointing."""
+
+    def ask(config: Mapping[str, Any]) -> Prediction:
+        train = config["train"]
+        reserved = (5 if train["activation_checkpointing"] else 20) * GIB
+        return predicted(reserved_bytes=reserved, eval_bytes=int(train["eval_batch_size"] * 0.25 * GIB))
+
+    steps = until_it_fits(llama(tmp_path, "lora_r16", "train.eval_batch_size=64"), 8 * GIB, ask)
+    assert [step.overrides for step in steps] == ["train.activation_checkpointing=true", "train.eval_batch_size=16"]
+
+
+def test_the_last_mitigation_of_full_fine_tuning_is_a_quantised_base(tmp_path: Path):
+    steps = until_it_fits(llama(tmp_path, "fft"), 24 * GIB, lambda config: predict_by_formula(config, A100))
+    assert steps[-1].overrides == "variant=qlora_r16"
     assert steps[-1].needed_bytes <= 24 * GIB
 
 

@@ -1,4 +1,4 @@
-"""What one training step holds for a while: what autograd keeps, the loss, and temporaries of backward, in bytes."""
+"""The temporary memory of a training step: what autograd keeps, the loss, and temporaries of backward; in bytes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _RNG_BYTES = 5056  # the state of PyTorch's CPU generator, which checkpointing k
 
 
 class TrainingStep(Step):
-    """A step with its activations. "Kept" is what autograd holds from forward to backward."""
+    """A step with its activations. "Kept" means held by autograd from forward to backward."""
 
     def kept(self, layers: int, recomputed: bool = False) -> Bytes:
-        """What autograd holds of `layers` layers. With checkpointing their inputs alone, and of the one that is being
-        recomputed all."""
+        """What autograd keeps of `layers` layers. With checkpointing, that is their inputs alone, and everything of the
+        layer that is being `recomputed`."""
         found = Bytes()
         if self.checkpointing:
             found["activations"] = layers * (self.tokens * self.model.hidden * self.a + _RNG_BYTES)
@@ -50,10 +50,11 @@ class TrainingStep(Step):
         return found
 
     def inputs(self) -> Iterator[int]:
-        """What the matrices of one layer keep of their inputs.
+        """The inputs that the matrices of one layer keep.
 
-        A trained matrix keeps its input: one tensor for all that share it, or under autocast from fp32 a cast for each.
-        A frozen one keeps nothing, and its adapter a copy: cast to fp32 for the adapter, and under autocast back.
+        A trained matrix keeps its input: matrices that share an input share the tensor, but under autocast from fp32
+        each keeps a cast of its own. A frozen matrix keeps nothing. Its adapter keeps a copy, cast to fp32 for the
+        adapter and under autocast back to 16 bits.
         """
         m, tokens = self.model, self.tokens
         cast = self.autocast and self.a == 4
@@ -76,7 +77,8 @@ class TrainingStep(Step):
                 yield len(adapted) * tokens * width * 4
 
     def not_kept_by_the_first(self) -> Bytes:
-        """The embeddings are frozen, so that the first norm has no backward, nor the matrices that it feeds."""
+        """What the first layer does not keep: the embeddings are frozen, so its first norm and the matrices after it
+        have no backward for their input."""
         model, first = self.model, ("q_proj", "k_proj", "v_proj")
         found = Bytes(activations=4 * self.tokens * (model.hidden + 1))
         if self.autocast and self.w == 4 and self.quantized is None:
@@ -86,8 +88,8 @@ class TrainingStep(Step):
         return found
 
     def loss(self) -> Bytes:
-        """The head and the loss, as the loss's backward ends: log-probabilities, their gradient and the logits', each
-        in fp32 (`ForCausalLMLoss` casts, and the Trainer drops the logits): 12·T·V bytes."""
+        """The head and the loss, at the end of the loss's backward: log-probabilities, their gradient and the gradient
+        of the logits, each in fp32 (`ForCausalLMLoss` casts, and the Trainer drops the logits): 12·T·V bytes."""
         m, tokens = self.model, self.tokens
         found = Bytes(logits_and_loss=12 * tokens * m.vocabulary)
         norm = 4 * tokens * (m.hidden + 1)
@@ -99,26 +101,26 @@ class TrainingStep(Step):
         return found
 
     def logits(self) -> Bytes:
-        """Under autocast, as forward ends: log-probabilities, the logits in 16 bits, and in fp32 as accelerate hands
-        them on: 10·T·V bytes; and the casts of weights that train, which autocast keeps until then."""
+        """Under autocast, at the end of forward: log-probabilities, the logits in 16 bits, and the logits in fp32,
+        which accelerate returns: 10·T·V bytes. Autocast also keeps its casts of trained weights until then."""
         found = self.loss()
         found["logits_and_loss"] = 10 * self.tokens * self.model.vocabulary
-        found["activations"] += self.a * self.tokens * self.model.hidden  # what the head was given
+        found["activations"] += self.a * self.tokens * self.model.hidden  # the head's input
         cast = self.model.linear_per_layer if self.lora is None and self.w == 4 else self.adapter_elements
         if self.checkpointing:
             found["temporaries"] += 2 * self.model.layers * cast
         return found
 
     def norm_backward(self) -> Bytes:
-        """The last norm is computed in fp32: what it keeps, and five temporaries of its backward."""
+        """The last norm, which is computed in fp32: what it keeps, and five temporaries of its backward."""
         return Bytes(temporaries=6 * 4 * self.tokens * self.model.hidden)
 
     def layer_backward(self) -> Bytes:
-        """Beside what the layer keeps: the gated product's gradients, and the gradient of the residual stream."""
+        """In addition to what the layer keeps: the gated product's gradients, and that of the residual stream."""
         m, tokens = self.model, self.tokens
         stream = self.a  # the gradient of the residual stream
         if self.lora is None:
-            grown = 2 * self.c  # d(gate·up), d gate, d up come, the product that the last matrix kept is gone
+            grown = 2 * self.c  # d(gate·up), d gate, d up are added; the product that the last matrix kept is freed
         elif self.quantized is not None or (not self.autocast and self.a == 4):
             grown = 12 - (2 if self.autocast else 4)  # the same three in fp32, less the kept input of the last matrix
         else:  # still in forward: the product, its cast to fp32 for the adapter; norms' outputs, the stream, its sum

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sweep.memory.prediction import Machine
 
-# Families whose layer is: norm, attention with rotary positions, norm, gated product. Others keep other tensors.
+# Families with this layer: norm, attention with rotary positions, norm, gated product. Others keep other tensors.
 COVERED = ("llama", "mistral", "qwen2")
 
 
 class NotCovered(Exception):
-    """The closed form has no term for this; the message says for what."""
+    """The closed form has no term for a part of the run; the message names it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decoder:
-    """`linear` maps the matrices of one layer to (in, out); `bias` lists the lengths of the biases of one layer."""
+    """Sizes of a decoder. `bias` lists the lengths of the biases of one layer."""
 
     layers: int
     hidden: int
@@ -42,7 +42,7 @@ class Decoder:
         """
         family = config.get("model_type")
         if family not in COVERED:
-            raise NotCovered(f"the model is a {family}; it knows {', '.join(COVERED)}")
+            raise NotCovered(f"the model is a {family}; it covers {', '.join(COVERED)}")
         if config.get("hidden_act", "silu") != "silu":
             raise NotCovered(f"the activation is {config['hidden_act']}, not silu")
         if attention == "eager":
@@ -69,6 +69,7 @@ class Decoder:
 
     @property
     def linear(self) -> dict[str, tuple[int, int]]:
+        """The matrices of one layer: name → (in, out)."""
         hidden, queries, keys = self.hidden, self.heads * self.head_width, self.key_heads * self.head_width
         return {
             "q_proj": (hidden, queries),
@@ -100,7 +101,7 @@ class Decoder:
         return self.layers * self.linear_per_layer + self.other_parameters
 
     def check_kernel(self, compute_bytes: int, padded: bool, machine: Machine) -> None:
-        """Raises NotCovered where PyTorch has no fused kernel: on CUDA, grouped queries in fp32 without a mask."""
+        """Raises NotCovered where PyTorch has no fused kernel: on CUDA, for grouped queries in fp32 without a mask."""
         grouped = self.key_heads != self.heads and not padded
         if machine.kind == "cuda" and compute_bytes == 4 and grouped:
             raise NotCovered("in fp32, grouped queries go to the kernel that holds the score matrix")

@@ -1,12 +1,12 @@
-"""Peak memory of training by a closed form: the worksheet that one can follow with a pencil, in bytes.
+"""Peak memory of training by a closed form, in bytes: a formula that a person can check by hand.
 
-For dense gated decoders (Llama, Mistral, Qwen2) with a fused attention kernel, trained by the Hugging Face Trainer.
-Each term says where it comes from; "kept" is what autograd holds from forward to backward, read from the models' code
-in transformers 5 and PEFT 0.21 and checked against the meter. Nothing is fitted. What it does not cover it refuses, and
-says why: the execution on fake tensors (`trace`) covers all of it.
+It covers dense gated decoders (Llama, Mistral, Qwen2) with a fused attention kernel, trained by the Hugging Face
+Trainer. Each term says where it comes from. "Kept" means held by autograd from forward to backward, read from the
+models' code in transformers 5 and PEFT 0.21 and checked against the meter. Nothing is fitted. Other models and options
+are refused with a reason: the execution on fake tensors (`simulation`) covers them.
 
-Letters: T tokens of the longest micro-batch (B sequences of S), H hidden, I intermediate, V vocabulary, L layers; `w`
-bytes of a held weight, `c` of what matrices are multiplied in, `a` of the residual stream.
+Letters: T tokens of the longest micro-batch (B sequences of S), H hidden size, I intermediate size, V vocabulary size,
+L layers; bytes per element: `w` of a stored weight, `c` of a factor in a matrix product, `a` of the residual stream.
 """
 
 from __future__ import annotations
@@ -27,16 +27,19 @@ if TYPE_CHECKING:
 
     from sweep.config.schema import RunConfig
 
-BAND = 0.02  # declared: it is within 0.1% at 8 billion parameters and 1.5% at 50 million, which the allocator rounds up
+BAND = 0.02  # the error is 0.1% at 8 billion parameters, and 1.5% at 50 million, where the allocator's rounding counts
 
 
 def predict_by_formula(
     config: Mapping[str, Any], machine: Machine, longest: Longest | None = None
 ) -> Prediction | Unpredictable:
-    """Peak of the train phase for a resolved plain config. Unpredictable, with the reason, outside the formula's field.
+    """Peak of the train phase; Unpredictable, with the reason, for what the formula does not cover.
 
-    Without `longest`, the longest micro-batch is as long as `train.max_length` allows, and padded where it has more
-    than one sequence.
+    Args:
+        config: a resolved plain config.
+        machine: the device.
+        longest: the longest micro-batch. By default, its sequences have `train.max_length` tokens, and it has padding
+            where it has more than one sequence.
     """
     try:
         parsed = parse(config)
@@ -48,7 +51,7 @@ def predict_by_formula(
 def of_run(
     config: RunConfig, machine: Machine, longest: Longest, architecture: PretrainedConfig
 ) -> Prediction | Unpredictable:
-    """The same, for a run and a model that are at hand."""
+    """The same for a parsed config and the model's config."""
     keys = architecture.to_dict()
     positions = positions_in(keys)
     if positions is not None and config.train.max_length > positions:
@@ -68,7 +71,7 @@ def declared(config: RunConfig) -> Longest:
 
 
 def closed_form(config: RunConfig, longest: Longest, machine: Machine, architecture: Mapping[str, Any]) -> Prediction:
-    """The highest of the moments of a step that can be the peak. `architecture` holds the keys of config.json.
+    """The memory at the moment of a step that needs most. `architecture` holds the keys of config.json.
 
     Raises:
         NotCovered: where a term is missing for this model, variant or kernel.
@@ -86,26 +89,26 @@ def closed_form(config: RunConfig, longest: Longest, machine: Machine, architect
         relative_band=BAND,
         assumptions={
             "longest_micro_batch": longest.as_text(),
-            "peak": _WORDS[where],
+            "peak": _MOMENTS[where],
             "weights": f"{step.w} bytes each, matrices multiplied in {step.c}",
             "optimizer": step.optimizer,
         },
     )
 
 
-_WORDS = {
-    "loss": "as backward begins: all kept activations and the loss",
-    "end of forward": "as forward ends: the logits in both precisions, and the weights that autocast has cast",
+_MOMENTS = {
+    "loss": "at the start of backward: all kept activations and the loss",
+    "end of forward": "at the end of forward: the logits in both precisions, and the weights that autocast has cast",
     "final norm": "in the backward of the last norm",
     "last layer": "in the backward of the last layer",
     "first layer": "in the backward of the first layer: nearly all gradients and one layer's activations",
-    "end of backward": "as backward ends: all gradients",
+    "end of backward": "at the end of backward: all gradients",
     "optimizer": "in the optimizer's step",
 }
 
 
 def _moments(step: TrainingStep) -> Iterator[tuple[str, Bytes]]:
-    """The moments of a step that can be its peak, and what is alive then."""
+    """The moments of a step that can be its peak, with the bytes that are alive then."""
     static, layers = step.static(), step.model.layers
     rest = step.head_gradient()
     all_gradients = step.gradients(layers) + rest + step.embedding_gradient()

@@ -1,4 +1,5 @@
-"""What one training step holds whatever its activations are: weights, their state, and their gradients, in bytes."""
+"""The memory of a training step that does not depend on activations: weights, their state, their gradients; in
+bytes."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ Bytes = Counter[str]  # by category of `prediction.CATEGORIES`
 
 
 class Longest(NamedTuple):
-    """The longest micro-batch of a run; `facts.Facts` has the same, found in the data."""
+    """The longest micro-batch of a run; `workload.Workload` has the same fields, found in the data."""
 
     micro_batch_size: int
     length: int
@@ -68,7 +69,7 @@ class Step:
         half = _half(train.precision, machine)
         quantized = variant if isinstance(variant, QLoRA) else None
         if lora is None and train.precision == "fp16":
-            w = 4  # loss scaling wants gradients in fp32
+            w = 4  # loss scaling needs gradients in fp32
         a = 4 if quantized else w  # prepare_model_for_kbit_training makes norms and embeddings fp32
         c = 2 if half else a
         model.check_kernel(c, longest.padded, machine)
@@ -99,7 +100,7 @@ class Step:
         if self.lora.target_modules == "all-linear":
             return tuple(self.model.linear)
         if isinstance(self.lora.target_modules, str):
-            raise NotCovered(f"target_modules = {self.lora.target_modules} is PEFT's choice; name the modules")
+            raise NotCovered(f"PEFT chooses the modules of target_modules = {self.lora.target_modules}; name them")
         unknown = set(self.lora.target_modules) - set(self.model.linear)
         if unknown:
             raise NotCovered(f"target_modules {', '.join(sorted(unknown))}")
@@ -107,7 +108,7 @@ class Step:
 
     @property
     def adapter_elements(self) -> int:
-        """Of one layer: r·(in + out) for each matrix that has an adapter."""
+        """Adapter elements of one layer: r·(in + out) for each matrix that has an adapter."""
         return 0 if self.lora is None else sum(self.lora.r * sum(self.model.linear[name]) for name in self.targets)
 
     def static(self) -> Bytes:
@@ -129,7 +130,7 @@ class Step:
         return found
 
     def trainable(self) -> list[tuple[int, int]]:
-        """(how many, elements of each) of the tensors that train. LoRA has r·in and r·out for each matrix."""
+        """The tensors that train, as (count, elements of each). LoRA has r·in and r·out for each matrix."""
         model = self.model
         if self.lora is None:
             matrices = [(model.layers, rows * columns) for rows, columns in model.linear.values()]
@@ -140,14 +141,14 @@ class Step:
 
     @property
     def trainable_bytes(self) -> int:
-        """PEFT keeps adapters in fp32, whatever the base is in (`autocast_adapter_dtype`)."""
+        """Bytes per trainable element. PEFT keeps adapters in fp32 for any base (`autocast_adapter_dtype`)."""
         return self.w if self.lora is None else 4
 
     def state_bytes(self, elements: int) -> int:
         """AdamW's two moments for one tensor, and its step counter.
 
-        PyTorch's are in the parameter's own type; bitsandbytes' in fp32, or in 8 bits with a scale for each 256. Paged
-        state is managed memory, which the allocator does not see; on the CPU it is plain.
+        PyTorch's have the parameter's type; bitsandbytes' are in fp32, or in 8 bits with a scale for each 256. Paged
+        state is managed memory, which the allocator does not see; on the CPU it is ordinary memory.
         """
         if self.optimizer.startswith("adamw_torch"):
             return 2 * self.trainable_bytes * elements + 4
@@ -158,7 +159,7 @@ class Step:
         return 2 * 4 * elements
 
     def gradients(self, layers: int) -> Bytes:
-        """Of the weights inside `layers` layers; a gradient has its weight's type."""
+        """Gradients of the weights inside `layers` layers; a gradient has its weight's type."""
         model = self.model
         if self.lora is None:
             per_layer = model.linear_per_layer + sum(model.bias) + 2 * model.hidden
@@ -167,22 +168,23 @@ class Step:
         return Bytes(gradients=layers * per_layer * self.trainable_bytes)
 
     def head_gradient(self) -> Bytes:
+        """The gradients of the output head and of the last norm."""
         model = self.model
         return Bytes(gradients=0 if self.lora else self.w * (model.vocabulary * model.hidden + model.hidden))
 
     def embedding_gradient(self) -> Bytes:
-        """None of its own where the head's weight is the embedding's."""
+        """The gradient of the embeddings; nothing where the head shares their weight."""
         model = self.model
         return Bytes(gradients=0 if self.lora or model.tied else self.w * model.vocabulary * model.hidden)
 
     def tied_embedding(self) -> Bytes:
-        """The embedding's share of a tied gradient while it is added to the head's: both, and their sum."""
+        """While the embedding's gradient is added to the head's, for tied weights: both, and their sum."""
         model = self.model
         return Bytes(temporaries=2 * self.w * model.vocabulary * model.hidden if model.tied and not self.lora else 0)
 
     def optimizer_temporary(self) -> Bytes:
-        """PyTorch's foreach loop makes one tensor for each that trains, its plain loop for one at a time (on the CPU);
-        the fused kernel, which is the default here, and bitsandbytes' make none."""
+        """Temporaries of the optimizer: PyTorch's foreach loop makes one for each tensor that trains, its plain loop
+        (on the CPU) for one at a time. The fused kernel, the default here, and bitsandbytes' kernels make none."""
         if self.optimizer != "adamw_torch":
             return Bytes()
         sizes = [(count, size * self.trainable_bytes) for count, size in self.trainable()]
@@ -191,8 +193,8 @@ class Step:
 
 
 def _nf4(elements: int, layers: int, double: bool) -> Bytes:
-    """A 4-bit matrix in each of `layers` layers: half a byte for an element and a scale for each 64 of them, in fp32,
-    or in 8 bits with an fp32 scale for each 256 (0.5625 and 0.5159 bytes in all), and the codes' tables."""
+    """A 4-bit matrix in each of `layers` layers: half a byte per element; per 64 elements a scale, in fp32, or in 8
+    bits with an fp32 scale per 256 scales (0.5625 and 0.5159 bytes per element in all); and the tables of the codes."""
     blocks = math.ceil(elements / _QUANT_BLOCK)
     code = 16 * 4
     state = blocks + 4 * math.ceil(blocks / _NESTED_BLOCK) + 256 * 4 + 4 if double else 4 * blocks
@@ -200,10 +202,10 @@ def _nf4(elements: int, layers: int, double: bool) -> Bytes:
 
 
 def _half(precision: str, machine: Machine) -> bool:
-    """Whether matrices are multiplied in 16 bits under autocast; "auto" is fp32 on a CPU only."""
+    """Whether autocast multiplies matrices in 16 bits; "auto" means fp32 on a CPU only."""
     return machine.kind == "cuda" if precision == "auto" else precision != "fp32"
 
 
 def _workspace_bytes(machine: Machine) -> int:
-    """cuBLAS's workspace for each of two threads: 32 MiB since Hopper, 8.125 MiB before (CUDABlas.cpp)."""
+    """cuBLAS's workspace of one thread: 32 MiB since Hopper, 8.125 MiB before (CUDABlas.cpp)."""
     return 32 * 2**20 if (machine.capability or (8, 0)) >= (9, 0) else (2 * 4096 + 8 * 16) * 1024

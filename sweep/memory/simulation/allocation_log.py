@@ -1,8 +1,8 @@
-"""Every tensor's birth and death, in order, while a step runs: on fake tensors as on real ones.
+"""The log of allocations: when each storage of a step is created and freed, on fake tensors as on real ones.
 
-The log is what all figures of a prediction follow from: its running sum peaks at the requested bytes, what lives at the
-peak is the breakdown, and a caching allocator can be fed with it. Events carry the layer that they belong to, so that a
-trace of few layers can be extended to many (`sweep.memory.simulation.layer_extrapolation`).
+All figures of a prediction follow from this log. Its running sum peaks at the requested bytes, the blocks that are live
+at the peak are the breakdown, and `caching_allocator` replays it. Each event has a layer, so that
+`layer_extrapolation` can extend the trace of a few layers to many.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sweep.memory.simulation.cuda_kernels import inner_bytes
+from sweep.runtime.storages import tensor_storage_key
 
 NO_LAYER = -1
 LOAD, FORWARD, BACKWARD, OPTIMIZER, EVALUATION = "load", "forward", "backward", "optimizer", "evaluation"
-PROMPT = "prompt"  # of a generation that only its later tokens are wanted of
+PROMPT = "prompt"  # the prompt of a generation of which only the later tokens count
 
 
 @dataclass(slots=True)
 class Block:
-    """One storage: what it is for, and which layer it belongs to. `per_layer_bytes` is what it grows by with each
-    further layer, for the few that gather something of every layer."""
+    """One storage: its purpose, and its layer. `per_layer_bytes` is its growth with each further layer, for the few
+    that hold something of every layer."""
 
     size: int
     category: str
@@ -33,7 +34,7 @@ class Block:
 
 
 class Event(NamedTuple):
-    """Birth (`size` bytes) or death (`size` None) of the block `key`, in a part of the step."""
+    """The block `key` is created (`size` bytes) or freed (`size` None), in a part of the step."""
 
     key: int
     size: int | None
@@ -42,12 +43,12 @@ class Event(NamedTuple):
 
 
 class EventLog(TorchDispatchMode):
-    """Logs storages that operators return, on devices of `device_type`, from the first time they are seen: on "meta"
-    while the model is built, then on the device that it is moved to.
+    """Logs the storages that operators return, from the first time that they occur, on devices of `device_type`: "meta"
+    while the model is built, then the device that it is moved to.
 
-    `part` and `layer` say where the program is; hooks set them. Operators on CUDA allocate inside themselves too, where
-    no mode can see it: with `inner`, what `kernels.inner_bytes` knows of that is logged as born and freed at once.
-    Reading a tensor's value is answered with what keeps a loop going: 1, 1.0, or False.
+    `part` and `layer` are the program's current part of the step and layer; hooks set them. CUDA kernels also allocate
+    inside themselves, which no dispatch mode sees: with `inner`, the sizes from `cuda_kernels.inner_bytes` are logged
+    as created and freed at once. Code that reads a tensor's value gets one that lets a loop continue: 1, 1.0 or False.
     """
 
     def __init__(self, *, inner: bool) -> None:
@@ -56,7 +57,7 @@ class EventLog(TorchDispatchMode):
         self.blocks: dict[int, Block] = {}
         self.part = LOAD
         self.layer = NO_LAYER
-        self.evaluating: list[str] = []  # what parts the next forwards without gradients are
+        self.evaluating: list[str] = []  # the parts of the next forwards without gradients
         self.vocabulary: int | None = None
         self.device_type = "meta"
         self._inner = inner
@@ -66,38 +67,36 @@ class EventLog(TorchDispatchMode):
         self._next = 0
 
     def add(self, tensor: torch.Tensor, category: str | None = None, layer: int | None = None) -> None:
-        """Log this tensor's storage if it is new; say what it is for and whose it is, if given."""
+        """Log this tensor's storage if it is new, with its purpose and its layer, if given."""
         if tensor.device.type != self.device_type:
             return
-        storage = tensor.untyped_storage()
-        address = storage._cdata
+        address = tensor_storage_key(tensor)
         key = self._keys.get(address)
         if key is None:
+            storage = tensor.untyped_storage()
             size = storage.nbytes()
             if not size:
                 return
-            key = self._born(size, category or self._category(tensor), self.layer if layer is None else layer)
+            key = self._created(size, category or self._category(tensor), self.layer if layer is None else layer)
             self._keys[address] = key
             self._refs[key] = weakref.ref(storage, lambda _: self._freed(key, address))
         elif category is not None:
             self.blocks[key].category = category
 
     def move(self, old: torch.Tensor, new: torch.Tensor) -> None:
-        """`new`, on the device, is what stood for it on meta so far."""
-        key = self._keys.pop(old.untyped_storage()._cdata)
-        storage = new.untyped_storage()
-        address = storage._cdata
+        """Replace the meta tensor `old` by `new`, which is on the device."""
+        key, address = self._keys.pop(tensor_storage_key(old)), tensor_storage_key(new)
         self._keys[address] = key
-        self._refs[key] = weakref.ref(storage, lambda _: self._freed(key, address))
+        self._refs[key] = weakref.ref(new.untyped_storage(), lambda _: self._freed(key, address))
 
     def belongs(self, tensor: torch.Tensor, category: str, layer: int) -> None:
-        """What a tensor that was logged already is for, and whose it is."""
+        """Set the purpose and the layer of a tensor that is logged already."""
         self.add(tensor, category)
-        self.blocks[self._keys[tensor.untyped_storage()._cdata]].layer = layer
+        self.blocks[self._keys[tensor_storage_key(tensor)]].layer = layer
 
     def order_loading(self) -> None:
-        """Give every event so far the layer that its block turned out to belong to; one that is gone again, the layer
-        of the event before it."""
+        """Give each event so far the layer of its block. A block that is freed already gets the layer of the event
+        before it."""
         last = NO_LAYER
         for index, event in enumerate(self.events):
             block = self.blocks[event.key]
@@ -107,17 +106,17 @@ class EventLog(TorchDispatchMode):
             self.events[index] = event._replace(layer=block.layer)
 
     def layer_of(self, tensor: torch.Tensor) -> int | None:
-        """The layer that a known tensor belongs to; None for a tensor that is not known."""
+        """The layer of a tensor; None for one that is not logged."""
         if tensor.device.type != self.device_type:
             return None
-        key = self._keys.get(tensor.untyped_storage()._cdata)
+        key = self._keys.get(tensor_storage_key(tensor))
         return None if key is None else self.blocks[key].layer
 
     def enter(self, part: str, layer: int = NO_LAYER) -> None:
-        """The program comes to this part of the step, and to this layer."""
+        """The program enters this part of the step, and this layer."""
         self.part, self.layer, self._sticky = part, layer, NO_LAYER
 
-    def _born(self, size: int, category: str, layer: int) -> int:
+    def _created(self, size: int, category: str, layer: int) -> int:
         self._next += 1
         self.blocks[self._next] = Block(size, category, layer)
         self.events.append(Event(self._next, size, layer, self.part))
@@ -136,12 +135,12 @@ class EventLog(TorchDispatchMode):
             return "temporaries"
         if self.vocabulary is not None and tensor.dim() > 1 and tensor.shape[-1] == self.vocabulary:
             return "logits_and_loss"
-        # What checkpointing computes again is computed with gradients on; the backward itself is not.
+        # Checkpointing recomputes with gradients on; the backward itself runs with gradients off.
         return "temporaries" if self.part == BACKWARD and not torch.is_grad_enabled() else "activations"
 
     def _owners(self, args: tuple, result: Any) -> list[int]:
-        """For each tensor of `result`, the layer whose parameter it was computed from: the optimizer goes through
-        parameters one by one, or all at once by lists."""
+        """For each tensor of `result`, the layer of the parameter that it was computed from: the optimizer processes
+        parameters one by one, or all at once in lists."""
         lists = [a for a in args if isinstance(a, list | tuple) and a and isinstance(a[0], torch.Tensor)]
         if isinstance(result, torch.Tensor):
             owners = (self.layer_of(a) for a in args if isinstance(a, torch.Tensor))
@@ -158,8 +157,8 @@ class EventLog(TorchDispatchMode):
         return [NO_LAYER] * len(result)
 
     def _grows(self, tensor: torch.Tensor, args: tuple) -> None:
-        """A stack of one number per parameter grows with the number of layers."""
-        key = self._keys.get(tensor.untyped_storage()._cdata)
+        """Mark a stack of one number per parameter: it grows with the number of layers."""
+        key = self._keys.get(tensor_storage_key(tensor))
         if key is None or not args or not isinstance(args[0], list | tuple):
             return
         second = sum(1 for part in args[0] if self.layer_of(part) == 1)
@@ -173,7 +172,7 @@ class EventLog(TorchDispatchMode):
         result = func(*args, **kwargs)
         if self._inner:
             for size in inner_bytes(func, args, kwargs):
-                key = self._born(size, "temporaries", self.layer)
+                key = self._created(size, "temporaries", self.layer)
                 self.events.append(Event(key, None, self.layer, self.part))
         if isinstance(result, torch.Tensor):
             if self.part == OPTIMIZER:

@@ -1,8 +1,9 @@
-"""A model of PyTorch's CUDA caching allocator (native backend, default settings), to replay a log of events through.
+"""A model of PyTorch's CUDA caching allocator (native backend, default settings), which replays an allocation log.
 
-After c10/cuda/CUDACachingAllocator.cpp: requests are rounded to 512 bytes; up to 1 MiB they share segments of 2 MiB, up
-to 10 MiB segments of 20 MiB, above that they get a segment of their own, rounded to 2 MiB; the smallest free block that
-fits is taken, split where enough is left over, and merged with free neighbours when it is freed.
+It follows c10/cuda/CUDACachingAllocator.cpp. Requests are rounded to 512 bytes. Requests of up to 1 MiB share segments
+of 2 MiB, requests below 10 MiB share segments of 20 MiB, larger ones get a segment of their own, rounded to 2 MiB. The
+allocator takes the smallest free block that fits, splits it where enough is left over, and merges a freed block with
+free neighbours.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _SMALL_SEGMENT = 2 * MIB
 _MEDIUM_REQUEST = 10 * MIB  # below, a large request comes from a shared segment
 _MEDIUM_SEGMENT = 20 * MIB
 _SEGMENT_ROUND = 2 * MIB
-_APART = 2**44  # between the made-up addresses of segments
+_APART = 2**44  # distance between the addresses of segments, which are invented
 
 
 @dataclass(slots=True, eq=False)
@@ -32,8 +33,8 @@ class _Block:
 
 
 class CachingAllocator:
-    """`allocated` counts whole blocks, as `memory_allocated()` does; `requested` what was asked for; `reserved` the
-    segments held. All in bytes."""
+    """`allocated` counts whole blocks, as `memory_allocated()` does; `requested` counts the sizes of the requests;
+    `reserved` counts segments. All in bytes."""
 
     def __init__(self) -> None:
         self.allocated = self.requested = self.reserved = 0
@@ -42,7 +43,7 @@ class CachingAllocator:
         self._segments = 0
 
     def allocate(self, key: Hashable, size: int) -> None:
-        """Serve a request of `size` bytes, to be freed by `key`."""
+        """Allocate a block for `size` bytes; `key` frees it."""
         rounded = max(_ROUND, -(-size // _ROUND) * _ROUND)
         small = rounded <= _SMALL_REQUEST
         free = self._free[small]
@@ -61,7 +62,7 @@ class CachingAllocator:
         self.requested += size
 
     def free(self, key: Hashable) -> None:
-        """Give a block back to its pool, and merge it with free neighbours."""
+        """Return a block to its pool, and merge it with free neighbours."""
         block, size = self._live.pop(key)
         self.allocated -= block.size
         self.requested -= size
@@ -76,7 +77,7 @@ class CachingAllocator:
         self._insert(block)
 
     def empty_cache(self) -> None:
-        """Return every segment that is wholly free to the device."""
+        """Return to the device every segment that is free as a whole."""
         for small, blocks in self._free.items():
             whole = [entry for entry in blocks if entry[2].before is None and entry[2].after is None]
             self.reserved -= sum(entry[0] for entry in whole)

@@ -1,7 +1,8 @@
-"""Which attention kernel a CUDA device runs, and what kernels allocate inside themselves, read from their source.
+"""The attention kernel that a CUDA device runs, and the memory that kernels allocate inside themselves.
 
-A dispatch mode sees what an operator takes and returns. What a kernel's host code allocates and frees in between is
-known for the few kernels of a training step where it is large.
+A dispatch mode sees the arguments and results of an operator, but not what the kernel's host code allocates and frees
+in between. Those sizes are read from the kernels' source, for the few kernels of a training step where they are large.
+The operators' private names (`aten._…`) are PyTorch's only names for them.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ import torch
 import torch.nn.functional as F
 
 MIB = 2**20
-_libraries: list[torch.library.Library] = []  # what is registered lives as long as its library
+_libraries: list[torch.library.Library] = []  # a registration lasts as long as its library object
 
 
 def cublas_workspace_bytes(capability: tuple[int, int]) -> int:
     """cuBLAS's workspace for one handle and stream, which PyTorch takes from its caching allocator.
 
     32 MiB on Hopper and later, 2·4096 + 8·16 KiB before (`getChosenWorkspaceSize` in CUDABlas.cpp). A step holds two:
-    the thread of the forward has one handle, autograd's has another.
+    one for the thread of the forward, one for autograd's thread.
     """
     return 32 * MIB if capability >= (9, 0) else (2 * 4096 + 8 * 16) * 1024
 
@@ -30,7 +31,8 @@ def cublas_workspace_bytes(capability: tuple[int, int]) -> int:
 def attention_kernel(
     capability: tuple[int, int], dtype: torch.dtype, head_dim: int, *, masked: bool, grouped: bool
 ) -> str:
-    """What `scaled_dot_product_attention` of PyTorch 2.13 picks on CUDA (`sdp_utils.cpp`, `priority_order`).
+    """The kernel that `scaled_dot_product_attention` of PyTorch 2.13 chooses on CUDA (`sdp_utils.cpp`,
+    `priority_order`).
 
     "cudnn" (first on sm_90 and sm_100), "flash" (no mask), "efficient" (no grouped queries) or "math", which holds the
     whole score matrix. `grouped`: fewer key heads than query heads reach the kernel.
@@ -47,7 +49,7 @@ def attention_kernel(
 
 @contextmanager
 def cuda_attention(capability: tuple[int, int], forced: str | None, seen: set[str]) -> Iterator[None]:
-    """Send `scaled_dot_product_attention` to the operator that a CUDA device would run; `seen` collects their names."""
+    """Replace `scaled_dot_product_attention` by the operator that a CUDA device runs; `seen` collects the names."""
     original = F.scaled_dot_product_attention
 
     def attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
@@ -60,7 +62,7 @@ def cuda_attention(capability: tuple[int, int], forced: str | None, seen: set[st
             capability, query.dtype, query.size(-1), masked=attn_mask is not None, grouped=grouped
         )
         if kernel == "flash" and attn_mask is not None:
-            attn_mask, is_causal = None, True  # FlashAttention leaves padding out by lengths instead of a mask
+            attn_mask, is_causal = None, True  # FlashAttention skips padding by lengths instead of a mask
         seen.add(kernel)
         with torch.autocast(device, enabled=False):
             return _KERNELS[kernel](query, key, value, attn_mask, dropout_p, is_causal, scale)
@@ -102,13 +104,13 @@ def _math(query, key, value, mask, dropout, causal, scale):
 
 
 def _for_each_head(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Keys and values once for every query head, for kernels that cannot group."""
+    """Keys and values repeated for every query head, for kernels without grouped queries."""
     groups = query.size(-3) // key.size(-3)
     return (key, value) if groups == 1 else (key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3))
 
 
 def _bias(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor | None:
-    """A boolean mask becomes an additive one, padded to a multiple of eight columns and expanded over the heads."""
+    """The mask as an additive one, padded to a multiple of eight columns and expanded over the heads."""
     if mask is None:
         return None
     if mask.dtype == torch.bool:
@@ -129,7 +131,7 @@ _KERNELS: dict[str, Callable[..., torch.Tensor]] = {
 
 
 def inner_bytes(func: Any, args: tuple, kwargs: dict) -> list[int]:
-    """Bytes that the CUDA kernel behind this operator allocates inside itself, tensor by tensor."""
+    """Bytes of each tensor that the CUDA kernel of this operator allocates inside itself."""
     counted = _INNER.get(func)
     return counted(args, kwargs) if counted else []
 
@@ -144,7 +146,7 @@ def _softmax_backward(args: tuple, kwargs: dict) -> list[int]:
 
 
 def _gemm_4bit(args: tuple, kwargs: dict) -> list[int]:
-    """The weight dequantised for the product, and the scales that double quantisation holds in 8 bits."""
+    """The weight, dequantised for the product, and the scales, which double quantisation holds in 8 bits."""
     rows, columns = args[2]
     scales = kwargs.get("absmax_8bit")
     nested = [4 * scales.numel()] * 2 if scales is not None else []
@@ -152,7 +154,7 @@ def _gemm_4bit(args: tuple, kwargs: dict) -> list[int]:
 
 
 def _flash_backward(args: tuple, kwargs: dict) -> list[int]:
-    """dq in fp32, padded; the row sums; and dk, dv for every query head where heads are grouped (`mha_bwd`)."""
+    """dq in fp32, padded; the row sums; for grouped queries, dk and dv of every query head (`mha_bwd`)."""
     query, key = args[1], args[2]
     batch, heads, length, width = query.shape
     rows, step = -(-length // 128) * 128, 32 if width <= 128 else 64
@@ -171,20 +173,21 @@ def _efficient_backward(args: tuple, kwargs: dict) -> list[int]:
 _INNER: dict[Any, Callable[[tuple, dict], list[int]]] = {
     torch.ops.aten._softmax_backward_data.default: _softmax_backward,
     torch.ops.aten._scaled_dot_product_flash_attention_backward.default: _flash_backward,
-    torch.ops.aten._scaled_dot_product_cudnn_attention_backward.default: _flash_backward,  # not published: as flash
+    # cuDNN's is not published; it is assumed to be like flash.
+    torch.ops.aten._scaled_dot_product_cudnn_attention_backward.default: _flash_backward,
     torch.ops.aten._scaled_dot_product_efficient_attention_backward.default: _efficient_backward,
 }
 
 
 def _int8_quantize(args: tuple, kwargs: dict) -> list[int]:
-    """Beside its results: the absolute values in fp16 and the mask of what is above the threshold, where there is one
-    (backends/cuda/ops.py)."""
+    """In addition to its results, where there is a threshold: the absolute values in fp16, and the mask of the values
+    above it (backends/cuda/ops.py)."""
     rows, columns = args[0].numel() // args[0].shape[-1], args[0].shape[-1]
     return [rows * columns * (2 + 1 + 1) + 4 * rows] if args[1:] and args[1] else []
 
 
 def _int8_product(args: tuple, kwargs: dict) -> list[int]:
-    """The sums in int32, their fp16, and the result where it is to be neither."""
+    """The sums in int32, their copy in fp16, and the result where it has another type."""
     quantized, weight = (args[1], args[2]) if len(args) > 4 else (args[0], args[1])
     dtype = args[0].dtype if len(args) > 4 else kwargs.get("dtype", torch.float16)
     result = 0 if dtype == torch.float16 else dtype.itemsize
@@ -198,7 +201,8 @@ def _grouped_product(
     bias: torch.Tensor | None = None,
     out_dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
-    """Of a mixture's experts: rows in groups times a matrix for each; its gradients have the groups elsewhere."""
+    """The product of a mixture's experts: groups of rows, each times a matrix. In its gradients the groups are along
+    another dimension."""
     if a.dim() == b.dim():
         size = (offs.size(0) if a.dim() == 2 else a.size(0), a.size(-2), b.size(-1))
     else:
@@ -207,16 +211,17 @@ def _grouped_product(
 
 
 @cache
-def know_grouped_product() -> None:
-    """PyTorch's own description of it takes bf16 only, where its kernels multiply fp32 and fp16 too."""
+def register_grouped_product() -> None:
+    """Register the shape of the grouped product: PyTorch's own fake kernel takes bf16 only, its real ones also fp32 and
+    fp16."""
     library = torch.library.Library("aten", "IMPL")
     _libraries.append(library)
     library.impl("_grouped_mm", _grouped_product, "Meta", allow_override=True)
 
 
-def know_bitsandbytes() -> None:
-    """Register bitsandbytes' operators, once it is imported. Which columns of an input are outliers is values: here
-    none are. In language models they are some thousandths (Dettmers et al. 2022, section 3.1)."""
+def register_bitsandbytes() -> None:
+    """Register bitsandbytes' operators, which are assumed to find no outliers: values decide which columns of an input
+    are outliers. In language models some thousandths are (Dettmers et al. 2022, section 3.1)."""
     import bitsandbytes  # noqa: F401  defines the operators
 
     ops = torch.ops.bitsandbytes

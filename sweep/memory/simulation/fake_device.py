@@ -1,8 +1,9 @@
-"""A fake accelerator: a device without hardware, on which a CPU build of PyTorch takes the code paths of a GPU.
+"""A fake device without hardware, on which a CPU build of PyTorch takes the code paths of a GPU.
 
 Fake tensors on `cuda` abort a CPU build as soon as autograd is involved. A "PrivateUse1" backend does not, and the code
-above the kernels (dropout masks, foreach optimizers, autocast) treats it as it treats CUDA. Register it before the
-process's first backward.
+above the kernels (dropout masks, foreach optimizers, autocast) treats it like CUDA. It must be registered before the
+process's first backward. PyTorch has no public names for this: `backend_registration._…`, `torch._C.DispatchKeySet` and
+the guard are used here only; a prediction for CUDA fails at once where one of them changes.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from torch.utils import backend_registration
 
 DEVICE = "fakecuda"
-_libraries: list[torch.library.Library] = []  # what is registered lives as long as its library
+_libraries: list[torch.library.Library] = []  # a registration lasts as long as its library object
 
 # CUDA's autocast policy (autocast_mode.h): operators in the low precision, in fp32, and those that return fp32.
 _LOW = [
@@ -31,7 +32,7 @@ _FP32_RESULT = ["softmax.int", "log_softmax.int", "sum", "sum.dim_IntList", "cum
 
 
 class _Backend(backend_registration._DummyBackendModule):
-    """What `torch.<device>` must offer."""
+    """The functions that PyTorch requires of `torch.<device>`."""
 
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return [torch.float16, torch.bfloat16, torch.float32]
@@ -61,12 +62,12 @@ class _Backend(backend_registration._DummyBackendModule):
 
 @cache
 def register() -> str:
-    """The device's name. It stays registered as long as the process lives."""
+    """Register the device for the rest of the process, and return its name."""
     backend_registration._setup_privateuseone_for_python_backend(DEVICE, backend_module=_Backend())
     library = torch.library.Library("aten", "IMPL")
     _libraries.append(library)
-    # These have a CUDA kernel and a decomposition; autograd would take the second on a device without the first, and
-    # hold two tensors more. Never executed for real.
+    # These have a CUDA kernel and a decomposition. On a device without the kernel, autograd takes the decomposition,
+    # which holds two more tensors. They are never executed on real data.
     for name in ("silu_backward", "mish_backward"):
         library.impl(name, lambda grad, x: torch.empty_like(x), "PrivateUse1")
     _register_autocast(library)
@@ -125,4 +126,4 @@ def _register_autocast(library: torch.library.Library) -> None:
         original()
         casts.clear()
 
-    torch.clear_autocast_cache = clear  # autocast calls it as its outermost context is left
+    torch.clear_autocast_cache = clear  # autocast calls it at the end of its outermost context

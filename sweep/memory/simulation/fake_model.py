@@ -1,4 +1,4 @@
-"""The model of a run as fake tensors: right in shape, type and device, and of no size."""
+"""The model of a run as fake tensors: with the right shapes, types and device, but without data."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import nn
 from sweep.core.errors import UserError
 from sweep.memory.simulation.allocation_log import NO_LAYER, EventLog
 from sweep.memory.simulation.layer_extrapolation import TRACED, Irregular
+from sweep.models.compatibility import kernels, model_class
 from sweep.runtime import precision
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from sweep.config.schema import RunConfig
 
-# What bitsandbytes' layers look for on their weight: of 4 bits, and of 8.
+# Attributes that bitsandbytes' layers read from their weights, of 4 bits and of 8.
 _PACKED = ("quant_state", "compress_statistics", "quant_type", "bnb_quantized", "blocksize", "quant_storage", "module",
            "CB", "SCB", "has_fp16_weights", "row_scales")  # fmt: skip
 
@@ -28,12 +29,12 @@ def shallow(architecture: PretrainedConfig) -> PretrainedConfig:
     """The same architecture with `TRACED` layers.
 
     Raises:
-        Irregular: where it has no more than that, or says of each layer something that differs.
+        Irregular: where it has no more layers than that, or a setting that differs between layers.
     """
     layers = getattr(architecture, "num_hidden_layers", None)
     single = not getattr(architecture, "is_encoder_decoder", False)
     if layers is None or layers <= TRACED or not single or architecture.get_text_config() is not architecture:
-        raise Irregular("there is nothing to leave out")
+        raise Irregular("there are no layers to leave out")
     less = copy.deepcopy(architecture)
     for name, value in vars(architecture).items():
         if isinstance(value, list | tuple) and len(value) == layers:
@@ -45,8 +46,8 @@ def shallow(architecture: PretrainedConfig) -> PretrainedConfig:
 
 
 def build(config: RunConfig, architecture: PretrainedConfig, compute: str, log: EventLog) -> nn.Module:
-    """The run's model on `meta`, loaded and wrapped as `sweep.training_run` does it. `log` sees weights arrive as
-    loading makes them: one by one, each 4-bit weight after its full-precision source."""
+    """The run's model on `meta`, loaded and wrapped as in `sweep.training_run`. `log` gets the weights in the order of
+    loading: one by one, each 4-bit weight after its full-precision source."""
     with torch.device("meta"):
         base = _base(config, architecture)
         _leave_no_other_device(base)
@@ -57,12 +58,12 @@ def build(config: RunConfig, architecture: PretrainedConfig, compute: str, log: 
         with log:
             model = config.variant.wrap(base, config.task.task_type, config.train.activation_checkpointing)
             precision.cast_fp16_weights(model, compute)
-    _tell(model, log)
+    _log_purposes(model, log)
     return model
 
 
-def _tell(model: nn.Module, log: EventLog) -> None:
-    """What each tensor of the finished model is for."""
+def _log_purposes(model: nn.Module, log: EventLog) -> None:
+    """Give each tensor of the finished model its purpose and its layer in the log."""
     for name, parameter in model.named_parameters():
         state = list(state_tensors(parameter))
         kind = "quantized_weights" if state else "trainable_weights" if parameter.requires_grad else "frozen_weights"
@@ -77,13 +78,13 @@ def _tell(model: nn.Module, log: EventLog) -> None:
 def _base(config: RunConfig, architecture: PretrainedConfig) -> PreTrainedModel:
     dtype = config.model.dtype
     held = precision.dtype_of(dtype) if dtype != "auto" else architecture.dtype or torch.float32
-    # FlashAttention needs its package and a GPU; its memory is that of the flash kernel, which is put in later.
+    # FlashAttention needs its package and a GPU. Its memory is that of PyTorch's flash kernel: `patches` puts it in.
     attention = "sdpa" if config.model.attention == "flash_attention_2" else config.model.attention
     auto_class = config.task.auto_class()
-    known = auto_class._model_mapping.get(type(architecture), None)
-    if attention != config.model.attention and known is not None and not known._supports_sdpa:
+    known = model_class(auto_class, architecture)
+    if attention != config.model.attention and known is not None and "sdpa" not in kernels(known):
         raise UserError(
-            f"{known.__name__} has FlashAttention but no sdpa kernel, which would stand for it here: not predicted"
+            f"{known.__name__} has FlashAttention but no sdpa kernel, which the prediction needs in its place"
         )
     return auto_class.from_config(
         architecture,
@@ -94,29 +95,35 @@ def _base(config: RunConfig, architecture: PretrainedConfig) -> PreTrainedModel:
 
 
 def _leave_no_other_device(model: nn.Module) -> None:
-    """Some models make a tensor where no device is asked for: it goes to meta too. Ties stay ties."""
+    """Move to meta the tensors that some models create on a fixed device. Tied tensors stay tied."""
     made: dict[int, torch.Tensor] = {}
     for module in model.modules():
-        for held in (module._parameters, module._buffers):
-            for name, old in held.items():
-                if old is not None and not old.is_meta:
-                    new = old.to("meta")
-                    new = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
-                    held[name] = made.setdefault(id(old), new)
+        for name, old in own_tensors(module):
+            if not old.is_meta:
+                new = old.to("meta")
+                new = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
+                setattr(module, name, made.setdefault(id(old), new))
+
+
+def own_tensors(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    """The parameters and buffers of the module without its children; tied ones under each of their names."""
+    own = {"recurse": False, "remove_duplicate": False}
+    return [*module.named_parameters(**own), *module.named_buffers(**own)]
 
 
 def _quantize(model: PreTrainedModel, quantization: Any) -> dict[nn.Parameter, int]:
-    """Replace the linear layers that bitsandbytes would. Returns the new weights, and the bytes that each is made of.
+    """Replace the linear layers that bitsandbytes replaces. Returns the new weights, each with the bytes that loading
+    needs for its source.
 
-    `Params4bit` and `Int8Params` cannot hold a fake tensor; an ordinary parameter with the same attributes serves.
+    `Params4bit` and `Int8Params` cannot hold a fake tensor; an ordinary parameter with the same attributes can.
     """
     from bitsandbytes.nn import Linear4bit, Linear8bitLt
     from transformers.quantizers import AutoHfQuantizer
 
     quantizer = AutoHfQuantizer.from_config(quantization)
-    quantizer._process_model_before_weight_loading(model, device_map=None)
-    quantizer._process_model_after_weight_loading(model)
-    model.hf_quantizer, model.is_quantized = quantizer, True
+    quantizer.preprocess_model(model, device_map=None)
+    quantizer.postprocess_model(model)
+    model.hf_quantizer = quantizer
     sources: dict[nn.Parameter, int] = {}
     for module in model.modules():
         if isinstance(module, Linear4bit):
@@ -138,7 +145,7 @@ def _quantize(model: PreTrainedModel, quantization: Any) -> dict[nn.Parameter, i
 def _in_8_bits(module: nn.Module) -> nn.Parameter:
     """The layer's weight as it is after its first forward: a byte each, and an fp32 scale for each row."""
     weight = nn.Parameter(torch.empty(module.out_features, module.in_features, dtype=torch.int8), requires_grad=False)
-    weight.CB = weight.SCB = None  # the layer's state has both by then
+    weight.CB = weight.SCB = None  # the layer's state holds both after the first forward
     weight.has_fp16_weights = False
     weight.row_scales = torch.empty(module.out_features)
     module.weight = weight
@@ -150,8 +157,8 @@ def _packed(shape: tuple[int, int]) -> torch.Tensor:
 
 
 def _quant_state(shape: tuple[int, int], held: torch.dtype, quantization: Any) -> Any:
-    """One scale per 64 weights; with double quantisation in 8 bits, with one fp32 scale per 256 of them and an offset
-    (Dettmers et al. 2023, section 3). Code books belong to each weight."""
+    """One scale per 64 weights. Double quantisation holds the scales in 8 bits, with one fp32 scale per 256 of them and
+    an offset (Dettmers et al. 2023, section 3). Each weight has code books of its own."""
     from bitsandbytes.functional import QuantState
 
     blocks = -(-shape[0] * shape[1] // 64)
@@ -166,7 +173,7 @@ def _quant_state(shape: tuple[int, int], held: torch.dtype, quantization: Any) -
 
 
 def state_tensors(parameter: torch.Tensor) -> Iterator[torch.Tensor]:
-    """The quantisation state that hangs on a weight of 4 bits or of 8."""
+    """The tensors of the quantisation state of a weight of 4 bits or of 8."""
     if hasattr(parameter, "row_scales"):
         yield parameter.row_scales
     state = getattr(parameter, "quant_state", None)
@@ -193,14 +200,15 @@ def _load(model: nn.Module, sources: dict[nn.Parameter, int], log: EventLog) -> 
 
 
 def layer_number(name: str) -> int:
-    """The first whole number in a module's name, which is its layer in every model that keeps them in a list."""
+    """The layer of a tensor by its name: the first whole number in it, in every model that keeps layers in a list."""
     return next((int(part) for part in name.split(".") if part.isdigit()), NO_LAYER)
 
 
 def materialize(model: nn.Module, device: str, log: EventLog) -> None:
-    """Meta tensors → fake tensors on `device`, in place; ties stay ties. Inside the fake mode."""
+    """Replace the model's meta tensors by fake tensors on `device`. Tied tensors stay tied. Needs an active fake
+    mode."""
     made: dict[int, torch.Tensor] = {}
-    kept: list[torch.Tensor] = []  # an id is one tensor's as long as that lives
+    kept: list[torch.Tensor] = []  # keeps each tensor alive, so that its id stays its own
 
     def move(tensor: torch.Tensor) -> torch.Tensor:
         if id(tensor) not in made:
@@ -212,8 +220,9 @@ def materialize(model: nn.Module, device: str, log: EventLog) -> None:
 
     parameters: dict[int, nn.Parameter] = {}
     for module in model.modules():
-        for name, old in module._parameters.items():
-            if old is None:
+        for name, old in own_tensors(module):
+            if not isinstance(old, nn.Parameter):
+                setattr(module, name, move(old))
                 continue
             if id(old) not in parameters:
                 new = nn.Parameter(move(old), requires_grad=old.requires_grad)
@@ -230,9 +239,6 @@ def materialize(model: nn.Module, device: str, log: EventLog) -> None:
                     state = getattr(state, "state2", None)
                 parameters[id(old)] = new
                 kept.append(old)
-            module._parameters[name] = parameters[id(old)]
+            setattr(module, name, parameters[id(old)])
             if hasattr(parameters[id(old)], "row_scales"):
                 module.state.CB, module.state.SCB = module.weight.data, module.weight.row_scales
-        for name, buffer in module._buffers.items():
-            if buffer is not None:
-                module._buffers[name] = move(buffer)

@@ -1,9 +1,9 @@
-"""Layers repeat: a trace of four layers, extended to as many as the model has.
+"""The extension of a trace of four layers to as many as the model has, since its layers are alike.
 
-In a log whose events say which layer they belong to, layers come in sweeps: 0, 1, 2, 3 in a forward, 3, 2, 1, 0 in a
-backward, 0, 1, 2, 3 again through an optimizer's lists. Layers 1 and 2 of each sweep are compared event by event. Where
-they are equal (in sizes, in order, and in whose blocks they free, relative to themselves), copies of them are put in
-between. Where they are not, `Irregular` is raised, and the caller traces the whole depth.
+In a log whose events have a layer, the layers follow each other in sweeps: 0, 1, 2, 3 in a forward, 3, 2, 1, 0 in a
+backward, 0, 1, 2, 3 again in an optimizer's lists. Layers 1 and 2 of each sweep are compared event by event. Where they
+are equal (in sizes, in order, and in the relative layers of the blocks that they free), copies of them are inserted.
+Where they are not, `Irregular` is raised, and the caller traces all layers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from sweep.memory.simulation.allocation_log import NO_LAYER, Block, Event
 
-TRACED = 4  # layers: a first, a last, and two alike between them
+TRACED = 4  # layers: a first one, a last one, and two equal ones between them
 
 
 class Irregular(Exception):
@@ -22,34 +22,34 @@ class Irregular(Exception):
 
 
 class _Run(NamedTuple):
-    """Consecutive events of one layer. `sweep` numbers the passes through the layers; None where it is part of none."""
+    """Consecutive events of one layer. `sweep` numbers the passes through the layers; None outside of a pass."""
 
     layer: int
     events: list[Event]
     sweep: int | None
 
 
-class _Birth(NamedTuple):
+class _Creation(NamedTuple):
     layer: int
     sweep: int | None
     offset: int
 
 
 def extend(events: Sequence[Event], blocks: Mapping[int, Block], layers: int) -> tuple[list[Event], dict[int, Block]]:
-    """The log of a model of `layers` layers, from the log of one of `TRACED`.
+    """The log of a model of `layers` layers, from the log of a model of `TRACED` layers.
 
     Raises:
         Irregular: where the log does not show that its inner layers are alike.
     """
     runs = _runs(in_order(events, blocks))
-    births = {
-        event.key: _Birth(run.layer, run.sweep, offset)
+    creations = {
+        event.key: _Creation(run.layer, run.sweep, offset)
         for run in runs
         for offset, event in enumerate(run.events)
         if event.size is not None
     }
-    pairs = _pairs(runs, blocks, births)
-    builder = _Builder(blocks, births, layers - TRACED)
+    pairs = _pairs(runs, blocks, creations)
+    builder = _Builder(blocks, creations, layers - TRACED)
     for index, run in enumerate(runs):
         builder.play(run, run.layer if run.layer < 2 else run.layer + builder.more)
         if index in pairs:
@@ -61,10 +61,10 @@ def extend(events: Sequence[Event], blocks: Mapping[int, Block], layers: int) ->
 
 
 def in_order(events: Sequence[Event], blocks: Mapping[int, Block]) -> list[Event]:
-    """The same log with deaths that follow each other sorted. A cache that is cleared frees in the order of a hash
-    table; no sum at a birth, and no state of an allocator, depends on that order.
+    """The same log, in which frees that follow each other are sorted. A cleared cache frees in the order of a hash
+    table; no sum at a creation and no state of an allocator depends on that order.
 
-    Deaths in more than neighbouring layers are a sweep through all of them, each in its own layer.
+    Frees in layers that are not neighbours are a sweep through all layers: each gets the layer of its block.
     """
     ordered: list[Event] = []
     for dead, members in groupby(events, key=lambda event: event.size is None):
@@ -95,8 +95,8 @@ def _runs(events: Sequence[Event]) -> list[_Run]:
     return runs
 
 
-def _pairs(runs: Sequence[_Run], blocks: Mapping[int, Block], births: Mapping[int, _Birth]) -> set[int]:
-    """Indices of the first of the two inner runs of each sweep, checked to be alike."""
+def _pairs(runs: Sequence[_Run], blocks: Mapping[int, Block], creations: Mapping[int, _Creation]) -> set[int]:
+    """Indices of the first of the two inner runs of each sweep, after a check that the two are equal."""
     found = set()
     for index, (first, second) in enumerate(pairwise(runs)):
         if first.sweep is None or first.sweep != second.sweep:
@@ -108,11 +108,11 @@ def _pairs(runs: Sequence[_Run], blocks: Mapping[int, Block], births: Mapping[in
                 raise Irregular("inner layers differ in an event")
             if a.size is not None:
                 if blocks[a.key].category != blocks[b.key].category or blocks[a.key].per_layer_bytes:
-                    raise Irregular("inner layers differ in what a block is for")
+                    raise Irregular("inner layers differ in the purpose of a block")
                 continue
-            towards = [births[event.key].layer - run.layer for event, run in ((a, first), (b, second))]
-            same = births[a.key][1:] == births[b.key][1:] if towards[0] == 0 else True
-            outside = NO_LAYER in (births[a.key].layer, births[b.key].layer)
+            towards = [creations[event.key].layer - run.layer for event, run in ((a, first), (b, second))]
+            same = creations[a.key][1:] == creations[b.key][1:] if towards[0] == 0 else True
+            outside = NO_LAYER in (creations[a.key].layer, creations[b.key].layer)
             if towards[0] != towards[1] or abs(towards[0]) > 1 or not same or outside:
                 raise Irregular("inner layers free different blocks")
         found.add(index)
@@ -122,47 +122,47 @@ def _pairs(runs: Sequence[_Run], blocks: Mapping[int, Block], births: Mapping[in
 
 
 class _Builder:
-    """Writes the longer log. A block born in an inner layer is known by its sweep, its place in the layer's events, and
-    the layer."""
+    """Writes the longer log. A block that an inner layer creates is identified by its sweep, its place in the layer's
+    events, and the layer."""
 
-    def __init__(self, blocks: Mapping[int, Block], births: Mapping[int, _Birth], more: int) -> None:
+    def __init__(self, blocks: Mapping[int, Block], creations: Mapping[int, _Creation], more: int) -> None:
         self.more = more
         self.events: list[Event] = []
         self.blocks: dict[int, Block] = {}
         self._old_blocks = blocks
-        self._births = births
-        self._keys: dict[int, int] = {}  # of the traced log → of this one
+        self._creations = creations
+        self._keys: dict[int, int] = {}  # key in the traced log → key in this one
         self._inner: dict[tuple[int, int, int], int] = {}
 
     def play(self, run: _Run, layer: int) -> None:
-        """A traced run, as the events of `layer`."""
+        """Write the events of a traced run as those of `layer`."""
         for offset, event in enumerate(run.events):
             if event.size is not None:
-                key = self._born(event, layer)
+                key = self._created(event, layer)
                 self._keys[event.key] = key
                 if run.sweep is not None:
                     self._inner[run.sweep, offset, layer] = key
             else:
-                birth = self._births[event.key]
+                creation = self._creations[event.key]
                 # The neighbour of an inner layer is a copy now.
-                between = run.sweep is not None and birth.sweep is not None and birth.layer != run.layer
-                neighbour = layer + (birth.layer - run.layer)
-                key = self._inner[birth.sweep, birth.offset, neighbour] if between else self._keys[event.key]
+                between = run.sweep is not None and creation.sweep is not None and creation.layer != run.layer
+                neighbour = layer + (creation.layer - run.layer)
+                key = self._inner[creation.sweep, creation.offset, neighbour] if between else self._keys[event.key]
                 self.events.append(Event(key, None, layer, event.part))
 
     def copy(self, lower: _Run, upper: _Run, layer: int) -> None:
-        """One more inner layer. What it frees of the layer below is read from the upper traced one, whose neighbour
-        below is an inner layer too; and the other way round."""
+        """Write one more inner layer. The blocks of the layer below that it frees follow from the upper traced layer,
+        whose neighbour below is an inner layer too; and the other way round."""
         for offset, (low, high) in enumerate(zip(lower.events, upper.events, strict=True)):
             if low.size is not None:
-                self._inner[lower.sweep, offset, layer] = self._born(low, layer)
+                self._inner[lower.sweep, offset, layer] = self._created(low, layer)
                 continue
-            towards = self._births[low.key].layer - lower.layer
-            birth = self._births[high.key if towards < 0 else low.key]
-            key = self._inner[birth.sweep, birth.offset, layer + towards]
+            towards = self._creations[low.key].layer - lower.layer
+            creation = self._creations[high.key if towards < 0 else low.key]
+            key = self._inner[creation.sweep, creation.offset, layer + towards]
             self.events.append(Event(key, None, layer, low.part))
 
-    def _born(self, event: Event, layer: int) -> int:
+    def _created(self, event: Event, layer: int) -> int:
         old = self._old_blocks[event.key]
         size = old.size + self.more * old.per_layer_bytes
         key = len(self.blocks) + 1

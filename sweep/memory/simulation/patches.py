@@ -1,7 +1,8 @@
-"""What stands in for the machine while a run is executed on fake tensors: every patch, in one place.
+"""All patches that replace the machine while a run is executed on fake tensors.
 
-For a process of its own, since all of it is undone only at the end. Each patch answers a question that cannot be asked
-of a fake tensor, or of a GPU that is not there.
+They are for a process of its own, since some last as long as it. Each patch gives an answer that a fake tensor, or a
+missing GPU, cannot give. The private names of torch and transformers that are patched here have no public substitute; a
+prediction fails at once where one of them changes.
 """
 
 from __future__ import annotations
@@ -24,10 +25,17 @@ from sweep.memory.simulation.allocation_log import BACKWARD, OPTIMIZER, EventLog
 
 @contextmanager
 def machine(described: Machine, log: EventLog, *, padded: bool, kernel: str | None, seen: set[str]) -> Iterator[str]:
-    """Inside, tensors are fake, on a device like the one described; yields the device's name. `log` is told of
-    the parts of a step, and is to be entered. `kernel` forces the attention kernel; `seen` collects those that ran."""
-    cuda_kernels.know_bitsandbytes()
-    cuda_kernels.know_grouped_product()
+    """A context in which tensors are fake and on a device like the one described. Yields the device's name.
+
+    Args:
+        described: the machine to imitate.
+        log: gets the part of the step that the program is in. The caller enters it.
+        padded: whether micro-batches have padding, so that models build a mask.
+        kernel: the attention kernel to use; None for the one that PyTorch would choose.
+        seen: collects the attention kernels that run.
+    """
+    cuda_kernels.register_bitsandbytes()
+    cuda_kernels.register_grouped_product()
     with ExitStack() as stack:
         if described.kind == "cuda":
             device = fake_device.register()
@@ -38,15 +46,16 @@ def machine(described: Machine, log: EventLog, *, padded: bool, kernel: str | No
             stack.enter_context(mock.patch.multiple(torch, get_rng_state=_rng_state, set_rng_state=lambda state: None))
         stack.enter_context(_masks(padded))
         stack.enter_context(_parts(log))
-        stack.callback(register_optimizer_step_post_hook(lambda optimizer, *_: _tell_state(optimizer, log)).remove)
+        stack.callback(register_optimizer_step_post_hook(lambda optimizer, *_: _log_state(optimizer, log)).remove)
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         yield device
 
 
 @contextmanager
 def _masks(padded: bool) -> Iterator[None]:
-    """transformers looks at the mask's values to see whether it can do without one, and takes fake tensors for tracing,
-    where it never does without. Its other conditions stay: sequences longer than a sliding window need a mask."""
+    """Decide whether models build a mask. transformers reads the mask's values to see whether it can omit it; for fake
+    tensors it assumes tracing, and never omits it. Its other conditions stay: sequences longer than a sliding window
+    need a mask."""
     from transformers import masking_utils
 
     def all_inside(kv_length: int, window: int | None) -> bool:
@@ -70,19 +79,19 @@ def _masks(padded: bool) -> Iterator[None]:
 
 @contextmanager
 def _parts(log: EventLog) -> Iterator[None]:
-    """Tell the log where backward begins and ends."""
+    """Set the part of the step in the log at the start and the end of backward."""
     backward = torch.Tensor.backward
 
-    def told(*args: Any, **kwargs: Any) -> None:
+    def logged(*args: Any, **kwargs: Any) -> None:
         log.part = BACKWARD
         backward(*args, **kwargs)
         log.enter(OPTIMIZER)
 
-    with mock.patch.object(torch.Tensor, "backward", told):
+    with mock.patch.object(torch.Tensor, "backward", logged):
         yield
 
 
-def _tell_state(optimizer: torch.optim.Optimizer, log: EventLog) -> None:
+def _log_state(optimizer: torch.optim.Optimizer, log: EventLog) -> None:
     for state in optimizer.state.values():
         for value in state.values():
             if isinstance(value, torch.Tensor):
@@ -90,22 +99,22 @@ def _tell_state(optimizer: torch.optim.Optimizer, log: EventLog) -> None:
 
 
 def _rng_state() -> torch.Tensor:
-    """Checkpointing keeps the state of the CPU's generator for each layer. The real one is no fake tensor."""
+    """A fake tensor like the state of the CPU's generator, which checkpointing keeps for each layer."""
     return torch.empty(5056, dtype=torch.uint8)
 
 
 def _cuda(described: Machine, kernel: str | None, seen: set[str]) -> Iterator[Any]:
-    """What a GPU of this kind would answer."""
+    """The patches that imitate a GPU of this kind."""
     import bitsandbytes.functional
     import transformers.training_args
     from torch.utils import _foreach_utils
 
     yield mock.patch.dict(os.environ, ACCELERATE_TORCH_DEVICE=fake_device.DEVICE)
     yield mock.patch.object(transformers.training_args, "is_torch_bf16_gpu_available", return_value=True)
-    # torch takes its foreach loops for plain tensors only: fake ones stand for plain ones here.
+    # torch uses its foreach loops for plain tensors only; here fake tensors represent plain ones.
     for module in (_foreach_utils, sys.modules["torch.optim.optimizer"]):
         yield mock.patch.object(module, "_foreach_supported_types", [*module._foreach_supported_types, FakeTensor])
-    # Managed memory is none of the allocator's: on the host, where the log does not count it.
+    # The allocator does not manage paged memory. Here it is on the host, which the log does not count.
     nothing = {"prefetch_tensor": lambda *args, **kwargs: None, "fill": lambda *args, **kwargs: None}
     yield mock.patch.multiple(bitsandbytes.functional, get_paged=_managed, **nothing)
     yield mock.patch.object(torch.cuda, "synchronize", return_value=None)
@@ -121,8 +130,8 @@ def _managed(*shape: int, dtype: torch.dtype = torch.float32, device: Any = None
 
 
 def _tensor(original: Any) -> Any:
-    """`torch.tensor` cannot write values to a device that is not there, and nothing that is made of a known value can
-    be computed there."""
+    """`torch.tensor` for the fake device: it gives an empty tensor, since values cannot be written to a missing device.
+    Elsewhere it makes fake tensors forget their value, since a value cannot be used on the fake device."""
 
     def tensor(data: Any, *args: Any, device: Any = None, **kwargs: Any) -> torch.Tensor:
         if device is None or torch.device(device).type != fake_device.DEVICE:
@@ -137,7 +146,7 @@ def _tensor(original: Any) -> Any:
 
 
 def _softmax(original: Any) -> Any:
-    """CUDA has one kernel for the softmax of fp16 into fp32 (not of bf16)."""
+    """Softmax as on CUDA, which has one kernel for fp16 into fp32 (but none for bf16 into fp32)."""
 
     def softmax(input: torch.Tensor, dim: Any = None, _stacklevel: int = 3, dtype: Any = None) -> torch.Tensor:
         fused = dtype == torch.float32 and input.dtype == torch.float16 and input.device.type == fake_device.DEVICE

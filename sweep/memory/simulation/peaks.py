@@ -1,4 +1,4 @@
-"""From a trace's events to the figures of a prediction."""
+"""The figures of a prediction, from the events of a trace."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PHASES = {LOAD: "load", FORWARD: "train", BACKWARD: "train", OPTIMIZER: "train",
 
 
 class Level(NamedTuple):
-    """Bytes after one event. `reserved` is None where nothing is kept in reserve."""
+    """Bytes after one event. `reserved` is None on the CPU, which has no caching allocator."""
 
     allocated: int
     requested: int
@@ -32,7 +32,7 @@ class Peaks(NamedTuple):
 
 
 def levels(events: Sequence[Event], machine: Machine) -> Iterator[Level]:
-    """What is in use after each event: the plain sum on the CPU, on CUDA what the caching allocator makes of it."""
+    """The memory in use after each event: the sum of the blocks on the CPU, the caching allocator's figures on CUDA."""
     if machine.kind == "cpu":
         total = 0
         sizes: dict[int, int] = {}
@@ -52,7 +52,7 @@ def levels(events: Sequence[Event], machine: Machine) -> Iterator[Level]:
             parts.add(event.part)
             if event.part in (FORWARD, BACKWARD):
                 if event.part == FORWARD:
-                    allocator.empty_cache()  # the Trainer does, as it begins
+                    allocator.empty_cache()  # as the Trainer does at its start
                 allocator.allocate(("workspace", event.part), workspace)
         if event.size is None:
             allocator.free(event.key)
@@ -83,7 +83,7 @@ def peaks(events: Sequence[Event], machine: Machine) -> dict[str, Peaks]:
 
 
 def breakdown(events: Sequence[Event], blocks: Mapping[int, Block], peak: Peaks, machine: Machine) -> dict[str, int]:
-    """What the bytes at the peak are for; sums to `peak.allocated`."""
+    """The bytes at the peak by purpose; they sum to `peak.allocated`."""
     live: set[int] = set()
     for event in events[: peak.where + 1]:
         if event.size is None:

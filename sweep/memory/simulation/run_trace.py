@@ -1,4 +1,4 @@
-"""One run, executed on fake tensors: loading, training and evaluating by the same code that a real run goes through."""
+"""The execution of a run on fake tensors: the code of a real run loads, trains and evaluates."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sweep.core.errors import first_line
 from sweep.memory.prediction import Machine
 from sweep.memory.simulation import fake_model, layer_extrapolation, patches
 from sweep.memory.simulation.allocation_log import BACKWARD, EVALUATION, FORWARD, PROMPT, Block, Event, EventLog
-from sweep.memory.workload import Facts, StandInTokenizer, example
+from sweep.memory.workload import StandInTokenizer, Workload, example
 from sweep.runtime.precision import autocast
 from sweep.training.fit import fit
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
-    """All events of a run in order, the blocks that they speak of, and the attention kernels that ran.
+    """All events of a run in order, their blocks, and the attention kernels that ran.
 
-    `evaluation_fault` is why evaluation is not among the events, or ""; `layers` how many were executed.
+    `evaluation_fault` is the reason why the events lack evaluation, or ""; `layers` says how many layers were executed.
     """
 
     events: Sequence[Event]
@@ -42,44 +42,48 @@ class Trace:
     evaluation_fault: str = ""
 
 
-def run(config: RunConfig, facts: Facts, machine: Machine, precision: str, architecture: PretrainedConfig) -> Trace:
-    """Trace the run: by four of its layers where all are alike, else by all of them."""
+def run(
+    config: RunConfig, workload: Workload, machine: Machine, precision: str, architecture: PretrainedConfig
+) -> Trace:
+    """Trace the run with four layers where all layers are alike, else with all of them."""
     architecture = copy.deepcopy(architecture)
-    for name, value in facts.task.model_arguments(facts.tokenizer).items():
+    for name, value in workload.task.model_arguments(workload.tokenizer).items():
         setattr(architecture, name, value)
     try:
-        traced = execute(config, facts, machine, precision, fake_model.shallow(architecture))
+        traced = execute(config, workload, machine, precision, fake_model.shallow(architecture))
         depth = architecture.num_hidden_layers
         events, blocks = layer_extrapolation.extend(traced.events, traced.blocks, depth)
     except layer_extrapolation.Irregular:
-        return execute(config, facts, machine, precision, architecture)
+        return execute(config, workload, machine, precision, architecture)
     return dataclasses.replace(
         traced, events=events, blocks=blocks, layers=f"{layer_extrapolation.TRACED} of {depth}, which are alike"
     )
 
 
-def execute(config: RunConfig, facts: Facts, machine: Machine, precision: str, architecture: PretrainedConfig) -> Trace:
+def execute(
+    config: RunConfig, workload: Workload, machine: Machine, precision: str, architecture: PretrainedConfig
+) -> Trace:
     """Trace the run with every layer that `architecture` has."""
     log = EventLog(inner=machine.kind == "cuda")
     model = fake_model.build(config, architecture, precision, log)
     log.vocabulary = getattr(architecture.get_text_config(), "vocab_size", None)
     seen: set[str] = set()
     kernel = "flash" if config.model.attention == "flash_attention_2" else None
-    with patches.machine(machine, log, padded=facts.padded, kernel=kernel, seen=seen) as device:
+    with patches.machine(machine, log, padded=workload.padded, kernel=kernel, seen=seen) as device:
         fake_model.materialize(model, device, log)
-        model.to = lambda *args, **kwargs: model  # it is there; and a fake parameter cannot be swapped
+        model.to = lambda *args, **kwargs: model  # it is on its device, and a fake parameter cannot be moved
         watch(model, log)
         log.device_type = torch.device(device).type
         with log:
-            train(model, config, facts, machine, precision)
-            fault = evaluate(model, facts, device, precision, log)
-        events = list(log.events)  # before the model goes
+            train(model, config, workload, machine, precision)
+            fault = evaluate(model, workload, device, precision, log)
+        events = list(log.events)  # before the model is freed
     return Trace(events=events, blocks=log.blocks, kernels=seen, layers="all", evaluation_fault=fault)
 
 
-def train(model: nn.Module, config: RunConfig, facts: Facts, machine: Machine, precision: str) -> None:
-    """Two optimizer steps of the longest micro-batch: the second has the optimizer's state, as all later ones."""
-    accumulated = min(2, config.train.gradient_accumulation_steps)  # the second finds the gradients of the first
+def train(model: nn.Module, config: RunConfig, workload: Workload, machine: Machine, precision: str) -> None:
+    """Two optimizer steps of the longest micro-batch. The second has the optimizer's state, as all later ones have."""
+    accumulated = min(2, config.train.gradient_accumulation_steps)  # the second adds to the gradients of the first
     steps = min(2, config.train.max_steps or 2)
     short = dataclasses.replace(
         config.train,
@@ -88,57 +92,58 @@ def train(model: nn.Module, config: RunConfig, facts: Facts, machine: Machine, p
         gradient_accumulation_steps=accumulated,
         precision=precision,
         group_by_length=False,
-        torch_compile=False,  # what the compiler fuses is not foretold: declared among the assumptions
+        torch_compile=False,  # the compiler's fusion is not predicted: an assumption says so
     )
     fit(
         model,
-        list(facts.rows) * (accumulated * steps),
-        facts.task.collator(facts.tokenizer),
+        list(workload.rows) * (accumulated * steps),
+        workload.task.collator(workload.tokenizer),
         short,
         learning_rate=config.variant.learning_rate,
         seed=0,
         optimizer=config.variant.optimizer(machine.kind),
-        is_causal=facts.task.is_causal,
+        is_causal=workload.task.is_causal,
     )
     gc.collect()
 
 
-def evaluate(model: nn.Module, facts: Facts, device: str, precision: str, log: EventLog) -> str:
+def evaluate(model: nn.Module, workload: Workload, device: str, precision: str, log: EventLog) -> str:
     """The first batch of evaluation, which has the longest prompts. Returns why it could not be traced, or "".
 
-    Of a generation, memory peaks as the prompt is read, or at the last token, where the cache is full. Both are
-    executed: a prompt and one token, and then a prompt that all tokens but the last stand in already, and that one.
+    The memory of a generation peaks while the prompt is read, or at the last token, where the cache is full. Two passes
+    execute both: a prompt with one more token, then a prompt that holds all tokens but the last, with that one.
     """
-    task = facts.task.without_data()
+    task = workload.task.without_data()
     tokens = getattr(task, "max_new_tokens", 1)
-    passes = [(facts.prompt_length, [EVALUATION] * min(2, tokens))]
+    passes = [(workload.prompt_length, [EVALUATION] * min(2, tokens))]
     if tokens > 2 and task.task_type == "CAUSAL_LM":
-        passes.append((facts.prompt_length + tokens - 2, [PROMPT, EVALUATION]))
+        passes.append((workload.prompt_length + tokens - 2, [PROMPT, EVALUATION]))
         task = dataclasses.replace(task, max_new_tokens=2)
-    tokenizer, size = StandInTokenizer(), facts.prompt_batch_size
+    tokenizer, size = StandInTokenizer(), workload.prompt_batch_size
     model.eval()
     for length, parts in passes:
         log.evaluating = list(parts)
-        log.enter(parts[0])  # an encoder runs before the first forward of the whole model
+        log.enter(parts[0])  # an encoder runs before the first forward of the model
         try:
             with autocast(precision, torch.device(device).type):
                 prompts = [example(length, length + 1)] * size
                 task.evaluate(model, tokenizer, prompts, size, metered=lambda _: nullcontext())
         except _Enough:
             continue
-        except Exception as error:  # noqa: BLE001  what is known of training stands
+        except Exception as error:  # noqa: BLE001  the figures of training stay valid
             if log.evaluating:
                 return f"could not be executed on fake tensors ({type(error).__name__}: {first_line(error)})"
-            # All forwards were there; what follows reads their values.
+            # All forwards have run; the code after them reads values.
     return ""
 
 
 class _Enough(BaseException):
-    """Evaluation has run as many forwards as are wanted; what ends a generation is values, which there are none of."""
+    """Ends an evaluation after the wanted number of forwards: a generation ends by values, and fake tensors have
+    none."""
 
 
 def watch(model: nn.Module, log: EventLog) -> None:
-    """Hooks that tell the log which part of the step, and which layer, the program is in."""
+    """Hooks that set the current part of the step and the current layer in the log."""
     base = next(module for module in model.modules() if isinstance(module, PreTrainedModel))
     base.register_forward_pre_hook(lambda *_: log.enter(FORWARD if torch.is_grad_enabled() else _next(log.evaluating)))
     for parameter in model.parameters():
@@ -163,7 +168,7 @@ def _layers(model: nn.Module) -> Sequence[nn.Module]:
 
 
 def _watch_backward(output: Any, number: int, log: EventLog) -> None:
-    """The gradient of a layer's output arrives as its backward begins."""
+    """Set the layer in backward: the gradient of a layer's output arrives at the start of the layer's backward."""
     tensors = output if isinstance(output, tuple | list) else [output]
     first = next((tensor for tensor in tensors if isinstance(tensor, torch.Tensor)), None)
     if first is not None and first.requires_grad:

@@ -202,3 +202,15 @@ def test_the_warnings_of_runs_are_in_the_notes():
     assert note.startswith(f"{runs['setting'].iloc[0]} (seed {runs['seed'].iloc[0]}) the loss did not move")
     assert note.endswith(f"So in {len(first)} of its runs.")
     assert failures.doubts(study().runs) == []
+
+
+def test_advice_is_the_runs_own_where_they_have_suggestions():
+    runs = study().runs
+    found = failures.failures(runs)
+    general = failures.advice(found, runs)["oom"]
+    assert "train.activation_checkpointing=true; a smaller train.micro_batch_size" in general
+    runs.loc[runs["outcome"] == "oom", "suggestions"] = "1. train.max_length=50: shorter\n2. variant=qlora_r8: 4 bits"
+    own = failures.advice(found, runs)["oom"]
+    assert f"{SCRIPT}: 1. train.max_length=50: shorter; 2. variant=qlora_r8: 4 bits." in own
+    assert "activation_checkpointing" not in own
+    assert all(text.endswith("make another study.") for text in (general, own))

@@ -1,4 +1,4 @@
-"""Configs: every YAML builds, variants change only themselves, and all faults are told at once."""
+"""Configs: every YAML builds, a variant changes only its own group, and all faults are reported at once."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def faults_of(config: dict) -> dict[str, str]:
     return {fault.key: fault.message for fault in caught.value.faults}
 
 
-def test_all_faults_are_told_at_once():
+def test_all_faults_are_reported_at_once():
     config = broken(
         variant__r=0,
         variant__dropuot=0.1,

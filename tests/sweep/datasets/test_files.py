@@ -1,4 +1,4 @@
-"""Data from files: what each format gives, which rows are taken, and what is told of what cannot be read."""
+"""Data from files: the rows of each format, the selection of rows, and the errors of unreadable files."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_file_without_a_header_takes_given_names(tmp_path: Path):
     assert read(tmp_path / "cola.tsv", Layout(names)).rows[0]["text"] == "Our friends won't buy this."
 
 
-def test_gzip_is_opened_and_a_cut_one_is_told(tmp_path: Path):
+def test_gzip_is_opened_and_a_truncated_file_is_refused(tmp_path: Path):
     import gzip
 
     packed = gzip.compress(write(tmp_path / "a.csv").read_bytes())
@@ -124,14 +124,14 @@ def test_dots_lead_into_what_is_nested(tmp_path: Path):
         files(path, columns={"prompt": "question", "response": "answers.text.2"}).load()
 
 
-def test_rows_that_lack_something_are_left_out_on_request(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_incomplete_rows_are_skipped_on_request(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     """Some of GLUE's published files hold lines that are cut short."""
     path = tmp_path / "a.tsv"
     path.write_text("text\tlabel\n" + "".join(f"t{i}\t{i % 2}\n" if i % 5 else f"cut {i}\n" for i in range(20)))
     with pytest.raises(UserError, match=r"line 2: has 1 fields.*skip_incomplete=true"):
         files(path).load()
     assert len(files(path, validation=str(path), skip_incomplete=True).load().train) == 16
-    assert "4 lines of another number of fields are left out" in caplog.text
+    assert "4 lines with another number of fields are skipped" in caplog.text
     nulls = write(tmp_path / "b.jsonl", [{"text": f"t{i}", "label": i % 2 if i % 4 else None} for i in range(20)])
     whole = files(nulls, validation=str(nulls), skip_incomplete=True, n_train=12)
     assert len(whole.load().train) == 12
@@ -150,7 +150,7 @@ def test_validation_examples_that_were_trained_on_are_counted(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("a.csv", b"text,label\nok,1\ncaf\xe9,0\n", r"a.csv, line 3: byte 0xe9 is not UTF-8.*iconv"),
         ("a.csv", b"text,label\nok,1\na,b,c\n", r"a.csv, line 3: has 3 fields, and the columns are 2: text, label"),
@@ -165,9 +165,9 @@ def test_validation_examples_that_were_trained_on_are_counted(tmp_path: Path):
         ("a.json", b'[{"text": 1},\n 3]', "entry 2: is int, not an object"),
     ],
 )
-def test_what_cannot_be_read_is_told_with_its_line(tmp_path: Path, name: str, content: bytes, told: str):
+def test_an_unreadable_file_is_refused_with_its_line(tmp_path: Path, name: str, content: bytes, message: str):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         read(tmp_path / name)
 
 
@@ -212,7 +212,7 @@ def test_a_missing_column_lists_those_that_exist(tmp_path: Path):
         files(path, columns={"text": "{body} {title}"}).load()
 
 
-def test_an_empty_value_is_told_with_its_row(tmp_path: Path):
+def test_an_empty_value_is_refused_with_its_row(tmp_path: Path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "x", "label": 1}\n{"text": null, "label": 1}\n')
     with pytest.raises(UserError, match="row 2: column 'text' has no value"):
@@ -229,24 +229,24 @@ def test_several_files_are_one_split_and_the_digest_follows_their_content(tmp_pa
     assert both.prepare(silent) != before
 
 
-def test_faults_of_files_are_told_before_anything_is_read(tmp_path: Path):
+def test_faults_of_files_are_found_without_reading_them(tmp_path: Path):
     write(tmp_path / "train.csv")
     (tmp_path / "notes.xyz").write_text("?")
 
-    def told(**changes: object) -> dict[str, str]:
+    def faults(**changes: object) -> dict[str, str]:
         return dict(Files(**{"train": str(tmp_path / "train.csv"), **changes}).faults())
 
-    assert told() == {}
-    assert "did you mean train.csv?" in told(train=str(tmp_path / "trian.csv"))["train"]
-    assert "is a folder" in told(validation=str(tmp_path))["validation"]
-    assert "format" in told(test=str(tmp_path / "notes.xyz"))["test"]
-    assert "did you mean text?" in told(columns={"txt": "a"})["columns"]
-    assert "is no template" in told(columns={"text": "{open"})["columns"]
-    assert "names of columns only" in told(columns={"text": "{a!r}"})["columns"]
-    assert "names no file" in told(train=[])["train"]
+    assert faults() == {}
+    assert "did you mean train.csv?" in faults(train=str(tmp_path / "trian.csv"))["train"]
+    assert "is a folder" in faults(validation=str(tmp_path))["validation"]
+    assert "format" in faults(test=str(tmp_path / "notes.xyz"))["test"]
+    assert "did you mean text?" in faults(columns={"txt": "a"})["columns"]
+    assert "is not a template" in faults(columns={"text": "{open"})["columns"]
+    assert "names of columns only" in faults(columns={"text": "{a!r}"})["columns"]
+    assert "names no file" in faults(train=[])["train"]
 
 
-def test_a_folder_stands_for_the_hub(tmp_path: Path):
+def test_a_folder_replaces_the_hub(tmp_path: Path):
     (tmp_path / "main").mkdir()
     write(tmp_path / "main" / "train-00000-of-00002.parquet")
     write(tmp_path / "main" / "train-00001-of-00002.parquet")
@@ -260,7 +260,7 @@ def test_a_folder_stands_for_the_hub(tmp_path: Path):
     assert not list(Hub(path=str(file)).faults())
     assert "is one file" in dict(Hub(path=str(file), validation="test").faults())["path"]
     assert dict(Hub(path=str(tmp_path), name="main", validation="dev").faults())["validation"].startswith("has no file")
-    assert "no folder that exists" in dict(Hub(path="/nowhere/at/all").faults())["path"]
+    assert "neither an existing folder" in dict(Hub(path="/nowhere/at/all").faults())["path"]
 
 
 def test_numbered_labels_of_the_hub_come_with_their_names(tmp_path: Path):
@@ -281,9 +281,9 @@ def test_numbered_labels_of_the_hub_come_with_their_names(tmp_path: Path):
     assert [row["label"] for row in loaded.rows(range(3))] == ["neg", "pos", None]
 
 
-def test_a_data_set_that_cannot_be_had_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch):
+def test_the_error_of_a_data_set_that_could_not_be_loaded_says_what_to_do(monkeypatch: pytest.MonkeyPatch):
     source = Hub(path="owner/missing", name="main")
-    with pytest.raises(UserError, match=r"task.data.path = owner/missing \(main\) cannot be had"):
+    with pytest.raises(UserError, match=r"task.data.path = owner/missing \(main\) could not be loaded"):
         source.load()
     with pytest.raises(UserError, match="give a folder with one file per split"):
         source.prepare(silent)

@@ -30,7 +30,7 @@ def interpret(command: str) -> list[str]:
     return turn * (2 if "opposite" in words else 1) + act
 
 
-def test_every_pair_means_what_a_second_interpreter_says():
+def test_every_pair_equals_the_result_of_a_second_interpreter():
     wrong = [command for command, actions in scan.pairs() if interpret(command) != actions.split()]
     assert wrong == []
 

@@ -1,21 +1,24 @@
-"""When training goes wrong: noticed at once, with advice for these settings, and doubts where figures give reason."""
+"""Training that goes wrong is noticed at once; its record holds suggestions for its own config, and warnings."""
 
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import compose
+from conftest import ROOT, compose
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sweep.config.schema import RunConfig, parse
 from sweep.core.record import Outcome, Record
 from sweep.datasets import scan
 from sweep.diagnostics import mitigations, sanity_checks
-from sweep.diagnostics.annotate import lines, machine_of, remarked
+from sweep.diagnostics.annotate import last_phase, lines, machine_of, remarked
+from sweep.diagnostics.mitigations import Mitigation, Situation
 from sweep.metrics.accuracy import Accuracy
 from sweep.metrics.exact_match import ExactMatch
 from sweep.metrics.f1 import F1
@@ -31,12 +34,12 @@ def config(*overrides: str) -> RunConfig:
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
-def test_a_loss_that_is_no_number_ends_it_at_once(loss: float):
+def test_a_loss_that_is_not_a_number_ends_training_at_once(loss: float):
     with pytest.raises(Diverged, match=r"loss is (nan|inf|-inf) at step 3"):
         DivergenceWatch().check(3, loss, 1.0)
 
 
-def test_a_loss_may_rise_for_some_steps_but_not_stay():
+def test_a_loss_may_rise_for_some_steps_but_must_fall_again():
     watch = DivergenceWatch(guess=3.0)
     watch.check(0, 4.0, 1.0)
     for step in range(STEPS - 1):
@@ -48,7 +51,7 @@ def test_a_loss_may_rise_for_some_steps_but_not_stay():
         watch.check(20, 8.1, 1.0)
 
 
-def test_gradients_that_are_no_numbers_end_it_but_for_fp16_s_search_of_a_scale():
+def test_gradients_that_are_not_numbers_end_training_except_while_fp16_searches_its_scale():
     with pytest.raises(Diverged, match="gradient norm is nan at step 1, while the loss is still a number"):
         DivergenceWatch().check(1, 2.0, math.nan)
     scaled = DivergenceWatch(scaled=True)
@@ -62,7 +65,7 @@ def test_gradients_that_are_no_numbers_end_it_but_for_fp16_s_search_of_a_scale()
         scaled.check(40, 2.0, math.inf)
 
 
-def test_training_stops_at_a_gradient_that_is_no_number(tiny_checkpoint: Path):
+def test_training_stops_at_a_gradient_that_is_not_a_number(tiny_checkpoint: Path):
     """The loss is a number in that step: only the backward pass overflows."""
     model = AutoModelForCausalLM.from_pretrained(tiny_checkpoint)
     seen = []
@@ -80,12 +83,20 @@ def test_training_stops_at_a_gradient_that_is_no_number(tiny_checkpoint: Path):
     assert len(seen) == 3
 
 
-def overrides(steps: list[mitigations.Mitigation]) -> list[str]:
+def overrides(steps: list[Mitigation]) -> list[str]:
     return [step.overrides for step in steps]
 
 
-def test_advice_after_divergence_is_for_these_settings():
-    steps = mitigations.after_divergence(
+def after_oom(given: RunConfig, **known: str | None) -> list[Mitigation]:
+    return mitigations.suggestions(Outcome.OOM, Situation(given, **known))
+
+
+def after_divergence(given: RunConfig, precision: str) -> list[Mitigation]:
+    return mitigations.suggestions(Outcome.DIVERGED, Situation(given, precision=precision))
+
+
+def test_suggestions_after_divergence_are_for_these_settings():
+    steps = after_divergence(
         config(
             "variant.learning_rate=0.01", "train.max_grad_norm=0", "train.warmup_ratio=0", "train.weight_decay=0.1",
             "train.adam_beta2=0.95",
@@ -97,69 +108,102 @@ def test_advice_after_divergence_is_for_these_settings():
         "train.weight_decay=0.01", "train.adam_beta2=0.999",
     ]  # fmt: skip
     assert "it was 0.01" in steps[0].why
-    assert overrides(mitigations.after_divergence(config("variant.learning_rate=3e-4"), "fp32")) == [
-        "variant.learning_rate=0.0001"
-    ]
+    assert overrides(after_divergence(config("variant.learning_rate=3e-4"), "fp32")) == ["variant.learning_rate=0.0001"]
     wild = config("variant=fft", "variant.learning_rate=5", "study.learning_rate_multiplier=2")
-    assert str(mitigations.after_divergence(wild, "fp32")[0]) == (
+    assert str(after_divergence(wild, "fp32")[0]) == (
         "variant.learning_rate=0.001 study.learning_rate_multiplier=1: a lower rate; it was 10"
     )
 
 
-def test_advice_after_oom_comes_in_the_order_of_the_check_list_and_leaves_out_what_is_done():
-    steps = mitigations.after_oom(config("variant=lora_r8", "train.micro_batch_size=8"), "fp32", "cuda")
-    assert overrides(steps) == [
-        "variant=qlora_r8",
-        "train.activation_checkpointing=true",
-        "train.max_length=50",
-        "train.micro_batch_size=4 train.gradient_accumulation_steps=4",
-        "train.precision=bf16",
-        "train.optimizer=paged_adamw_8bit",
-    ]
+ALL_AGAINST_OOM = [
+    "train.eval_batch_size=25",
+    "train.activation_checkpointing=true",
+    "train.micro_batch_size=4 train.gradient_accumulation_steps=4",
+    "train.optimizer=adamw_8bit",
+    "train.optimizer=paged_adamw_8bit",
+    "variant=qlora_r8",
+    "train.precision=bf16",
+    "train.parallelism=fsdp",
+    "train.max_length=50",
+]
+
+
+def test_suggestions_after_oom_are_ordered_by_cost_and_leave_out_what_is_done():
+    given = config("variant=lora_r8", "train.micro_batch_size=8", "train.devices_per_run=2")
+    assert overrides(after_oom(given, precision="fp32")) == ALL_AGAINST_OOM
     done = config(
         "variant=qlora_r16", "train=low_memory", "train.micro_batch_size=1", "train.gradient_accumulation_steps=16",
-        "train.max_length=40",
+        "train.max_length=40", "train.eval_batch_size=1",
     )  # fmt: skip
-    assert mitigations.after_oom(done, "bf16", "cuda") == []
+    assert after_oom(done, precision="bf16") == []
 
 
-@pytest.mark.parametrize(("variant", "micro"), [("fft", 8), ("lora_r32", 3)])
-def test_each_step_of_advice_is_a_config_that_runs_on_the_same_batch(variant: str, micro: int):
+def test_a_smaller_evaluation_batch_is_suggested_only_where_evaluation_may_have_run_out():
+    named = {phase: overrides(after_oom(config(), phase=phase))[0] for phase in ("load", "train", "eval", None)}
+    assert [phase for phase, first in named.items() if "eval_batch_size" in first] == ["eval", None]
+
+
+def test_the_general_lists_have_the_members_and_the_order_of_the_suggestions():
+    diverged = after_divergence(
+        config("train.max_grad_norm=0", "train.warmup_ratio=0", "train.weight_decay=0.1", "train.adam_beta2=0.95"),
+        "fp16",
+    )
+    for outcome, steps in ((Outcome.OOM, ALL_AGAINST_OOM), (Outcome.DIVERGED, overrides(diverged))):
+        keys = list(dict.fromkeys(step.partition("=")[0] for step in steps))
+        places = [mitigations.GENERAL[outcome].index(key) for key in keys]
+        assert places == sorted(places)
+        assert mitigations.GENERAL[outcome].count(";") == len(keys) - 1
+
+
+@pytest.mark.parametrize(
+    ("variant", "micro"), [("fft", 8), ("lora_r32", 3), ("lora_qv", 2), ("dora_r16", 2), ("ia3", 2)]
+)
+def test_each_suggestion_is_a_config_that_runs_on_the_same_batch(variant: str, micro: int):
     """What is typed and what is changed are the same, and neither changes the optimizer's batch."""
     given = [f"variant={variant}", f"train.micro_batch_size={micro}"]
     plain = compose(*given)
     parsed = parse(plain)
-    steps = [*mitigations.after_oom(parsed, "fp32", "cuda"), *mitigations.after_divergence(parsed, "bf16")]
+    steps = [*after_oom(parsed, precision="fp32"), *after_divergence(parsed, "bf16")]
     assert steps
     for step in steps:
         typed = parse(compose(*given, *step.overrides.split()))
         changed = parse(mitigations.changed(plain, step.changes))
         assert typed.train.batch_size == parsed.train.batch_size
         assert typed.train == changed.train
-        assert typed.variant.quantized == changed.variant.quantized
-        assert getattr(typed.variant, "r", None) == getattr(changed.variant, "r", None)
+        own = {"name": "", "learning_rate": 1.0}
+        assert replace(typed.variant, **own) == replace(changed.variant, **own)
         assert typed != parsed
 
 
-def test_predicted_savings_are_said_where_there_are_any():
+def test_predicted_savings_are_shown_where_they_are_known():
     plain = compose("variant=lora_r8")
-    steps = mitigations.after_oom(parse(plain), "fp32", "cpu")
+    steps = after_oom(parse(plain), device_type="cpu", precision="fp32")
 
     def half_when_quantized(configs):
         return [None if c["train"]["max_length"] == 50 else 2**30 / (1 + ("QLoRA" in c["variant"]["_target_"]))
                 for c in configs]  # fmt: skip
 
-    said = mitigations.text(mitigations.with_savings(steps, plain, half_when_quantized)).splitlines()
-    assert said[0] == "1. variant=qlora_r8: hold the frozen base in 4 bits (predicted to save 512.0 MiB)"
-    assert said[1].endswith("(predicted to save nothing here)")
-    assert "predicted" not in next(line for line in said if "max_length" in line)
+    lines = mitigations.text(mitigations.with_savings(steps, plain, half_when_quantized)).splitlines()
+    assert lines[0].startswith("1. train.eval_batch_size=25: ")
+    assert lines[0].endswith("(predicted to save nothing here)")
+    quantized = next(line for line in lines if "variant=" in line)
+    assert quantized.endswith(
+        "variant=qlora_r8: hold the frozen base in 4 bits, and train LoRA on it (predicted to save 512.0 MiB)"
+    )
+    assert "predicted" not in next(line for line in lines if "max_length" in line)
+
+
+def test_the_lists_can_be_read_without_torch():
+    """The report uses them, and must start in a second."""
+    check = "import sys, sweep.diagnostics.mitigations; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=False).returncode == 0
 
 
 def rows(predictions: str, references: str) -> list[dict[str, str]]:
     return [{"prediction": p, "reference": r} for p, r in zip(predictions, references, strict=True)]
 
 
-def test_chance_is_what_the_most_frequent_answer_scores():
+def test_chance_level_is_the_score_of_the_most_frequent_answer():
     assert sanity_checks.chance(Accuracy(), rows("aabb", "aaab")) == {
         "eval/majority_baseline": 0.75,
         "eval/distinct_predictions": 2.0,
@@ -171,10 +215,10 @@ def test_chance_is_what_the_most_frequent_answer_scores():
     assert sanity_checks.chance(Accuracy(), [{"reference": "a"}]) == {}
 
 
-def test_a_score_at_chance_level_is_doubted_within_its_noise():
+def test_a_score_within_noise_of_chance_level_gives_a_warning():
     def said(score: float, guess: float, count: int = 400, higher: bool = True) -> str:
         measured = {"score": score, "eval/majority_baseline": guess, "eval/examples": count}
-        return " ".join(sanity_checks.doubts(measured, higher, RATE))
+        return " ".join(sanity_checks.warnings(measured, higher, RATE))
 
     noise = 2 * math.sqrt(0.25 / 400)
     assert "at chance level" in said(0.5 + noise - 0.001, 0.5)
@@ -184,35 +228,35 @@ def test_a_score_at_chance_level_is_doubted_within_its_noise():
     assert "at chance level" in said(0.6, 0.5, higher=False)
 
 
-def test_a_loss_that_does_not_move_is_doubted():
+def test_a_loss_that_does_not_move_gives_a_warning():
     generator = torch.Generator().manual_seed(0)
     noise = (0.1 * torch.randn(80, generator=generator)).tolist()
     flat = sanity_checks.moved([3 + n for n in noise])
     assert flat["train/first_loss"] == pytest.approx(3, abs=0.1)
-    [said] = sanity_checks.doubts(flat, True, RATE)
+    [said] = sanity_checks.warnings(flat, True, RATE)
     assert "did not move: 2.98 in the first quarter of the steps, 3 in the last" in said
     assert "was 0.0002: try 0.002, and 2e-05" in said
-    assert "was 1000: try 0.1, a usual one" in " ".join(sanity_checks.doubts(flat, True, 1000.0))
+    assert "was 1000: try 0.1, a usual one" in " ".join(sanity_checks.warnings(flat, True, 1000.0))
     falling = sanity_checks.moved([3 - 0.01 * step + n for step, n in enumerate(noise)])
-    assert list(sanity_checks.doubts(falling, True, RATE)) == []
+    assert list(sanity_checks.warnings(falling, True, RATE)) == []
     assert sanity_checks.moved([3.0] * 11) == {}
 
 
-def test_truncation_and_one_answer_for_all_are_said():
+def test_truncation_and_one_answer_for_all_give_warnings():
     measured = {
         "data/truncated_fraction": 0.04, "eval/distinct_predictions": 1.0, "eval/examples": 20,
         "data/dropped_examples": 5, "data/train_examples": 95,
     }  # fmt: skip
-    said = list(sanity_checks.doubts(measured, True, RATE))
+    said = list(sanity_checks.warnings(measured, True, RATE))
     assert said[0] == "the answer is the same for all 20 validation examples"
     assert said[1].startswith("4% of the training examples were cut")
     assert said[2].startswith("5% of the training examples were left out")
-    assert "word for word" in " ".join(sanity_checks.doubts({"data/contaminated_fraction": 0.02}, True, RATE))
+    assert "verbatim" in " ".join(sanity_checks.warnings({"data/contaminated_fraction": 0.02}, True, RATE))
     less = {"data/contaminated_fraction": 0.01, "data/truncated_fraction": 0.02, "data/dropped_examples": 1}
-    assert list(sanity_checks.doubts({**measured, **less, "eval/distinct_predictions": 2.0}, True, RATE)) == []
+    assert list(sanity_checks.warnings({**measured, **less, "eval/distinct_predictions": 2.0}, True, RATE)) == []
 
 
-def test_the_record_carries_both():
+def test_the_record_holds_suggestions_and_warnings():
     record = Record(variant="v", setting="v", seed=0, outcome=Outcome.DIVERGED, facts={"device": "cpu"})
     said = remarked(record, config("train.max_grad_norm=5"), {}, "fp32")
     assert said.facts["suggestions"].splitlines()[1] == "2. train.max_grad_norm=1: clip gradients; it was 5"
@@ -223,9 +267,17 @@ def test_the_record_carries_both():
     assert lines(ok) == []
 
 
-def test_the_machine_is_the_run_s_own():
+def test_the_machine_is_that_of_the_run():
     facts = {"memory_source": "cuda_allocator", "capability": "9.0", "device": "H100"}
     record = Record(variant="v", setting="v", seed=0, outcome=Outcome.OOM, facts=facts)
     machine = machine_of(record.ended(Outcome.OOM, **{"memory/capacity_bytes": 80.0 * 2**30}))
     assert (machine.kind, machine.capability, machine.capacity_bytes) == ("cuda", (9, 0), 80 * 2**30)
-    assert machine_of(replace(record, facts={})).kind == "cpu"  # the host's killer leaves no word
+    assert machine_of(replace(record, facts={})).kind == "cpu"  # a run that the host killed reports nothing
+
+
+def test_the_phase_that_ran_out_is_the_last_one_that_was_entered():
+    record = Record(variant="v", setting="v", seed=0, outcome=Outcome.OOM)
+    assert last_phase(record) is None
+    times = {"time/load_seconds": 1.0, "time/train_seconds": 1.0}
+    assert last_phase(replace(record, measurements=times)) == "train"
+    assert last_phase(replace(record, measurements={**times, "time/eval_seconds": 1.0})) == "eval"

@@ -1,4 +1,4 @@
-"""What was foretold of a run is kept with it, and held against what was measured."""
+"""The prediction of a run is part of its record, and is compared with the measurement."""
 
 from __future__ import annotations
 

@@ -89,11 +89,11 @@ def traces_are_equal(plain: dict[str, Any], machine: Machine, report: object) ->
     short = run_trace.execute(config, found, machine, precision, fake_model.shallow(architecture))
     events, blocks = layer_extrapolation.extend(short.events, short.blocks, architecture.num_hidden_layers)
     expected = layer_extrapolation.in_order(whole.events, whole.blocks)
-    told = [
+    answers = [
         [(e.size, e.layer, e.part, b[e.key].category) for e in log]
         for log, b in ((events, blocks), (expected, whole.blocks))
     ]
-    return told[0] == told[1], len(events)
+    return answers[0] == answers[1], len(events)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_few_tokens_leave_weights_gradients_state_and_the_optimizer_s_temporary(
 def test_adapters_and_packed_weights_follow_from_the_shapes(
     predictions: dict[str, Prediction], shapes: dict[str, list[int]]
 ):
-    """LoRA: r·(in + out) in fp32 beside the whole base; QLoRA: half a byte per weight of a linear layer."""
+    """LoRA: r·(in + out) in fp32 in addition to the whole base; QLoRA: half a byte per weight of a linear layer."""
     linear = [shape for name, shape in shapes.items() if "proj" in name]
     assert predictions["lora"].breakdown["trainable_weights"] == 4 * 8 * sum(map(sum, linear))
     assert predictions["lora"].breakdown["frozen_weights"] == 4 * sum(map(math.prod, shapes.values()))

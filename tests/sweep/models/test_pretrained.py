@@ -1,4 +1,4 @@
-"""Checkpoints: what is damaged, missing or of another kind is told early, in words; the rest loads."""
+"""Checkpoints: one that is damaged, incomplete or of another kind is refused early with its reason; others load."""
 
 from __future__ import annotations
 
@@ -11,12 +11,22 @@ import pytest
 import torch
 from conftest import compose
 from huggingface_hub import errors
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    BloomForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    T5Config,
+)
 
 from sweep.config.schema import parse
 from sweep.core.errors import ConfigError, UserError
 from sweep.core.reporter import silent
 from sweep.models.checkpoint_files import positions, safetensors_fault
+from sweep.models.compatibility import KERNEL_FLAGS, kernels, model_class
 from sweep.models.pretrained import Pretrained, _why
 from sweep.runtime import precision
 from sweep.training_run import prepare
@@ -70,12 +80,12 @@ def damage(folder: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "told"),
+    ("how", "message"),
     [
-        ("truncated", r"damaged model.safetensors: it has \d+ bytes, and its header speaks of \d+; copy it again"),
+        ("truncated", r"damaged model.safetensors: it has \d+ bytes, and its header describes \d+; copy it again"),
         ("half a header", "damaged model.safetensors: its header is longer than the file"),
         ("not safetensors", "damaged model.safetensors"),
-        ("empty weights", "0 bytes are no safetensors file"),
+        ("empty weights", "a safetensors file has more than 0 bytes"),
         ("no weights", "has no weights: model.safetensors"),
         (
             "pickle only",
@@ -89,15 +99,15 @@ def damage(folder: Path, how: str) -> None:
         ("unknown type", "config.json cannot be used"),
     ],
 )
-def test_a_damaged_checkpoint_is_told_before_any_run(tmp_path: Path, how: str, told: str):
+def test_a_damaged_checkpoint_is_refused_before_any_run(tmp_path: Path, how: str, message: str):
     checkpoints.distilbert(tmp_path)
     damage(tmp_path, how)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         prepared(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (None, "without a config.json"),
         ("{", "config.json that cannot be read"),
@@ -105,21 +115,21 @@ def test_a_damaged_checkpoint_is_told_before_any_run(tmp_path: Path, how: str, t
         ("{}", "without a model_type"),
     ],
 )
-def test_a_config_that_is_none_is_a_fault(tmp_path: Path, content: str | None, told: str):
+def test_a_broken_config_is_a_fault(tmp_path: Path, content: str | None, message: str):
     checkpoints.distilbert(tmp_path)
     (tmp_path / "config.json").unlink()
     if content is not None:
         (tmp_path / "config.json").write_text(content)
     with pytest.raises(ConfigError) as caught:
         parse(compose("model=pretrained", f"model.path={tmp_path}"))
-    assert told in {fault.key: fault.message for fault in caught.value.faults}["model.path"]
+    assert message in {fault.key: fault.message for fault in caught.value.faults}["model.path"]
 
 
 def test_an_empty_path_and_a_file_are_faults(tmp_path: Path):
     (tmp_path / "model.bin").write_bytes(b"x")
     assert "is empty" in dict(Pretrained(path=" ").faults())["path"]
     assert "is a file" in dict(Pretrained(path=str(tmp_path / "model.bin")).faults())["path"]
-    assert "no folder that exists" in dict(Pretrained(path="/nowhere/at/all").faults())["path"]
+    assert "neither an existing folder" in dict(Pretrained(path="/nowhere/at/all").faults())["path"]
     assert not list(Pretrained(path="owner/name").faults())
 
 
@@ -176,14 +186,14 @@ def test_fp16_on_the_cpu_is_refused():
         prepare(compose("train.precision=fp16"), silent)
 
 
-def test_a_model_of_another_kind_is_told_with_the_task_that_fits(tmp_path: Path):
+def test_a_model_of_another_kind_is_refused_with_the_task_that_fits(tmp_path: Path):
     checkpoints.t5(tmp_path / "t5")
     with pytest.raises(UserError, match=r"of type t5, .* no AutoModelForCausalLM; it fits .*task: seq2seq"):
         prepared(tmp_path / "t5", AutoModelForCausalLM)
     prepared(tmp_path / "t5", AutoModelForSeq2SeqLM)
 
 
-def test_an_attention_kernel_that_is_not_there_is_told(tmp_path: Path):
+def test_a_missing_attention_kernel_is_refused(tmp_path: Path):
     from transformers import DebertaV2Config
 
     tokenizer = checkpoints.words_tokenizer()
@@ -237,10 +247,30 @@ def hub_error(kind: type) -> Exception:
     return kind("401 Client Error", response=httpx.Response(401, request=httpx.Request("GET", "https://hub")))
 
 
-def test_what_the_hub_refuses_is_told_with_what_to_do():
+def test_a_refusal_of_the_hub_says_what_to_do():
     assert "Accept its terms" in _why(hub_error(errors.GatedRepoError))
-    assert "knows no such model" in _why(hub_error(errors.RepositoryNotFoundError))
+    assert "has no such model" in _why(hub_error(errors.RepositoryNotFoundError))
     assert "no such revision" in _why(hub_error(errors.RevisionNotFoundError))
     assert "offline, give the folder" in _why(OSError("no route to host"))
-    with pytest.raises(UserError, match=r"model\.path = owner/missing cannot be had"):
+    with pytest.raises(UserError, match=r"model\.path = owner/missing could not be loaded"):
         Pretrained(path="owner/missing").prepare(silent)
+
+
+def test_the_private_flags_of_attention_kernels_are_still_there():
+    """transformers has no public way to ask which kernels a model supports without building it."""
+    for name, flag in KERNEL_FLAGS.items():
+        assert hasattr(PreTrainedModel, flag), f"transformers renamed {flag}: find the new name of the flag for {name}"
+    assert kernels(LlamaForCausalLM) == ["sdpa", "flash_attention_2"]
+    assert kernels(BloomForCausalLM) == []
+
+
+@pytest.mark.parametrize(
+    "auto_class", [AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification]
+)
+def test_the_model_class_is_the_one_that_transformers_builds(auto_class: Any):
+    sizes = {"vocab_size": 8, "hidden_size": 4, "intermediate_size": 4, "num_hidden_layers": 1}
+    decoder = LlamaConfig(num_attention_heads=1, **sizes)
+    encoder_decoder = T5Config(vocab_size=8, d_model=4, d_kv=4, d_ff=4, num_layers=1, num_heads=1)
+    config = decoder if auto_class is AutoModelForCausalLM else encoder_decoder
+    assert model_class(auto_class, config) is type(auto_class.from_config(config))
+    assert model_class(AutoModelForSeq2SeqLM, LlamaConfig()) is None

@@ -87,9 +87,9 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_damage_is_noticed(built: ScanLlama, tmp_path: Path, damage: str):
     folder = shutil.copytree(built.folder, tmp_path / "copy")
     assert _fault(folder) is None
-    hurt, told = DAMAGES[damage]
+    hurt, message = DAMAGES[damage]
     hurt(folder)
-    assert told in (_fault(folder) or "")
+    assert message in (_fault(folder) or "")
 
 
 @pytest.mark.usefixtures("few")
@@ -103,7 +103,7 @@ def test_a_damaged_cache_is_built_again(built: ScanLlama, tmp_path: Path):
 
 
 def test_two_processes_that_ask_at_once_build_it_once(tmp_path: Path):
-    """What is built is beside the point here, and is a file."""
+    """The content of the model does not matter here: it is a file."""
     code = (
         "import sys, time\n"
         "from sweep.models.scan_llama import ScanLlama\n"

@@ -64,7 +64,7 @@ def generation(kind: type = Generation, **changes: Any) -> Any:
 def loaded(task: Task, folder: Path) -> tuple[Any, Any]:
     model = Pretrained(path=str(folder))
     tokenizer = model.load_tokenizer()
-    torch.manual_seed(0)  # a new head begins at random
+    torch.manual_seed(0)  # a new head is randomly initialised
     base = model.load(task.auto_class(), None, "cpu", task.model_arguments(tokenizer))
     return base.eval(), tokenizer
 
@@ -223,7 +223,7 @@ def test_evaluation_cuts_where_training_cut(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("train", "validation", "changes", "told"),
+    ("train", "validation", "changes", "message"),
     [
         ([{"text": "a", "label": "x"}], None, {}, "the train split has no label but 'x'"),
         (None, [{"text": "a", "label": "neg"}] * 3, {}, r"the validation split has no label but 'neg' \(3 examples\)"),
@@ -241,10 +241,10 @@ def test_evaluation_cuts_where_training_cut(tmp_path: Path):
         (None, None, {"metrics": {"accuracy": F1(average="binary", positive_label="yes")}}, "'yes' is not a label"),
     ],
 )
-def test_labels_that_nothing_can_be_learnt_from_are_refused(train: Any, validation: Any, changes: Any, told: str):
+def test_labels_that_a_model_cannot_learn_from_are_refused(train: Any, validation: Any, changes: Any, message: str):
     columns = changes.pop("columns", ("body", "mark"))
     task = replace(classification(), **{"labels": None, **changes})
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         task.bind(Splits(train=train or REVIEWS, validation=validation or REVIEWS, columns=columns))
 
 
@@ -314,20 +314,20 @@ def test_a_regression_learns_numbers(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("label", "told"),
-    [("good", "'good', which is no number; names of classes are task=classification"), ("nan", "no number"),
+    ("label", "message"),
+    [("good", "'good', which is not a number; use task=classification"), ("nan", "not a number"),
      ("1", "has no label but 1")],
 )  # fmt: skip
-def test_labels_that_are_no_numbers_are_refused(label: str, told: str):
+def test_labels_that_are_not_numbers_are_refused(label: str, message: str):
     rows: list[Example] = [{"text": "a", "label": "1"}, {"text": "b", "label": label}]
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         regression().bind(Splits(train=rows, validation=GRADES))
 
 
 def test_metrics_are_for_labels_or_for_numbers():
     assert "not about numbers" in dict(replace(regression(), metrics={"pearson": Accuracy()}).faults())["metrics"]
-    told = dict(replace(classification(), metrics={"accuracy": Accuracy(), "r": Pearson()}).faults())
-    assert "task=regression" in told["metrics"]
+    message = dict(replace(classification(), metrics={"accuracy": Accuracy(), "r": Pearson()}).faults())
+    assert "task=regression" in message["metrics"]
 
 
 # Generation
@@ -453,7 +453,7 @@ def test_pairs_become_conversations_on_request(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("messages", "told"),
+    ("messages", "message"),
     [
         ("hi", "row 1: messages must be a list"),
         ([{"role": "user"}], "row 1: messages must be a list"),
@@ -461,21 +461,21 @@ def test_pairs_become_conversations_on_request(tmp_path: Path):
         ([], "only by: nobody"),
     ],
 )
-def test_what_is_no_conversation_is_told(tmp_path: Path, messages: Any, told: str):
+def test_malformed_conversations_are_refused(tmp_path: Path, messages: Any, message: str):
     checkpoints.llama(tmp_path)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         Format().dialogues(AutoTokenizer.from_pretrained(tmp_path), [{"messages": messages}])
 
 
 @pytest.mark.parametrize(
-    ("examples", "told"),
+    ("examples", "message"),
     [
         ([{"prompt": "x"}], "columns.response is not given, and no column is named 'response'"),
         ([{"response": "x"}], "did you mean prmpt"),
     ],
 )
-def test_a_missing_role_is_told(examples: list[Example], told: str):
-    with pytest.raises(UserError, match=told):
+def test_a_missing_role_is_reported(examples: list[Example], message: str):
+    with pytest.raises(UserError, match=message):
         generation().bind(Splits(train=examples, validation=PAIRS, columns=("prmpt", "answer")))
 
 
@@ -534,7 +534,7 @@ def test_packing_is_refused_where_a_model_mixes_examples(tmp_path: Path):
         def forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor | None = None) -> Any:
             return self.inner(input_ids=input_ids)
 
-    with pytest.raises(UserError, match="does not keep packed examples apart"):
+    with pytest.raises(UserError, match="does not separate packed examples"):
         task.verify(Mixing(), task.encode(tokenizer, PAIRS, 64))
 
 

@@ -203,7 +203,7 @@ def test_auto_is_peft_s_choice_for_a_known_architecture_and_all_linear_for_other
 
     assert adapted(wrapped("lora_auto", decoder)) == {"q_proj", "v_proj"}
     known = load(decoder, variant_of("lora_auto"), "CAUSAL_LM")
-    known.config.model_type = "nobody knows it"
+    known.config.model_type = "unknown"
     model = variant_of("lora_auto").wrap(known, "CAUSAL_LM", False)
     assert adapted(model) == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 
@@ -239,13 +239,13 @@ def test_wrong_names_list_what_exists(name: str, overrides: list[str], message: 
         wrapped(name, decoder, *overrides)
 
 
-def test_a_family_that_does_not_fit_is_told(decoder: Path, encoder: Path):
+def test_a_family_that_does_not_fit_is_refused(decoder: Path, encoder: Path):
     prefix = variant_of("prefix_tuning")
     model = load(decoder, prefix, "CAUSAL_LM")
     with pytest.raises(UserError, match=r"prefix_tuning.*train\.activation_checkpointing=false"):
         prefix.wrap(model, "CAUSAL_LM", True)
     model = load(encoder, prefix, "SEQ_CLS")
-    with pytest.raises(UserError, match=r"takes a cache .* DistilBertForSequenceClassification does not"):
+    with pytest.raises(UserError, match=r"accepts a cache .* DistilBertForSequenceClassification does not"):
         prefix.wrap(model, "SEQ_CLS", False)
     prompt = variant_of("prompt_tuning")
     with pytest.raises(
