@@ -1,4 +1,4 @@
-"""The Pareto front: what cannot be had better without paying more."""
+"""The Pareto front: the settings that no other setting beats in score without a higher cost."""
 
 from __future__ import annotations
 

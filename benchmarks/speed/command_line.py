@@ -2,7 +2,7 @@
 
     python -m benchmarks.speed.command_line
 
-`--help`, and a config with faults, beside a Hydra application that does nothing, alternating in one run. Figures to
+`--help`, and a config with faults, next to a Hydra application that does nothing, alternating in one run. Figures to
 reach: 0.8 s and 1.5 s.
 """
 
