@@ -17,9 +17,9 @@ EXAMPLES = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "python-api.md"
 @pytest.mark.slow
 def test_the_examples_of_the_python_api_run_as_one_script(tiny_checkpoint: Path, tmp_path: Path):
     """With a tiny checkpoint as base, since the embedded base takes a minute to build."""
-    small = f'["model=pretrained", "model.path={tiny_checkpoint}", "task.max_new_tokens=4", "variant'
-    text = "\n".join(EXAMPLES).replace('["variant', small)
-    text = text.replace('["study.name', small.removesuffix('"variant') + '"study.name')
+    tiny = f'"model=pretrained", "model.path={tiny_checkpoint}", "task.max_new_tokens=4", '
+    text, lists = re.subn(r'\[\s*(?="(?:variant|study\.name)=)', f"[{tiny}", "\n".join(EXAMPLES))
+    assert lists == 3
     script = tmp_path / "example.py"
     script.write_text(text)
     ran = subprocess.run(
