@@ -1,17 +1,18 @@
-"""How often verdicts are false, and how often they are given, on simulated studies whose truth is known.
+"""How often verdicts are false, and how often they are given, on simulated studies with known true scores.
 
     python -m benchmarks.decision.calibration
 
-1,000 studies of 4 to 12 settings, 1 to 5 seeds and 300 to 3,000 examples. Scores are right or wrong (half of the
-studies) or continuous. Three effects make them: the example (hard for all settings: results on it are correlated), the
-example for this setting, and the seed. The truth is the expectation over seeds and examples: exact for continuous
-scores, and for binary ones by the closed form of a probit with normal effects, Φ(μ / √(1 + Σσ²)). Gaps to the best are
-wide, narrow, or just at the threshold, where errors are made; seeds spread by up to 1.5% of the score, in a fifth of
-the studies very unequally between settings.
+1,000 studies of 4 to 12 settings, 1 to 5 seeds and 300 to 3,000 examples. Scores are binary (in half of the studies) or
+continuous. They are the sum of three effects: the example (it is hard for all settings, so results on it are
+correlated), the example for this setting, and the seed. The true score is the expectation over seeds and examples:
+exact for continuous scores, and for binary ones the closed form of a probit with normal effects, Φ(μ / √(1 + Σσ²)).
+Gaps to the best are wide, narrow, or at the threshold, where errors are likely. Seeds spread by up to 1.5% of the
+score, in a fifth of the studies very differently between settings.
 
-To reach: of the settings called `meets`, at most 5% that do not meet the threshold; of those called `fails`, at most 5%
-that meet it. Power is the share of the truly meeting (failing) settings that are called so; `power` has it by seeds and
-examples, over GRID_STUDIES studies each. `benchmarks/decision/shapes.py` looks for studies on which verdicts go wrong.
+Figures to reach: of the settings with verdict `meets`, at most 5% are below the threshold; of those with verdict
+`fails`, at most 5% reach it. Power is the share of the settings above (below) the threshold that get the right verdict;
+`power` holds it by seeds and examples, over GRID_STUDIES studies each. `benchmarks/decision/shapes.py` tests studies
+for which verdicts are likely to be wrong.
 """
 
 from __future__ import annotations
@@ -90,13 +91,13 @@ def evidence_of(study: Simulated, with_examples: bool) -> ScoreNoise:
 
 
 def without_examples(noise: ScoreNoise) -> ScoreNoise:
-    """What is left of it where nothing is known of single examples."""
+    """The same without the results of single examples."""
     return noise._replace(own_variance=None, covariance=None, n_examples=None, answer_variance=None)
 
 
 def measure(studies: list[Simulated], rule: Rule, with_examples: bool = True) -> dict[str, float | int]:
     """False shares and power over many studies."""
-    called = {MEETS: [0, 0, 0], FAILS: [0, 0, 0]}  # called, of these false, true settings of the kind
+    called = {MEETS: [0, 0, 0], FAILS: [0, 0, 0]}  # verdicts, false ones, settings of the kind
     for study in studies:
         verdict = verdicts(evidence_of(study, with_examples), rule).verdict
         meeting = study.truth >= rule.score_threshold(study.truth.max()) - 1e-12
@@ -136,7 +137,7 @@ def main() -> None:
 
 
 def _power(rng: np.random.Generator, rule: Rule) -> dict[str, dict[str, str]]:
-    """seeds → examples → the power of both verdicts."""
+    """The power of both verdicts by seeds, then by examples."""
     table: dict[str, dict[str, str]] = {}
     for seeds in SEEDS:
         row = table.setdefault(f"{seeds} seed{'s' if seeds > 1 else ''}", {})

@@ -1,17 +1,17 @@
-"""How often verdicts are false on studies of shapes that are chosen to be hard for them, and how often they are given.
+"""How often verdicts are false, and how often they are given, on studies that are chosen to be difficult.
 
     python -m benchmarks.decision.shapes
 
-A check on `decision_calibration` with a simulator of its own, in which answers come about in another way: an example is
-easy (all settings are right), hopeless, or contested; on a contested one a setting is right with a probability that a
-Beta distribution gives each of its seeds, and throws a coin that it partly keeps from seed to seed. The truth is the
-expectation, which is exact. Continuous scores have normal, heavy-tailed (Student's t, 2.5 degrees of freedom) or skewed
-(log-normal) noise of examples.
+This checks `decision_calibration` with another simulator. An example is easy (all settings are right), impossible (all
+are wrong), or contested. On a contested example, a Beta distribution gives each seed of a setting its probability of a
+right answer, and the random draws are correlated between seeds. The true score is the expectation, which is exact.
+Continuous scores have normal, heavy-tailed (Student's t, 2.5 degrees of freedom) or skewed (log-normal) noise of
+examples.
 
-Each shape is a study drawn at random (4 to 12 settings, 2 to 5 seeds, 300 to 3,000 examples, gaps to the best that are
-wide, narrow, just above or below the threshold), with one thing pushed to its extreme. The verdicts from seeds alone
-are for comparison: they know nothing of single examples, and the truth is that of all examples, not of those that were
-drawn."""
+Each shape is a random study (4 to 12 settings, 2 to 5 seeds, 300 to 3,000 examples, gaps to the best that are wide,
+narrow, or just above or below the threshold) in which one property is extreme. Verdicts from seeds alone are for
+comparison: they use no results of single examples, and their true score is over all examples, not over the sample.
+"""
 
 from __future__ import annotations
 
@@ -204,14 +204,14 @@ def main() -> None:
         rng = np.random.default_rng([options.seed, crc32(name.encode())])
         studies = [study(rng, shape) for _ in range(options.studies)]
         for threshold in THRESHOLDS:
-            figures[f"{name}; threshold {threshold}"] = _told(counts(studies, Rule(threshold)))
+            figures[f"{name}; threshold {threshold}"] = _shown(counts(studies, Rule(threshold)))
         blind = [(without_examples(noise), truth) for noise, truth in studies]
-        figures[f"{name}; threshold {THRESHOLDS[0]}, from seeds alone"] = _told(counts(blind, Rule(THRESHOLDS[0])))
+        figures[f"{name}; threshold {THRESHOLDS[0]}, from seeds alone"] = _shown(counts(blind, Rule(THRESHOLDS[0])))
     figures["processor_seconds"] = time.process_time() - started
     save("decision_shapes", figures)
 
 
-def _told(found: Mapping[str, int]) -> str:
+def _shown(found: Mapping[str, int]) -> str:
     parts = []
     for verdict, kind in ((MEETS, "meeting"), (FAILS, "failing")):
         called, false = found[f"called_{verdict}"], found[f"falsely_{verdict}"]
@@ -221,7 +221,8 @@ def _told(found: Mapping[str, int]) -> str:
 
 
 def counts(studies: list[tuple[ScoreNoise, np.ndarray]], rule: Rule) -> dict[str, int]:
-    """Of all settings, how many meet (fail) the threshold, how many are called so, and how many of these falsely."""
+    """Of all settings: how many reach (miss) the threshold, how many have that verdict, and how many of these
+    falsely."""
     found = dict.fromkeys(("meeting", "called_meets", "falsely_meets", "failing", "called_fails", "falsely_fails"), 0)
     for noise, truth in studies:
         verdict = verdicts(noise, rule).verdict

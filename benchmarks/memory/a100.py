@@ -4,9 +4,9 @@
 
 The measurements are foundation-model-stack/fms-acceleration's (Apache-2.0, scripts/benchmarks/refs): the peak that
 torch allocated in a training with torch 2.4, transformers 4.48, FlashAttention-2 and torch's foreach AdamW; 16-bit
-weights without autocast for full fine-tuning and LoRA (r=16 on q, k, v, o, dropout 0.1), autocast for QLoRA. Two things
-were different then, and are put in here: transformers' loss copied the shifted logits, and TRL cast embeddings and head
-of a 4-bit model to 16 bits after PEFT had cast them to fp32.
+weights without autocast for full fine-tuning and LoRA (r=16 on q, k, v, o, dropout 0.1), autocast for QLoRA. This
+script restores two differences of those versions: transformers' loss copied the shifted logits, and TRL cast embeddings
+and head of a 4-bit model to 16 bits after PEFT had cast them to fp32.
 Figures to reach: full fine-tuning and LoRA within 0.5%, QLoRA within 1%.
 """
 

@@ -1,11 +1,11 @@
-"""Predicted against measured memory on the CPU, over the architectures that people fine-tune.
+"""Predicted against measured memory on the CPU, for the architectures that people fine-tune.
 
     python -m benchmarks.memory.architectures [architecture …]
 
-A tiny model of each, of random weights, for the task that it fits: full fine-tuning and QLoRA in fp32, LoRA in bf16 and
-under bf16 autocast with checkpointing. Each is predicted from its config and trained for three steps under the meter;
-and predicted for a Hopper GPU, of which there is no truth here: it must answer, by execution. What cannot be
-predicted, or not be trained, is kept with the words that a user reads. Takes half an hour on two cores.
+A tiny model of each with random weights, for the task that it fits: full fine-tuning and QLoRA in fp32, LoRA in bf16
+and under bf16 autocast with checkpointing. Each is predicted from its config, and trained for three steps under the
+meter. It is also predicted for a Hopper GPU: there is no measurement to compare with, but the prediction must be by
+execution. A cell that cannot be predicted or trained is kept with its error message. Takes half an hour on two cores.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def run_config(task: str, cell: Cell, folder: str) -> Any:
 
 
 def predict_all(task: str, folder: str, kind: str, report: object = None) -> list[dict[str, Any]]:
-    """For a device of `kind`, "cpu" or "cuda"; in a process that has computed no gradients."""
+    """The predictions for a device of `kind`, "cpu" or "cuda"; in a process that has computed no gradients."""
     from sweep.memory import predictor, workload
     from sweep.memory.prediction import Machine, Prediction
 
@@ -149,12 +149,12 @@ def predict_all(task: str, folder: str, kind: str, report: object = None) -> lis
         if not isinstance(answer, Prediction):
             rows.append({f"{kind}_reason": answer.reason})
             continue
-        told = {key: answer.assumptions[key] for key in ("not_executed", "evaluation") if key in answer.assumptions}
+        notes = {key: answer.assumptions[key] for key in ("not_executed", "evaluation") if key in answer.assumptions}
         rows.append(
             {
                 f"{kind}_tier": answer.tier,
                 f"{kind}_predicted_bytes": answer.allocated_bytes,
-                **{f"{kind}_{key}": value for key, value in told.items()},
+                **{f"{kind}_{key}": value for key, value in notes.items()},
             }
         )
     return rows
@@ -170,7 +170,7 @@ def measure_all(task: str, folder: str, report: object = None) -> list[dict[str,
         row: dict[str, Any] = {"attention": config.model.attention}
         try:
             row["measured_bytes"] = cpu.measure(config, found)["memory/train_max_allocated_bytes"]
-        except Exception as error:  # noqa: BLE001  kept beside what was predicted
+        except Exception as error:  # noqa: BLE001  kept with the prediction
             row["not_trained"] = f"{type(error).__name__}: {error}"
         rows.append(row)
     return rows

@@ -18,10 +18,10 @@ from hydra.core.hydra_config import HydraConfig
 
 from benchmarks.results import save
 from sweep.config.schema import plain_config
+from sweep.core.paths import CONF
 from sweep.memory import Machine, Prediction, predict
 from sweep.memory.closed_form.estimate import predict_by_formula
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
 _LLAMA = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "torch_dtype": "bfloat16",
           "max_position_embeddings": 8192, "vocab_size": 128256}  # fmt: skip
 SHAPES = {
@@ -33,7 +33,7 @@ SHAPES = {
 
 
 def cells(folder: Path) -> dict[str, dict]:
-    """Name → resolved config."""
+    """The cells: name → resolved config."""
     found = {}
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for shape, sizes in SHAPES.items():

@@ -97,7 +97,7 @@ def _task(name: str) -> Any:
     from sweep.tasks.classification import Classification
     from sweep.tasks.generation import Generation
 
-    data = ScanAroundRight(n_train=64, n_validation=20)  # never read: lengths are declared
+    data = ScanAroundRight(n_train=64, n_validation=20)  # never read: the lengths are given
     if name == "distilbert":
         return Classification(data=data, metrics={"accuracy": Accuracy()}, score="accuracy")
     return Generation(data=data, metrics={"exact_match": ExactMatch()}, score="exact_match", max_new_tokens=4)

@@ -1,13 +1,13 @@
-"""Predicted against measured memory on the GPU at hand: Llamas of 1 and of 8 billion parameters with random weights.
+"""Predicted against measured memory on this machine's GPU: Llamas of 1 and of 8 billion parameters, random weights.
 
     python -m benchmarks.memory.gpu [1b] [8b]
 
 Four variants × {bf16 weights, bf16 autocast} × {checkpointing off, on} × three shapes of a micro-batch. Each is trained
 for three steps in a process of its own under the meter of real runs, and predicted in another for this GPU's compute
-capability; what the prediction says does not fit is not tried. The 8B checkpoint takes 16 GB of disk while this runs.
+capability. A cell that is predicted not to fit is not trained. The 8B checkpoint takes 16 GB of disk while this runs.
 Figures to reach: allocated within 0.5% on average and 1% at worst, reserved 3% and 8%.
 
-This needs a CUDA GPU and has not been run on one yet: no figure of it is in results/.
+This needs a CUDA GPU, and has not been run on one yet: results/ has no figures of it.
 """
 
 from __future__ import annotations
@@ -74,10 +74,12 @@ def this_gpu(report: object = None) -> Any:
 
 
 def row_of(cell: Cell, folder: str, shape: tuple[int, int], machine: Any, log_file: Path) -> dict[str, Any]:
-    foretold = isolated_call.call("benchmarks.memory.gpu:predicted", cell, folder, shape, machine, log_file=log_file)
-    row = {f"predicted_{kind}_bytes": foretold[f"{kind}_bytes"] for kind in ("allocated", "reserved", "requested")}
-    row |= {"peak_at": foretold["peak_at"], "attention": foretold["assumptions"]["attention_kernel"]}
-    if foretold["allocated_bytes"] > 0.97 * machine.capacity_bytes:
+    predicted_row = isolated_call.call(
+        "benchmarks.memory.gpu:predicted", cell, folder, shape, machine, log_file=log_file
+    )
+    row = {f"predicted_{kind}_bytes": predicted_row[f"{kind}_bytes"] for kind in ("allocated", "reserved", "requested")}
+    row |= {"peak_at": predicted_row["peak_at"], "attention": predicted_row["assumptions"]["attention_kernel"]}
+    if predicted_row["allocated_bytes"] > 0.97 * machine.capacity_bytes:
         return {**row, "not_tried": "predicted not to fit"}
     try:
         seen = isolated_call.call("benchmarks.memory.gpu:measured", cell, folder, shape, log_file=log_file)

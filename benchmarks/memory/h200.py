@@ -1,11 +1,11 @@
-"""The predictor against predictions that a first version of it made for an H200, before anybody measured them.
+"""The predictor against predictions that its first version made for an H200, without measurements.
 
     python -m benchmarks.memory.h200 PREDICTIONS.json
 
-The file lists settings with the bytes foretold then; of its 35, the 33 of a Llama of 1.2 billion parameters are asked
-for anew, with bf16 weights or under bf16 autocast. Nothing here was measured, and neither side is the truth.
-The figures of today are lower by one tensor of logits, in each row: that first version's step kept the model's output
-until its end, and the Trainer does not.
+The file lists settings with the bytes predicted then. Of its 35 settings, the 33 of a Llama of 1.2 billion parameters
+are predicted again, with bf16 weights or under bf16 autocast. Neither side is measured. Today's figures are lower by
+one tensor of logits in each row: the step of the first version kept the model's output until its end, and the Trainer
+does not.
 """
 
 from __future__ import annotations

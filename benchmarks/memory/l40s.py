@@ -2,11 +2,11 @@
 
     python -m benchmarks.memory.l40s
 
-PEFT's method comparison (Apache-2.0) publishes the memory that the allocator reserved over the whole process, with
-batches of every length up to 768 tokens and generation in between, the cache emptied every ten steps. What is predicted
-is what the allocator would hold after steps of 4 × LENGTH tokens alone. Which length was met is not published: the rows
-say what 768 would need, and which length would explain the published figure.
-16-bit weights without autocast, foreach AdamW, and the model's output kept until the next one, as in PEFT's loop.
+PEFT's method comparison (Apache-2.0) publishes the memory that the allocator reserved over the whole process: batches
+of all lengths up to 768 tokens, generation between them, an emptied cache every ten steps. The prediction is the
+reserved memory after steps of 4 × LENGTH tokens alone. The lengths that occurred are not published: the rows hold the
+need of 768 tokens, and the length that would explain the published figure. 16-bit weights without autocast, foreach
+AdamW, and the model's output kept until the next one, as in PEFT's loop.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def predict(name: str, lengths: tuple[int, ...], report: object = None) -> dict[
 
 def keeping(family: type, *, during_next: bool) -> type:
     class Keeping(family):
-        """The loop's variable holds the output of a forward while the step goes on; `during_next` says whether until
-        the next forward has one, or until that begins."""
+        """The loop's variable holds the output of a forward after it: with `during_next` until the next forward ends,
+        else until it starts."""
 
         def wrap(self, *args: Any) -> Any:
             model = super().wrap(*args)

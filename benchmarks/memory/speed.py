@@ -1,8 +1,8 @@
-"""How long a prediction takes, and the memory that it needs itself: Llama-3-8B on CUDA, from a config.json alone.
+"""The time and the memory that a prediction itself takes: Llama-3-8B on CUDA, from a config.json alone.
 
     python -m benchmarks.memory.speed
 
-One setting in a process that starts cold (imports included), and twelve settings of one study: four variants × three
+One setting in a new process (imports included), and twelve settings of one study: four variants × three
 micro-batches. Figures to reach: 10 s and 1 GB for one, 60 s for twelve, on two cores.
 """
 

@@ -5,7 +5,7 @@
 
 The archive (MIT) holds `max_memory_allocated` and `max_memory_reserved` of single steps with torch 2.10 to 2.14: fp16
 weights without autocast, activation checkpointing, foreach AdamW without clipping, eager attention or PyTorch's
-memory-efficient kernel with keys and values expanded. The step kept the output of the model, as is done here.
+memory-efficient kernel with keys and values expanded. The step kept the model's output; so does this script.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MIB = 2**20
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
-    """The measured rows, those apart that its makers repeated or excluded."""
+    """The measured rows, without those that the archive's authors repeated or excluded."""
     manifest = json.loads((folder / "manifest.json").read_text())["rows"]
     files = {name: json.loads((folder / name).read_text())["runs"] for name in {row["file"] for row in manifest}}
     return [
@@ -100,7 +100,7 @@ def _predict(row: dict[str, Any]) -> dict[str, Any]:
 
 def _in_fp16(family: type) -> type:
     class InFp16(family):
-        """4-bit products are computed in fp16, though nothing else is cast."""
+        """Computes 4-bit products in fp16, and casts nothing else."""
 
         def quantization(self, compute_dtype: Any, task_type: str = "CAUSAL_LM") -> Any:
             import torch
