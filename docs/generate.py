@@ -222,10 +222,8 @@ def _markdown(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 def measurements() -> str:
     """The page of all keys of a record, with unit and meaning."""
-    try:
-        from sweep.core.measurements import MEASUREMENTS
-    except ImportError:  # delete this line and the next two when the module exists
-        return "# Measurements\n\nThe keys of a record are named in [Architecture](architecture.md#contracts).\n"
+    from sweep.core.measurements import MEASUREMENTS
+
     if vague := [one.key for one in MEASUREMENTS if not one.meaning]:
         raise Undocumented(f"sweep/core/measurements.py: {', '.join(vague)}: no meaning")
     rows = [(f"`{one.key}`", one.unit or "", one.meaning) for one in MEASUREMENTS]
