@@ -66,8 +66,8 @@ def test_changes_for_people():
     assert formatting.change(1.0, math.nan) == formatting.MISSING
 
 
-def test_make_ui_names_the_process_on_the_port(tmp_path):
-    with pytest.raises(UserError, match="run a study first"):
+def test_the_ui_reports_a_missing_store_and_a_port_in_use(tmp_path):
+    with pytest.raises(UserError, match="Run a study first"):
         ui.serve(tmp_path / "mlflow.db", "127.0.0.1", 5000, "paretune")
     (tmp_path / "mlflow.db").touch()
     with socket.socket() as taken:
