@@ -76,6 +76,7 @@ def _measure(
 ) -> None:
     """Data ▸ load ▸ wrap ▸ train ▸ evaluate. A failure keeps what was measured before it."""
     config = parse(job.config)
+    meter.extra = tuple(config.meters.extra.values())
     device = device_type()
     set_seed(config.seed)
     data = config.task.data.load()
