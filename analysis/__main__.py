@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def application(composed: DictConfig) -> None:
 
 KNOWN = (
     "study", "source", "compare", "threshold", "margin", "memory_metric", "direction", "cluster", "allow_different",
-    "pdf", "out",
+    "charts", "pdf", "out",
 )  # fmt: skip
 
 
@@ -43,6 +44,7 @@ def validate(composed: DictConfig, multirun: bool) -> Iterator[Fault]:
             return
     yield from _subject_faults(composed)
     yield from _rule_faults(composed)
+    yield from _chart_faults(composed.charts)
     if not isinstance(composed.pdf, bool):
         yield Fault("pdf", str(composed.pdf), "must be true or false")
     if not isinstance(composed.out, str) or not composed.out.strip():
@@ -89,6 +91,20 @@ def _rule_faults(composed: DictConfig) -> Iterator[Fault]:
     allow = composed.allow_different
     if not isinstance(allow, ListConfig) or not all(isinstance(key, str) for key in allow):
         yield Fault("allow_different", str(allow), "must be a list of conditions: allow_different=[device]")
+
+
+def _chart_faults(charts: object) -> Iterator[Fault]:
+    if not isinstance(charts, ListConfig) or not all(isinstance(name, str) for name in charts):
+        yield Fault("charts", str(charts), "must be a list of modules: charts=[my_package.my_chart]")
+        return
+    for name in charts:
+        try:
+            lacking = [part for part in ("data", "draw") if not hasattr(importlib.import_module(name), part)]
+        except ImportError as error:
+            yield Fault("charts", name, f"cannot be imported: {error}; set PYTHONPATH to its folder")
+            continue
+        if lacking:
+            yield Fault("charts", name, f"has no function {' and no function '.join(lacking)}")
 
 
 def _is_distance(margin: object) -> bool:

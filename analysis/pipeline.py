@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +87,7 @@ def _two(store: StudyReader, options: Mapping[str, Any]) -> str:
 
 def of_study(study: Study, options: Mapping[str, Any]) -> Report:
     """The report's content, by the options of conf/analysis.yaml."""
-    return build(
+    made = build(
         study,
         float(options["threshold"]),
         options["margin"],
@@ -96,6 +97,7 @@ def of_study(study: Study, options: Mapping[str, Any]) -> Report:
         cluster=options["cluster"],
         command=_command(options),
     )
+    return replace(made, charts=tuple(options.get("charts", ())))
 
 
 def build(
@@ -194,6 +196,8 @@ def _command(options: Mapping[str, Any]) -> str:
     given += [f"{key}={options[key]}" for key, value in defaults.items() if options[key] != value]
     if options["allow_different"]:
         given.append(f"allow_different=[{','.join(options['allow_different'])}]")
+    if options.get("charts"):
+        given.append(f"charts=[{','.join(options['charts'])}]")
     return redaction.text("python -m analysis " + " ".join(f"'{text}'" if " " in text else text for text in given))
 
 

@@ -64,6 +64,7 @@ def run_training(request: RunRequest, report: Reporter) -> Record:
 def _run_phases(config: RunConfig, folder: Path, measured: Measurements, report: Reporter) -> None:
     """Data ▸ load and wrap ▸ encode ▸ train ▸ save ▸ evaluate."""
     device, meter = device_type(), measured.memory
+    meter.extra = tuple(config.meters.extra.values())
     set_seed(config.seed)
     data = config.task.data.load()
     task = config.task.bind(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -66,6 +67,14 @@ def _draw_all(report: Report, folder: Path, suffixes: list[str]) -> Drawn:
     else:
         drawn.left_out.append("memory predicted against measured: no run has both")
     _learning_curves(report, folder, suffixes, looks, drawn)
+    for chart in map(importlib.import_module, report.charts):
+        name = chart.__name__.rpartition(".")[2]
+        numbers = chart.data(report)
+        if len(numbers):
+            style.save(chart.draw(numbers), folder / name, suffixes)
+            drawn.names.append(name)
+        else:
+            drawn.left_out.append(f"{name}: it has no data")
     return drawn
 
 

@@ -40,6 +40,7 @@ class Report:
     allowed: Mapping[str, list[str]] = field(default_factory=dict)
     command: str = ""
     more_notes: tuple[str, ...] = ()
+    charts: tuple[str, ...] = ()
 
     @property
     def runs(self) -> pd.DataFrame:

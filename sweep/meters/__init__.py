@@ -10,9 +10,9 @@ from __future__ import annotations
 import gc
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,11 +26,23 @@ WATCHED_BATCHES = 4  # of an evaluation
 
 
 @dataclass(frozen=True, kw_only=True)
+class PhaseMeter(ABC):
+    """A further measurement of each phase: a component of `meters.extra`, whose keys are names of one's own."""
+
+    @abstractmethod
+    def start(self, phase: str) -> Callable[[], Mapping[str, float]]:
+        """Start to measure a phase. The returned function ends it, and returns measurements by their keys in the
+        record: a group, the phase, and the unit, as in `time/train_cpu_seconds`."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Meters:
     """Options of the meters. They do not change what a model learns, so they are not conditions."""
 
     oom_snapshot: bool = False
     """Whether a CUDA run that is out of memory saves its allocator's history, for pytorch.org/memory_viz (slower)."""
+    extra: dict[str, PhaseMeter] = field(default_factory=dict)
+    """Further meters: a name to a component that is derived from `sweep.meters.PhaseMeter`."""
 
 
 class MemoryMeter(ABC):
@@ -44,6 +56,7 @@ class MemoryMeter(ABC):
         self.readings: dict[str, float] = {}
         self.facts: dict[str, str] = {"memory_source": self.source}
         self.timeline: list[StepMemory] = []
+        self.extra: Sequence[PhaseMeter] = ()
         self._model: torch.nn.Module | None = None
         self._optimizer: torch.optim.Optimizer | None = None
 
@@ -58,11 +71,14 @@ class MemoryMeter(ABC):
             gc.collect()
         self._batches: list[int] = []
         self._begin()
+        stops = [meter.start(name) for meter in self.extra]
         started = time.perf_counter()
         try:
             yield
         finally:
             self.readings[f"time/{name}_seconds"] = time.perf_counter() - started
+            for stop in stops:
+                self.readings.update(stop())
             self._end(name)
             growth = least_growth_bytes(self._batches[1:])  # the first may allocate what stays
             if growth is not None:

@@ -107,7 +107,7 @@ def test_four_layers_extended_are_the_trace_of_all_layers(
     plain = config_of(
         "llama", checkpoints, f"variant={variant}", f"train.activation_checkpointing={str(checkpointing).lower()}"
     )
-    equal, events = isolated_call.call("test_memory_prediction:traces_are_equal", plain, machine)
+    equal, events = isolated_call.call(f"{__name__}:traces_are_equal", plain, machine)
     assert equal
     assert events > 1000
 

@@ -14,7 +14,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from sweep.diagnostics.sanity_checks import doubts
+from sweep.diagnostics import sanity_checks
 from sweep.meters import live_memory, memory_timeline
 from sweep.meters.cpu import LiveStorages, LiveTensorMemory, model_tensors
 from sweep.meters.memory_timeline import StepMemory
@@ -225,9 +225,13 @@ def test_a_cache_that_grows_during_evaluation_is_reported():
                 torch.zeros(MIB)
                 cache.append(torch.zeros(MIB // 4))
     assert meter.readings["memory/eval_growth_bytes_per_batch"] == MIB
-    assert "grows by 1.0 MiB with each batch of eval" in next(doubts(meter.readings, higher_is_better=True, rate=1e-3))
+    assert "grows by 1.0 MiB with each batch of eval" in next(
+        sanity_checks.warnings(meter.readings, higher_is_better=True, rate=1e-3)
+    )
     assert not list(
-        doubts({**meter.readings, "memory/eval_growth_bytes_per_batch": 80}, higher_is_better=True, rate=1e-3)
+        sanity_checks.warnings(
+            {**meter.readings, "memory/eval_growth_bytes_per_batch": 80}, higher_is_better=True, rate=1e-3
+        )
     )
 
 
