@@ -1,12 +1,11 @@
 """Peak memory of training by a closed form, in bytes: a formula that a person can check by hand.
 
-It covers dense gated decoders (Llama, Mistral, Qwen2) with a fused attention kernel, trained by the Hugging Face
-Trainer. Each term says where it comes from. "Kept" means held by autograd from forward to backward, read from the
-models' code in transformers 5 and PEFT 0.21 and checked against the meter. Nothing is fitted. Other models and options
-are refused with a reason: the execution on fake tensors (`simulation`) covers them.
+It covers dense gated decoders (Llama, Mistral, Qwen2) with a fused attention kernel, and refuses other runs with a
+reason: the execution on fake tensors (`simulation`) covers them. Each term says where it comes from: the models' code
+in transformers 5 and PEFT 0.21, checked against the meter. Nothing is fitted (docs/memory-prediction.md).
 
-Letters: T tokens of the longest micro-batch (B sequences of S), H hidden size, I intermediate size, V vocabulary size,
-L layers; bytes per element: `w` of a stored weight, `c` of a factor in a matrix product, `a` of the residual stream.
+Letters: T tokens of the longest micro-batch, V vocabulary size; bytes per element: `w` of a stored weight, `c` of a
+factor in a matrix product, `a` of the residual stream.
 """
 
 from __future__ import annotations
