@@ -10,6 +10,7 @@ import json
 import logging
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,11 +43,7 @@ class Layout(NamedTuple):
 
 
 def read(path: Path, layout: Layout = Layout()) -> Rows:  # noqa: B008  immutable
-    """All rows of one file. Its ending decides the format.
-
-    Raises:
-        UserError: where the file, or a line of it, cannot be read.
-    """
+    """All rows of one file. Its ending decides the format. Raises UserError where a line cannot be read."""
     reader = format_of(path)
     if reader is None:
         raise UserError(f"{path}: the format '{path.suffix}' is not supported; {_known()}")
@@ -60,11 +57,7 @@ def read(path: Path, layout: Layout = Layout()) -> Rows:  # noqa: B008  immutabl
 
 
 def read_text(path: Path) -> str:
-    """The file as UTF-8, without a byte order mark.
-
-    Raises:
-        UserError: where it is not UTF-8, with the line and the byte.
-    """
+    """The file as UTF-8, without a byte order mark. Raises UserError, with the line and the byte, where it is not."""
     content = path.read_bytes()
     if path.suffix.lower() == _PACKED:
         content = gzip.decompress(content)
@@ -82,7 +75,11 @@ def _jsonl(path: Path, _: Layout) -> Rows:
     rows = []
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
-            rows.append(_object(path, f"line {number}", _loads(path, line, number)))
+            try:
+                value = json.loads(line)
+            except ValueError as error:
+                raise UserError(f"{path}, line {number}: is not JSON: {error}") from error
+            rows.append(_object(path, f"line {number}", value))
     return _from_mappings(rows)
 
 
@@ -120,14 +117,6 @@ def _questions(articles: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _loads(path: Path, text: str, line: int) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        number = line + getattr(error, "lineno", 1) - 1
-        raise UserError(f"{path}, line {number}: is not JSON: {error}") from error
-
-
 def _object(path: Path, where: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path}, {where}: is {type(value).__name__}, not an object with named columns")
@@ -138,20 +127,14 @@ def _from_mappings(rows: list[dict[str, Any]]) -> Rows:
     return Rows(list(dict.fromkeys(key for row in rows for key in row)), rows)
 
 
-def _csv(path: Path, layout: Layout) -> Rows:
-    return _delimited(path, layout, ",", quoted=layout.quoted is not False)
-
-
-def _tsv(path: Path, layout: Layout) -> Rows:
-    return _delimited(path, layout, "\t", quoted=layout.quoted is True)
-
-
-def _delimited(path: Path, layout: Layout, delimiter: str, quoted: bool) -> Rows:
-    """Rows of a delimited file. Quoted fields may contain delimiters and line ends."""
+def _delimited(path: Path, layout: Layout, *, delimiter: str, quoted: bool) -> Rows:
+    """Rows of a delimited file. Quoted fields may contain delimiters and line ends. `quoted` is the format's default
+    for `layout.quoted`."""
     csv.field_size_limit(_LONGEST_FIELD)
     text = read_text(path)
     if "\0" in text:
         raise UserError(f"{path}, line {text.count(chr(10), 0, text.index(chr(0))) + 1}: holds a NUL character")
+    quoted = quoted if layout.quoted is None else layout.quoted
     quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter, quoting=quoting)
     rows = []
@@ -222,12 +205,10 @@ FORMATS: dict[str, Callable[[Path, Layout], Rows]] = {
     ".jsonl": _jsonl,
     ".ndjson": _jsonl,
     ".json": _json,
-    ".csv": _csv,
-    ".tsv": _tsv,
+    ".csv": partial(_delimited, delimiter=",", quoted=True),
+    ".tsv": partial(_delimited, delimiter="\t", quoted=False),
     ".parquet": _parquet,
 }
-
-
 _PACKED = ".gz"
 
 

@@ -26,9 +26,8 @@ class HubTable:
         self.source = source
         self.columns = split.column_names
         self._split = split
-        self.labels = {
-            name: feature.names for name, feature in split.features.items() if type(feature).__name__ == "ClassLabel"
-        }
+        classes = {name: kind for name, kind in split.features.items() if type(kind).__name__ == "ClassLabel"}
+        self.labels = {name: kind.names for name, kind in classes.items()}
 
     def __len__(self) -> int:
         return len(self._split)
@@ -76,12 +75,8 @@ class Hub(Tabular):
         for key in ("train", "validation", "test"):
             split = getattr(self, key)
             if folder is not None and split and not _files_of(folder, split):
-                there = sorted(file.name for file in folder.iterdir())[:10]
-                yield (
-                    key,
-                    f"has no file in {folder}: {split}.csv, {split}-….parquet or the like; there is: "
-                    f"{', '.join(there) or 'nothing'}",
-                )
+                there = ", ".join(sorted(file.name for file in folder.iterdir())[:10]) or "nothing"
+                yield key, f"has no file in {folder}: {split}.csv, {split}-….parquet or the like; there is: {there}"
 
     def tables(self) -> Tables:
         return Tables(*(self._table(getattr(self, key)) for key in ("train", "validation", "test")))  # type: ignore[arg-type]

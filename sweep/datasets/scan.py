@@ -102,13 +102,9 @@ class ScanAroundRight(Dataset):
     """Seed of the draw."""
 
     def faults(self) -> Iterator[tuple[str, str]]:
-        available = 5685
-        if self.n_train + self.n_validation > available:
-            yield (
-                "n_train",
-                f"with n_validation = {self.n_validation} is more than the {available} commands with "
-                '"around right"; lower one of them',
-            )
+        if self.n_train + self.n_validation > 5685:
+            available = 'the 5685 commands with "around right"'
+            yield "n_train", f"with n_validation = {self.n_validation} is more than {available}; lower one of them"
 
     @property
     def train_size(self) -> int:

@@ -120,10 +120,8 @@ class Tabular(Dataset):
         if not self.skip_incomplete:
             indices = indices[:count]
         rows = table.rows(indices)
-        same = {
-            role: role for role in ROLES if role not in templates and any(row.get(role) is not None for row in rows)
-        }
-        wanted = {**same, **templates}
+        same = {role: role for role in ROLES if any(row.get(role) is not None for row in rows)}
+        wanted = {**{role: name for role, name in same.items() if role not in templates}, **templates}
         examples, skipped = [], 0
         for index, row in zip(indices, rows, strict=True):
             values = {name: _value(row, name) for template in wanted.values() for name in _names(template)}
@@ -148,9 +146,8 @@ class Tabular(Dataset):
 
 def template_fields(template: str) -> list[str]:
     """The names of columns in a template; none where the text is a column's name itself."""
-    if "{" not in template:
-        return []
-    return [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+    fields = string.Formatter().parse(template) if "{" in template else ()
+    return [name for _, name, _, _ in fields if name is not None]
 
 
 def _names(template: str) -> list[str]:

@@ -19,12 +19,7 @@ def remarked(record: Record, config: RunConfig, plain: Mapping[str, Any], precis
     """The record with the facts `suggestions` (a numbered line each) and `warnings` (a line each), where there are any.
 
     After out of memory, the predictor estimates what each suggestion saves: some seconds, in a process of its own.
-
-    Args:
-        record: the run, which has ended.
-        config: its config.
-        plain: the same as plain containers.
-        precision: what training computed in, with "auto" resolved.
+    `plain` is the config as plain containers; `precision` is what training computed in, with "auto" resolved.
     """
     machine, phase = machine_of(record), last_phase(record)
     if phase == "train" and config.train.eval_steps is not None:

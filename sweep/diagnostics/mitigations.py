@@ -1,12 +1,9 @@
 """What to try after a run ran out of memory or diverged: the one list that the records, the plan and the report use.
 
-The list against memory is ordered by cost. Changes that only take time come first: a smaller evaluation batch leaves
-the scores as they are; activation checkpointing and smaller micro-batches leave the result of training as it is. The
-optimizer's state in 8 bits, a base in 4 bits and a lower precision change the arithmetic; FSDP needs several devices.
-Shorter sequences come last, since they change what the model learns from. The list against divergence is the usual one:
-a lower rate, clipping, a precision with a wider range, then the regularisers.
-
-This module imports no torch, so that `analysis` can use it.
+The list against memory is ordered by cost. Changes that only take time come first; then those that change the
+arithmetic. Shorter sequences come last, since they change what the model learns from. The list against divergence is
+the usual one: a lower rate, clipping, a precision with a wider range, then the regularisers. No torch is imported here,
+so that `analysis` can use the module.
 """
 
 from __future__ import annotations
@@ -48,14 +45,11 @@ GENERAL: Mapping[Outcome, str] = {
 
 @dataclass(frozen=True)
 class Mitigation:
-    """One change to try.
+    """One change to try: what to add to the command, what that does and costs, and the same change of the composed
+    config by dotted key.
 
-    Args:
-        overrides: what to add to the command.
-        why: what the change does, and what it costs.
-        changes: the same change of the composed config, by dotted key.
-        saved_bytes: how much lower the predicted peak is; None where it was not predicted.
-        needed_bytes: what the run needs of a GPU with this change and those before it; None where each stands alone.
+    `saved_bytes` is how much lower the predicted peak is; None where it was not predicted. `needed_bytes` is what the
+    run needs of a GPU with this change and those before it; None where each stands alone.
     """
 
     overrides: str

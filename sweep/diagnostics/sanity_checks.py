@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean, variance
 from typing import Any
 
 from sweep.core.formatting import gib
@@ -40,13 +41,9 @@ def moved(losses: Sequence[float]) -> dict[str, float]:
     if len(losses) < FEWEST_STEPS:
         return {}
     quarter = len(losses) // 4
-    parts = losses[:quarter], losses[-quarter:]
-    means = [sum(part) / quarter for part in parts]
-    variances = [
-        sum((loss - mean) ** 2 for loss in part) / (quarter - 1) for part, mean in zip(parts, means, strict=True)
-    ]
-    error = math.sqrt(sum(variances) / quarter)
-    return {"train/first_loss": means[0], "train/last_loss": means[1], "train/loss_change_stderr": error}
+    first, last = losses[:quarter], losses[-quarter:]
+    error = math.sqrt((variance(first) + variance(last)) / quarter)
+    return {"train/first_loss": fmean(first), "train/last_loss": fmean(last), "train/loss_change_stderr": error}
 
 
 def _other(rate: float) -> str:
@@ -57,13 +54,7 @@ def _other(rate: float) -> str:
 
 
 def warnings(measured: Mapping[str, float], higher_is_better: bool, rate: float) -> Iterator[str]:
-    """A sentence for each doubtful figure, the most serious one first.
-
-    Args:
-        measured: the measurements of the run.
-        higher_is_better: the direction of the score.
-        rate: the learning rate of the run.
-    """
+    """A sentence for each doubtful figure, the most serious one first. `rate` is the learning rate of the run."""
     first, last = measured.get("train/first_loss"), measured.get("train/last_loss")
     if first is not None and last is not None and last > first - ERRORS * measured["train/loss_change_stderr"]:
         yield (

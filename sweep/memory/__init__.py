@@ -28,10 +28,9 @@ def predict(
     """
     from sweep.processes import isolated_call
 
+    predict_all = "sweep.memory.predictor:predict_all"
     try:
-        answers, found = isolated_call.call(
-            "sweep.memory.predictor:predict_all", list(configs), machine, dict(known or {})
-        )
+        answers, found = isolated_call.call(predict_all, list(configs), machine, dict(known or {}))
     except (isolated_call.ChildFailed, isolated_call.ChildKilled) as error:
         return [Unpredictable(reason=f"the predictor itself failed: {error}") for _ in configs]
     if known is not None:

@@ -38,6 +38,13 @@ class Machine:
     name: str = ""
     capacity_bytes: int | None = None
 
+    @property
+    def workspace_bytes(self) -> int:
+        """cuBLAS's workspace for one handle and stream: 32 MiB since Hopper, 8.125 MiB before
+        (`getChosenWorkspaceSize` in CUDABlas.cpp). A step holds two: one for the thread of the forward, one for
+        autograd's thread."""
+        return 32 * 2**20 if (self.capability or (8, 0)) >= (9, 0) else (2 * 4096 + 8 * 16) * 1024
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
@@ -77,12 +84,7 @@ class Prediction:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain containers, for JSON and for the pipe between processes."""
-        return {**asdict(self), "breakdown": dict(self.breakdown), "assumptions": dict(self.assumptions)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Prediction:
-        """The inverse of `as_dict`."""
-        return cls(**values)
+        return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)

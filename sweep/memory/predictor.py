@@ -6,7 +6,8 @@ import dataclasses
 import json
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
@@ -19,7 +20,7 @@ from sweep.memory.closed_form import estimate
 from sweep.memory.prediction import OF_SEED, Machine, Prediction, Unpredictable
 from sweep.memory.simulation import peaks, run_trace
 from sweep.models import compatibility
-from sweep.models.checkpoint_files import positions_in
+from sweep.tasks.batching import positions_in
 from sweep.variants.lora import LoRA8bit
 
 if TYPE_CHECKING:
@@ -45,14 +46,16 @@ def predict_all(
     share one execution."""
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")  # bitsandbytes' Trainer path
-    shared = _Shared(machine)
+    architectures: dict[str, Any] = {}
+    workloads: dict[str, Any] = {}
     answers = []
     for done, plain in enumerate(configs):
         report.progress("predicting memory", done, len(configs))
         try:
             config = parse(plain)
-            architecture = shared.architecture(plain, config)
-            found = shared.workload(plain, config)
+            architecture = _once(architectures, _text(plain["model"]), config.model.architecture)
+            of_workload = _text({name: plain[name] for name in ("model", "task", "train", "seed")})
+            found = _once(workloads, of_workload, partial(workload.find, config, machine))
         except UserError as error:
             answers.append(Unpredictable(reason=str(error)))
             continue
@@ -63,32 +66,16 @@ def predict_all(
     return answers, known
 
 
-class _Shared:
-    """What settings share: the model's config, which may come from the Hub, and the workload."""
-
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
-        self._architectures: dict[str, PretrainedConfig | UserError] = {}
-        self._workloads: dict[str, Workload] = {}
-
-    def architecture(self, plain: Mapping[str, Any], config: RunConfig) -> PretrainedConfig:
-        """The model's config, loaded once for all settings. Raises UserError where it could not be loaded."""
-        key = _text(plain["model"])
-        if key not in self._architectures:
-            try:
-                self._architectures[key] = config.model.architecture()
-            except UserError as error:
-                self._architectures[key] = error
-        found = self._architectures[key]
-        if isinstance(found, UserError):
-            raise found
-        return found
-
-    def workload(self, plain: Mapping[str, Any], config: RunConfig) -> Workload:
-        key = _text({name: plain[name] for name in ("model", "task", "train", "seed")})
-        if key not in self._workloads:
-            self._workloads[key] = workload.find(config, self._machine)
-        return self._workloads[key]
+def _once(known: dict[str, Any], key: str, find: Callable[[], Any]) -> Any:
+    """The result of `find`, called once for each key. Where it raised UserError, the error is raised each time."""
+    if key not in known:
+        try:
+            known[key] = find()
+        except UserError as error:
+            known[key] = error
+    if isinstance(known[key], UserError):
+        raise known[key]
+    return known[key]
 
 
 def _key(plain: Mapping[str, Any], found: Workload) -> str:

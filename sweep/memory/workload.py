@@ -58,13 +58,8 @@ def find(config: RunConfig, machine: Machine) -> Workload:
 
 
 def declared(config: RunConfig, *, length: int, padded: bool) -> Workload:
-    """A workload in which every micro-batch and every prompt has `length` tokens; so have both texts of a seq2seq task.
-
-    Args:
-        config: the run.
-        length: tokens of each sequence.
-        padded: whether micro-batches have padding.
-    """
+    """A workload in which every micro-batch and every prompt has `length` tokens; so have both texts of a seq2seq
+    task."""
     task, tokenizer = _plain(config.task).without_data(), StandInTokenizer()
     longest = example(length, 2 * length + 1) if task.task_type == "SEQ_2_SEQ_LM" else example(length // 2, length)
     row = task.encode(tokenizer, [longest], length)[0]
@@ -84,12 +79,11 @@ def declared(config: RunConfig, *, length: int, padded: bool) -> Workload:
 def _plain(task: Task) -> Task:
     """The task without features that the stand-in tokenizer lacks: chat templates, which add some tokens, and packing,
     which fills rows up to the longest length. That length is assumed anyway."""
-    changed = {key: False for key in ("apply_chat_template", "packing") if getattr(task, key, False)}
-    return dataclasses.replace(task, **changed) if changed else task
+    return dataclasses.replace(task, **{key: False for key in ("apply_chat_template", "packing") if hasattr(task, key)})
 
 
 def _from_data(config: RunConfig, machine: Machine) -> Workload:
-    from sweep.training.fit import METERED_EVERY, METERED_STEPS, length, training_order
+    from sweep.training.fit import is_metered, length, training_order
 
     with _offline():
         tokenizer = config.model.load_tokenizer()
@@ -103,11 +97,7 @@ def _from_data(config: RunConfig, machine: Machine) -> Workload:
     batches = [order[start : start + micro] for start in range(0, len(order), micro)]
     if machine.kind == "cpu":  # the CPU's meter measures some steps only
         accumulated = train.gradient_accumulation_steps
-        steps = [batches[start : start + accumulated] for start in range(0, len(batches), accumulated)]
-        watched = [
-            step for number, step in enumerate(steps, 1) if number <= METERED_STEPS or number % METERED_EVERY == 0
-        ]
-        batches = [batch for step in watched for batch in step]
+        batches = [batch for index, batch in enumerate(batches) if is_metered(index // accumulated + 1)]
 
     def size(batch: Sequence[int]) -> tuple[int, bool]:
         longest = max(lengths[index] for index in batch)

@@ -16,8 +16,7 @@ from sweep.runtime import nvml
 
 log = logging.getLogger(__name__)
 _HISTORY = 100_000  # allocations in a snapshot
-# The peaks that are reported: their name, and the name of the allocator's statistic.
-_PEAKS = {"allocated": "allocated_bytes", "reserved": "reserved_bytes", "requested": "requested_bytes"}
+_PEAKS = ("allocated", "reserved", "requested")  # the allocator's statistics that are reported
 
 
 class CudaMemory(MemoryMeter):
@@ -52,15 +51,8 @@ class CudaMemory(MemoryMeter):
             yield
         finally:
             stats = torch.cuda.memory_stats()
-            self.timeline.append(
-                StepMemory(
-                    number,
-                    begin,
-                    stats["allocated_bytes.all.current"],
-                    stats["allocated_bytes.all.peak"],
-                    stats["reserved_bytes.all.peak"],
-                )
-            )
+            names = ("allocated_bytes.all.current", "allocated_bytes.all.peak", "reserved_bytes.all.peak")
+            self.timeline.append(StepMemory(number, begin, *(stats[name] for name in names)))
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -93,8 +85,8 @@ class CudaMemory(MemoryMeter):
     def _take_peaks(self) -> None:
         """Keep the peaks until now, and reset them."""
         stats = torch.cuda.memory_stats()
-        for name, statistic in _PEAKS.items():
-            self._peaks[name] = max(self._peaks.get(name, 0), stats[f"{statistic}.all.peak"])
+        for name in _PEAKS:
+            self._peaks[name] = max(self._peaks.get(name, 0), stats[f"{name}_bytes.all.peak"])
         torch.cuda.reset_peak_memory_stats()
 
     def _begin(self) -> None:

@@ -3,6 +3,7 @@ So it is a figure of the process, and never replaces tensor memory."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 _STATUS = Path("/proc/self/status")
@@ -10,10 +11,8 @@ _STATUS = Path("/proc/self/status")
 
 def reset_peak_rss() -> None:
     """Reset the peak if the kernel allows it; else it is the peak of the process's whole life."""
-    try:
+    with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return
 
 
 def peak_rss_bytes() -> int | None:
@@ -22,7 +21,4 @@ def peak_rss_bytes() -> int | None:
         status = _STATUS.read_text()
     except OSError:
         return None
-    for line in status.splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return None
+    return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:")), None)

@@ -12,13 +12,8 @@ from sweep.meters.energy import EnergyMeter
 
 
 class Measurements:
-    """The meters of a run, the figures of other sources (scores, counts), and facts as text.
-
-    Args:
-        device_type: "cuda" or "cpu".
-        options: of the meters.
-        folder: for the files that the meters write.
-    """
+    """The meters of a run, the figures of other sources (scores, counts), and facts as text. `device_type` is "cuda" or
+    "cpu"; the meters write their files to `folder`."""
 
     def __init__(self, device_type: str, options: Meters, folder: Path):
         self.memory = memory_meter(device_type, options, folder)

@@ -57,9 +57,9 @@ class Model(ABC):
         path, revision = self.location()
         try:
             return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=self.trust_remote_code)
-        except (OSError, ValueError) as error:
+        except Exception as error:
             raise UserError(
-                f"the config of {path} could not be loaded: {first_line(error)}\nCheck the name and the network; a "
+                f"{path}: its config.json cannot be used: {first_line(error)}\nCheck the name and the network; a "
                 "gated model needs its terms accepted on the Hub and a token (`hf auth login`, or HF_TOKEN); a folder "
                 "with its config.json is enough."
             ) from error
@@ -105,13 +105,8 @@ class Model(ABC):
     def load(
         self, auto_class: type, quantization: Any | None, device: str, arguments: Mapping[str, Any] | None = None
     ) -> PreTrainedModel:
-        """The base model with its weights on `device`.
-
-        Args:
-            auto_class: the transformers `AutoModelFor…` class of the task.
-            quantization: transformers' quantisation config, applied during loading, or None.
-            device: where the weights go.
-            arguments: the task's arguments of `from_pretrained`, such as the number and names of labels.
+        """The base model with its weights on `device`, quantised during loading where `quantization` is a config of
+        transformers. `arguments` are the task's, such as the number and names of labels.
 
         Raises:
             UserError: where the checkpoint is damaged, or of another architecture than its config says.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sweep.tasks.batching import RELATIVE, usable_positions
+from sweep.tasks.batching import positions_in
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "tokenizer.model",
                "spiece.model", "sentencepiece.bpe.model", "source.spm")  # fmt: skip
@@ -50,16 +50,6 @@ def read_config(folder: Path) -> tuple[dict[str, Any], str | None]:
 def positions(folder: Path) -> int | None:
     """The longest sequence in tokens, where config.json contains it."""
     return positions_in(read_config(folder)[0])
-
-
-def positions_in(config: Mapping[str, Any]) -> int | None:
-    """The same, from the keys of a config.json."""
-    found = next((config[key] for key in ("max_position_embeddings", "n_positions") if key in config), None)
-    kind = config.get("model_type", "")
-    if not isinstance(found, int) or kind in RELATIVE:
-        return None
-    pad = config.get("pad_token_id", 1)
-    return usable_positions(kind, found, pad if isinstance(pad, int) else None)
 
 
 def _weight_faults(folder: Path) -> Iterator[str]:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from sweep.core.errors import UserError, first_line
+from sweep.core.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -22,26 +22,17 @@ _HEADS = {
 }
 # Private flags of transformers' models: the public way to ask is to build the model and to catch the error.
 KERNEL_FLAGS = {"sdpa": "_supports_sdpa", "flash_attention_2": "_supports_flash_attn"}
-# Small, and missing in most checkpoints: masked language models are saved without their pooler.
-_POOLERS = ("pooler",)
+_POOLER = "pooler"  # small, and missing in most checkpoints: masked language models are saved without it
 
 
 def check_architecture(model: Model, auto_class: type, *, here: bool = True) -> None:
-    """Check the head and the attention kernel of the architecture.
-
-    Args:
-        model: the base model.
-        auto_class: the transformers `AutoModelFor…` class of the task.
-        here: whether the run is on this machine, which then needs the kernel's package.
-
-    Raises:
-        UserError: where the architecture has no such head, or no such attention kernel.
-    """
+    """Raises UserError where the architecture has no head for the task, or no such attention kernel. A run on this
+    machine (`here`) also needs the kernel's package."""
     import transformers
     from transformers.utils import is_flash_attn_2_available
 
     path, _ = model.location()
-    config = _config(model)
+    config = model.architecture()
     architecture = model_class(auto_class, config)
     if architecture is None:
         if auto_class.__name__ not in _HEADS or (model.trust_remote_code and hasattr(config, "auto_map")):
@@ -80,7 +71,7 @@ def kernels(architecture: type[PreTrainedModel]) -> list[str]:
 
 def check_checkpointing(model: Model, auto_class: type) -> None:
     """Raises UserError where the architecture does not support activation checkpointing."""
-    architecture = model_class(auto_class, _config(model))
+    architecture = model_class(auto_class, model.architecture())
     if architecture is not None and not architecture.supports_gradient_checkpointing:
         raise UserError(
             f"train.activation_checkpointing = true: {architecture.__name__} does not support it in transformers; use "
@@ -90,12 +81,8 @@ def check_checkpointing(model: Model, auto_class: type) -> None:
 
 def check_loaded(path: str, model: PreTrainedModel, found: Mapping[str, Any]) -> list[str]:
     """Check that the checkpoint had all weights of the base. A new head for classification is randomly initialised, and
-    the pooler before it may be. Returns the names of such poolers: they must train.
-
-    Args:
-        path: the checkpoint, for messages.
-        model: the loaded model.
-        found: transformers' loading info.
+    the pooler before it may be. Returns the names of such poolers: they must train. `found` is transformers' loading
+    info.
 
     Raises:
         UserError: where the checkpoint lacks weights of the base, or of a language model's head.
@@ -104,7 +91,7 @@ def check_loaded(path: str, model: PreTrainedModel, found: Mapping[str, Any]) ->
     classifies = type(model).__name__.endswith("ForSequenceClassification")
     without = sorted(set(found["missing_keys"]) | {key[0] for key in found["mismatched_keys"]})
     inside = [key for key in without if key.startswith(base)]
-    poolers = [key for key in inside if classifies and key.removeprefix(base).split(".")[0] in _POOLERS]
+    poolers = [key for key in inside if classifies and key.removeprefix(base).split(".")[0] == _POOLER]
     lost = [key for key in (inside if classifies else without) if key not in poolers]
     if lost:
         shown = ", ".join(lost[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
@@ -112,19 +99,7 @@ def check_loaded(path: str, model: PreTrainedModel, found: Mapping[str, Any]) ->
             f"the checkpoint {path} has no weights for {shown} of {type(model).__name__}, which would be randomly "
             "initialised: it is damaged, or of another architecture than its config.json says"
         )
-    names = sorted({base + key.removeprefix(base).split(".")[0] for key in poolers})
-    if names:
-        log.warning(
-            "%s has no weights for %s: it is randomly initialised, and trains with the head", path, ", ".join(names)
-        )
-    return names
-
-
-def _config(model: Model) -> Any:
-    from transformers import AutoConfig
-
-    path, revision = model.location()
-    try:
-        return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=model.trust_remote_code)
-    except Exception as error:
-        raise UserError(f"{path}: its config.json cannot be used: {first_line(error)}") from error
+    if not poolers:
+        return []
+    log.warning("%s has no weights for %s: it is randomly initialised, and trains with the head", path, base + _POOLER)
+    return [base + _POOLER]

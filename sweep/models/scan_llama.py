@@ -68,11 +68,8 @@ class ScanLlama(Model):
 
     @property
     def folder(self) -> Path:
-        recipe = {
-            key: value
-            for key, value in asdict(self).items()
-            if key not in ("cache", "attention", "dtype", "learning_rates")
-        }
+        outside = ("cache", "attention", "dtype", "learning_rates")
+        recipe = {key: value for key, value in asdict(self).items() if key not in outside}
         digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
         return Path(self.cache).expanduser() / f"scan_llama-{digest}"
 
@@ -140,12 +137,8 @@ class ScanLlama(Model):
         set_seed(self.pretrain_seed)
         model = LlamaForCausalLM(self.architecture()).to("cuda" if torch.cuda.is_available() else "cpu")
         examples = scan.base_examples()
-        log.info(
-            "pretraining the embedded base model once: %d parameters, %d examples, %d steps",
-            model.num_parameters(),
-            len(examples),
-            self.pretrain_steps,
-        )
+        sizes = model.num_parameters(), len(examples), self.pretrain_steps
+        log.info("pretraining the embedded base model once: %d parameters, %d examples, %d steps", *sizes)
         fit(
             model,
             encode_pairs(tokenizer, examples, POSITIONS),

@@ -79,12 +79,6 @@ def opened() -> Iterator[Any]:
         pynvml.nvmlShutdown()
 
 
-@cache
-def _library() -> Any:
-    """The bindings, initialised until the process ends."""
-    return _initialised()
-
-
 def _initialised() -> Any:
     try:
         import pynvml
@@ -97,6 +91,5 @@ def _initialised() -> Any:
     return pynvml
 
 
-@cache
-def _warn_once(message: str) -> None:
-    log.warning(message)
+_library = cache(_initialised)  # the bindings, initialised until the process ends
+_warn_once = cache(log.warning)

@@ -13,7 +13,7 @@ from sweep.metrics import Metric, ModelOutputs
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
 Encoded = Mapping[str, Any]  # token ids and labels of one example, unpadded
 IGNORED = -100  # the label that cross-entropy ignores
@@ -44,6 +44,7 @@ class Task(ABC):
     """A kind of task over a data set."""
 
     task_type: ClassVar[str]  # PEFT's name for the kind of task
+    auto_model: ClassVar[str]  # transformers' class `AutoModelFor…`
     is_causal: ClassVar[bool] = False  # causal models predict the next token
 
     data: Dataset
@@ -69,44 +70,40 @@ class Task(ABC):
         """
         return self
 
-    def check(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> None:  # noqa: B027
+    def check(self, tokenizer: Tokenizer, examples: Sequence[Example]) -> None:  # noqa: B027
         """Check that the tokenizer can encode such examples. Raises UserError where it cannot."""
 
-    def model_arguments(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    def model_arguments(self, tokenizer: Tokenizer) -> dict[str, Any]:
         """Arguments of `from_pretrained` that this task needs in addition to the checkpoint."""
         return {}
 
-    @abstractmethod
     def auto_class(self) -> type:
-        """The transformers `AutoModelFor…` class."""
+        """The transformers class that loads the model."""
+        import transformers
+
+        return getattr(transformers, self.auto_model)
 
     @abstractmethod
-    def encode(
-        self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int
-    ) -> EncodedDataset:
+    def encode(self, tokenizer: Tokenizer, examples: Sequence[Example], max_length: int) -> EncodedDataset:
         """Training examples as token ids and labels, unpadded."""
 
     @abstractmethod
-    def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[Encoded]], dict[str, torch.Tensor]]:
+    def collator(self, tokenizer: Tokenizer) -> Callable[[list[Encoded]], dict[str, torch.Tensor]]:
         """A function that makes a batch of encoded examples, padded to the longest of them."""
 
     @abstractmethod
     def evaluate(
         self,
         model: torch.nn.Module,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: Tokenizer,
         examples: Sequence[Example],
         batch_size: int,
         metered: Callable[[int], Any],
         max_length: int | None = None,
     ) -> Evaluation:
-        """The scores on `examples`.
+        """The scores on `examples` of a model in evaluation mode.
 
         Args:
-            model: the trained model, in evaluation mode.
-            tokenizer: its tokenizer.
-            examples: what to score.
-            batch_size: examples at a time.
             metered: batch index → the context that the batch runs in.
             max_length: the longest length in training, in tokens; longer examples are cut. None for the model's limit.
         """
@@ -114,9 +111,7 @@ class Task(ABC):
     def verify(self, model: torch.nn.Module, examples: Sequence[Encoded]) -> None:  # noqa: B027  most need no check
         """Check on this model what the task assumes about its treatment of encoded examples. Raises UserError."""
 
-    def off_task_metrics(
-        self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, max_length: int
-    ) -> dict[str, float]:
+    def off_task_metrics(self, model: torch.nn.Module, tokenizer: Tokenizer, max_length: int) -> dict[str, float]:
         """Measurements on other data than the task's, made before and after training."""
         return {}
 

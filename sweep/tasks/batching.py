@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
 
 def by_length(lengths: Sequence[int], batch_size: int, equal: bool = False) -> Iterator[list[int]]:
@@ -43,7 +43,7 @@ def padded(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> tor
     return torch.tensor(whole, dtype=torch.long)
 
 
-def opened(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def opened(ids: list[int], tokenizer: Tokenizer) -> list[int]:
     """The ids; for an empty text, which has none, a start token. Models cannot compute on an empty row, and need a
     token to predict the first token of an answer from."""
     known = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
@@ -57,12 +57,18 @@ def mask(rows: Sequence[Sequence[int]], left: bool = False) -> torch.Tensor:
 
 
 def positions_of(model: torch.nn.Module) -> int | None:
-    """The number of positions of the model, in tokens; None where its config names none."""
+    """The number of positions that texts can use, in tokens; None where the model's config names none."""
     config: Any = getattr(model, "config", None)
-    found = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-    if not isinstance(found, int) or getattr(config, "model_type", "") in RELATIVE:
+    return None if config is None else positions_in(config.to_dict())
+
+
+def positions_in(config: Mapping[str, Any]) -> int | None:
+    """The same, from the keys of a config.json: 512 for RoBERTa's 514 positions."""
+    found, kind = config.get("max_position_embeddings") or config.get("n_positions"), config.get("model_type", "")
+    if not isinstance(found, int) or kind in RELATIVE:
         return None
-    return usable_positions(getattr(config, "model_type", ""), found, getattr(config, "pad_token_id", None))
+    pad = config.get("pad_token_id")
+    return found - (pad if isinstance(pad, int) else 1) - 1 if kind in OFFSET else found
 
 
 # Models with relative positions: their n_positions limits nothing.
@@ -70,8 +76,3 @@ RELATIVE = ("t5", "mt5", "umt5", "longt5")
 # Models whose positions start after the id of the padding token.
 OFFSET = ("roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert", "data2vec-text", "mpnet",
           "longformer", "ibert", "xmod", "esm")  # fmt: skip
-
-
-def usable_positions(model_type: str, positions: int, pad_token_id: int | None) -> int:
-    """Positions that texts can use: 512 of RoBERTa's 514, whose positions start after the id of the padding token."""
-    return positions - (1 if pad_token_id is None else pad_token_id) - 1 if model_type in OFFSET else positions

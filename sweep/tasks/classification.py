@@ -14,7 +14,7 @@ from sweep.tasks.sequence_head import TextTask, check_texts
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
 _MOST_LABELS = 50  # with more, the labels may be numbers or texts
 
@@ -69,7 +69,7 @@ class Classification(TextTask):
         metrics = {name: metric.for_labels(labels) for name, metric in self.metrics.items()}
         return replace(self, labels=labels, metrics=metrics)
 
-    def model_arguments(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    def model_arguments(self, tokenizer: Tokenizer) -> dict[str, Any]:
         """The labels, and the padding token, by which decoders find the last token of a text."""
         labels = self._bound()
         return {

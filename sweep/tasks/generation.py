@@ -21,7 +21,7 @@ from sweep.tasks.prompt_format import Dialogue, Format, check_roles, within
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
 _OFF_TASK_BATCH = 16
 
@@ -34,6 +34,7 @@ class Generation(Task):
     """
 
     task_type: ClassVar[str] = "CAUSAL_LM"
+    auto_model: ClassVar[str] = "AutoModelForCausalLM"
     is_causal: ClassVar[bool] = True
 
     max_new_tokens: Annotated[int, Ge(1)] = 64
@@ -64,21 +65,14 @@ class Generation(Task):
             check_roles(getattr(splits, name), splits.columns, name)
         return self
 
-    def check(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> None:
+    def check(self, tokenizer: Tokenizer, examples: Sequence[Example]) -> None:
         self._dialogues(tokenizer, examples[:1])
 
-    def auto_class(self) -> type:
-        from transformers import AutoModelForCausalLM
-
-        return AutoModelForCausalLM
-
-    def encode(
-        self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int
-    ) -> EncodedDataset:
+    def encode(self, tokenizer: Tokenizer, examples: Sequence[Example], max_length: int) -> EncodedDataset:
         rows = within(self._dialogues(tokenizer, examples), max_length)
         return packing.pack(rows, max_length) if self.packing else rows
 
-    def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[Encoded]], dict[str, torch.Tensor]]:
+    def collator(self, tokenizer: Tokenizer) -> Callable[[list[Encoded]], dict[str, torch.Tensor]]:
         return packing.pad_packed(tokenizer.pad_token_id) if self.packing else pad_batch(tokenizer)
 
     def verify(self, model: torch.nn.Module, examples: Sequence[Encoded]) -> None:
@@ -88,7 +82,7 @@ class Generation(Task):
     def evaluate(
         self,
         model: torch.nn.Module,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: Tokenizer,
         examples: Sequence[Example],
         batch_size: int,
         metered: Callable[[int], Any],
@@ -118,20 +112,15 @@ class Generation(Task):
             answers = self._answers(dialogues, limit)
             sums, counts = nll(model, answers, pad_batch(tokenizer), batch_size, self.is_causal, metered)
         references = [dialogue.reference for dialogue in dialogues]
-        rows = [
-            {
-                "index": index,
-                "prompt": dialogue.prompt_text,
-                "reference": dialogue.reference,
-                **({"prediction": generated[index]} if generated is not None else {}),
-            }
+        rows: list[dict[str, Any]] = [
+            {"index": index, "prompt": dialogue.prompt_text, "reference": dialogue.reference}
             for index, dialogue in enumerate(dialogues)
         ]
+        for row, text in zip(rows, generated or (), strict=False):
+            row["prediction"] = text
         return self.measured(ModelOutputs(references, generated, sums, counts), rows, truncated)
 
-    def off_task_metrics(
-        self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, max_length: int
-    ) -> dict[str, float]:
+    def off_task_metrics(self, model: torch.nn.Module, tokenizer: Tokenizer, max_length: int) -> dict[str, float]:
         """`off_task_loss`: nats per token of `off_task_data`, each text cut to `max_length` tokens."""
         if self.off_task_data is None:
             return {}
@@ -151,14 +140,12 @@ class Generation(Task):
     def without_data(self) -> Self:
         return replace(self, apply_chat_template=False, system_prompt=None, chat_template=None)
 
-    def _dialogues(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> list[Dialogue]:
+    def _dialogues(self, tokenizer: Tokenizer, examples: Sequence[Example]) -> list[Dialogue]:
         """The examples as token ids. `chat_template` may name a file, since templates are long."""
         template = self.chat_template
         if template is not None and "{" not in template:
             template = read_text(Path(template).expanduser())
-        return Format(
-            apply_chat_template=self.apply_chat_template, system_prompt=self.system_prompt, template=template
-        ).dialogues(tokenizer, examples)
+        return Format(self.apply_chat_template, self.system_prompt, template).dialogues(tokenizer, examples)
 
     def _answers(self, dialogues: Sequence[Dialogue], limit: int) -> list[Encoded]:
         """Rows with labels on the last answer alone, which is the reference."""
@@ -182,15 +169,13 @@ class Generation(Task):
             )
         return [prompt[-(positions - self.max_new_tokens) :] for prompt in prompts]
 
-    def _generate(
-        self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]]
-    ) -> list[str]:
+    def _generate(self, model: torch.nn.Module, tokenizer: Tokenizer, prompts: list[list[int]]) -> list[str]:
         """The responses. Prompts are padded on the left, so that all responses start at the same position."""
         ids = padded(prompts, tokenizer.pad_token_id, left=True)
         output = self._sequences(model, tokenizer, {"input_ids": ids, "attention_mask": mask(prompts, left=True)})
         return tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True)
 
-    def _sequences(self, model: Any, tokenizer: PreTrainedTokenizerBase, inputs: dict[str, Any]) -> torch.Tensor:
+    def _sequences(self, model: Any, tokenizer: Tokenizer, inputs: dict[str, Any]) -> torch.Tensor:
         import torch
 
         device = next(model.parameters()).device
@@ -207,18 +192,18 @@ class Generation(Task):
             )
 
 
-def _ends(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def _ends(model: Any, tokenizer: Tokenizer) -> list[int]:
     """Tokens that end a response: that of the tokenizer, and those of the checkpoint (a chat model's end of turn)."""
     named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     return sorted({tokenizer.eos_token_id, *([named] if isinstance(named, int) else named or [])})
 
 
-def encode_pairs(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int) -> EncodedDataset:
+def encode_pairs(tokenizer: Tokenizer, examples: Sequence[Example], max_length: int) -> EncodedDataset:
     """Rows of prompt (with the tokenizer's start tokens), response and end token; labels on the last two."""
     return within(Format().dialogues(tokenizer, examples), max_length)
 
 
-def pad_batch(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[Encoded]], dict[str, torch.Tensor]]:
+def pad_batch(tokenizer: Tokenizer) -> Callable[[list[Encoded]], dict[str, torch.Tensor]]:
     """A collator that pads to the longest example of the batch."""
     pad = tokenizer.pad_token_id
 

@@ -26,10 +26,6 @@ def nll(
     """The negative log-likelihood of each row in nats, summed over its labelled tokens, and the number of these tokens.
 
     Args:
-        model: the model.
-        rows: encoded examples.
-        collate: encoded examples → batch.
-        batch_size: the most rows at a time.
         is_causal: whether the model predicts the next token (at the position before it), not the token at its position.
         metered: batch index → the context that the batch runs in.
     """

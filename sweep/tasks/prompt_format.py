@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from sweep.core.errors import UserError
@@ -12,7 +11,7 @@ from sweep.tasks import IGNORED, EncodedDataset
 from sweep.tasks.batching import opened
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
 ANSWERING = "assistant"
 
@@ -28,8 +27,7 @@ class Dialogue(NamedTuple):
     reference: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Format:
+class Format(NamedTuple):
     """How examples become text for the model. With `apply_chat_template`, pairs become conversations. `template`
     replaces the tokenizer's own chat template."""
 
@@ -37,7 +35,7 @@ class Format:
     system_prompt: str | None = None
     template: str | None = None
 
-    def dialogues(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> list[Dialogue]:
+    def dialogues(self, tokenizer: Tokenizer, examples: Sequence[Example]) -> list[Dialogue]:
         """The examples as token ids.
 
         Raises:
@@ -62,7 +60,7 @@ class Format:
             for example, prompt, response in zip(examples, prompts, responses["input_ids"], strict=True)
         ]
 
-    def _conversation(self, tokenizer: PreTrainedTokenizerBase, example: Example, index: int) -> Dialogue:
+    def _conversation(self, tokenizer: Tokenizer, example: Example, index: int) -> Dialogue:
         """Each part is tokenised on its own, as in generation: first the prompt, then the answer.
 
         The loss is on every answer. Some templates write earlier turns differently from the last one (they omit the
@@ -99,7 +97,7 @@ class Format:
         prompt_text = "".join(text for text, _ in parts[:-1])
         return Dialogue(ids, labels, start, prompt_text, messages[last]["content"])
 
-    def _render(self, tokenizer: PreTrainedTokenizerBase, messages: list[Message], asking: bool) -> str:
+    def _render(self, tokenizer: Tokenizer, messages: list[Message], asking: bool) -> str:
         from jinja2 import TemplateError
 
         try:
@@ -111,12 +109,12 @@ class Format:
 
     def _messages(self, example: Example, index: int) -> list[Message]:
         if "messages" not in example:
-            messages = [Message(role="user", content=example["prompt"])]
-            messages.append(Message(role=ANSWERING, content=example["response"]))
+            pair = ("user", example["prompt"]), (ANSWERING, example["response"])
+            messages = [Message(role=role, content=text) for role, text in pair]
         else:
             messages = example["messages"]
             right = isinstance(messages, list) and all(
-                isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str)
+                isinstance(m, dict) and all(isinstance(m.get(key), str) for key in ("role", "content"))
                 for m in messages
             )
             if not right:
@@ -170,7 +168,7 @@ def within(dialogues: Sequence[Dialogue], max_length: int) -> EncodedDataset:
     return EncodedDataset(rows, truncated=truncated, dropped=len(dialogues) - len(rows))
 
 
-def _without_end(ids: list[int], text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def _without_end(ids: list[int], text: str, tokenizer: Tokenizer) -> list[int]:
     """The ids without an end token: some tokenizers end every text, but a prompt continues."""
     closed = ids and ids[-1] == tokenizer.eos_token_id and not text.endswith(str(tokenizer.eos_token))
     return ids[:-1] if closed and len(ids) > 1 else ids

@@ -13,7 +13,7 @@ from sweep.tasks.sequence_head import TextTask, check_texts
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,19 +30,19 @@ class Regression(TextTask):
         """Raises UserError for a missing text or label, a label that is not a number, and a split with one label
         only."""
         for name, labels in check_texts(splits).items():
-            for label in labels:
-                if not _is_number(label):
-                    raise UserError(
-                        f"an example of the {name} split has the label {label!r}, which is not a number; use "
-                        "task=classification for names of classes"
-                    )
+            wrong = next((label for label in labels if not _is_number(label)), None)
+            if wrong is not None:
+                raise UserError(
+                    f"an example of the {name} split has the label {wrong!r}, which is not a number; use "
+                    "task=classification for names of classes"
+                )
             if len({float(label) for label in labels}) < 2 and name != "test":
                 raise UserError(
                     f"the {name} split has no label but {labels[0]}: a model cannot learn from it or be measured on it"
                 )
         return self
 
-    def model_arguments(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    def model_arguments(self, tokenizer: Tokenizer) -> dict[str, Any]:
         return {"num_labels": 1, "problem_type": "regression", "pad_token_id": tokenizer.pad_token_id}
 
     def number(self, label: str) -> float:

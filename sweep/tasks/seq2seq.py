@@ -14,7 +14,7 @@ from sweep.tasks.prompt_format import Dialogue, check_roles, plain_dialogue
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +23,7 @@ class Seq2Seq(Generation):
     Each is cut to the longest length on its own, and keeps its end token."""
 
     task_type: ClassVar[str] = "SEQ_2_SEQ_LM"
+    auto_model: ClassVar[str] = "AutoModelForSeq2SeqLM"
     is_causal: ClassVar[bool] = False
 
     def faults(self) -> Iterator[tuple[str, str]]:
@@ -32,29 +33,20 @@ class Seq2Seq(Generation):
         if self.apply_chat_template:
             yield "apply_chat_template", "is for causal models"
         if self.off_task_data is not None:
-            yield (
-                "off_task_data",
-                "is for causal models: a model with encoder and decoder has no likelihood for a single text",
-            )
+            reason = "a model with encoder and decoder has no likelihood for a single text"
+            yield "off_task_data", f"is for causal models: {reason}"
 
     def bind(self, splits: Splits) -> Self:
         for name in ("train", "validation", "test"):
             check_roles(getattr(splits, name), splits.columns, name, conversations=False)
         return self
 
-    def auto_class(self) -> type:
-        from transformers import AutoModelForSeq2SeqLM
-
-        return AutoModelForSeq2SeqLM
-
-    def encode(
-        self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int
-    ) -> EncodedDataset:
+    def encode(self, tokenizer: Tokenizer, examples: Sequence[Example], max_length: int) -> EncodedDataset:
         dialogues = self._dialogues(tokenizer, examples)
         truncated = sum(max(d.answer, len(d.ids) - d.answer) > max_length for d in dialogues)
         return EncodedDataset(self._answers(dialogues, max_length), truncated=truncated)
 
-    def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[Encoded]], dict[str, torch.Tensor]]:
+    def collator(self, tokenizer: Tokenizer) -> Callable[[list[Encoded]], dict[str, torch.Tensor]]:
         """The batch's `tokens` counts prompts and responses, for the throughput."""
         batch = pad_batch(tokenizer)
 
@@ -66,21 +58,16 @@ class Seq2Seq(Generation):
 
         return collate
 
-    def _dialogues(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> list[Dialogue]:
+    def _dialogues(self, tokenizer: Tokenizer, examples: Sequence[Example]) -> list[Dialogue]:
         prompts = tokenizer([example["prompt"] for example in examples], verbose=False)["input_ids"]
         responses = tokenizer(text_target=[example["response"] for example in examples], verbose=False)["input_ids"]
-        return [
-            plain_dialogue(example, prompt, response)
-            for example, prompt, response in zip(examples, prompts, responses, strict=True)
-        ]
+        return list(map(plain_dialogue, examples, prompts, responses))
 
     def _fitting(self, prompts: Sequence[list[int]], model: torch.nn.Module, max_length: int | None) -> list[list[int]]:
         limits = [limit for limit in (max_length, positions_of(model)) if limit]
         return [_cut(prompt, min(limits)) for prompt in prompts] if limits else list(prompts)
 
-    def _generate(
-        self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]]
-    ) -> list[str]:
+    def _generate(self, model: torch.nn.Module, tokenizer: Tokenizer, prompts: list[list[int]]) -> list[str]:
         inputs = {"input_ids": padded(prompts, tokenizer.pad_token_id), "attention_mask": mask(prompts)}
         return tokenizer.batch_decode(self._sequences(model, tokenizer, inputs), skip_special_tokens=True)
 

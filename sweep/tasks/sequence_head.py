@@ -15,7 +15,7 @@ from sweep.tasks.batching import by_length, mask, opened, padded, positions_of
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +23,7 @@ class TextTask(Task):
     """`AutoModelForSequenceClassification`: a new head on the base."""
 
     task_type: ClassVar[str] = "SEQ_CLS"
+    auto_model: ClassVar[str] = "AutoModelForSequenceClassification"
 
     @abstractmethod
     def number(self, label: str) -> int | float:
@@ -32,14 +33,7 @@ class TextTask(Task):
     def answers(self, model: torch.nn.Module, logits: torch.Tensor) -> tuple[list[str], dict[str, list[Any]]]:
         """The predictions from the head's outputs (one row per example), and further columns of per-example results."""
 
-    def auto_class(self) -> type:
-        from transformers import AutoModelForSequenceClassification
-
-        return AutoModelForSequenceClassification
-
-    def encode(
-        self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int
-    ) -> EncodedDataset:
+    def encode(self, tokenizer: Tokenizer, examples: Sequence[Example], max_length: int) -> EncodedDataset:
         """A text or pair as the tokenizer encodes it. One that is too long is cut at the end; in a pair, the longer
         text is cut."""
         rows = _tokenized(tokenizer, examples, max_length)
@@ -48,7 +42,7 @@ class TextTask(Task):
             truncated=rows.truncated,
         )
 
-    def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[Encoded]], dict[str, torch.Tensor]]:
+    def collator(self, tokenizer: Tokenizer) -> Callable[[list[Encoded]], dict[str, torch.Tensor]]:
         def collate(rows: list[Encoded]) -> dict[str, torch.Tensor]:
             import torch
 
@@ -59,14 +53,25 @@ class TextTask(Task):
     def evaluate(
         self,
         model: torch.nn.Module,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: Tokenizer,
         examples: Sequence[Example],
         batch_size: int,
         metered: Callable[[int], Any],
         max_length: int | None = None,
     ) -> Evaluation:
-        logits, truncated = self._logits(model, tokenizer, examples, batch_size, metered, max_length)
-        predictions, more = self.answers(model, logits)
+        import torch
+
+        limits = [limit for limit in (max_length, positions_of(model), tokenizer.model_max_length) if limit]
+        encoded = _tokenized(tokenizer, examples, min(limits))
+        device = next(model.parameters()).device
+        logits: list[Any] = [None] * len(encoded)
+        for number, indices in enumerate(by_length([len(row["input_ids"]) for row in encoded], batch_size)):
+            with metered(number), torch.no_grad():
+                inputs = _inputs([encoded[i] for i in indices], tokenizer)
+                found = model(**{key: value.to(device) for key, value in inputs.items()}).logits.float().cpu()
+            for index, row in zip(indices, found, strict=True):
+                logits[index] = row
+        predictions, more = self.answers(model, torch.stack(logits))
         references = [example["label"] for example in examples]
         rows = [
             {
@@ -78,31 +83,7 @@ class TextTask(Task):
             }
             for index, example in enumerate(examples)
         ]
-        return self.measured(ModelOutputs(references=references, predictions=predictions), rows, truncated)
-
-    def _logits(
-        self,
-        model: torch.nn.Module,
-        tokenizer: PreTrainedTokenizerBase,
-        examples: Sequence[Example],
-        batch_size: int,
-        metered: Callable[[int], Any],
-        max_length: int | None,
-    ) -> tuple[torch.Tensor, int]:
-        """The logits of every example, as fp32 on the CPU, and how many examples were cut."""
-        import torch
-
-        limits = [limit for limit in (max_length, positions_of(model), tokenizer.model_max_length) if limit]
-        encoded = _tokenized(tokenizer, examples, min(limits))
-        device = next(model.parameters()).device
-        found: list[Any] = [None] * len(encoded)
-        for number, indices in enumerate(by_length([len(row["input_ids"]) for row in encoded], batch_size)):
-            with metered(number), torch.no_grad():
-                inputs = _inputs([encoded[i] for i in indices], tokenizer)
-                logits = model(**{key: value.to(device) for key, value in inputs.items()}).logits.float().cpu()
-            for index, row in zip(indices, logits, strict=True):
-                found[index] = row
-        return torch.stack(found), encoded.truncated
+        return self.measured(ModelOutputs(references=references, predictions=predictions), rows, encoded.truncated)
 
 
 def check_texts(splits: Splits) -> dict[str, list[str]]:
@@ -112,41 +93,32 @@ def check_texts(splits: Splits) -> dict[str, list[str]]:
         UserError: where an example has no text or no label.
     """
     found = {}
-    for name in ("train", "validation", "test"):
-        examples = getattr(splits, name)
-        if examples or name != "test":
-            _check_roles(examples, name, splits.columns)
-            found[name] = [example["label"] for example in examples]
+    for split in ("train", "validation", "test") if splits.test else ("train", "validation"):
+        examples = getattr(splits, split)
+        for role in ("text", "label"):
+            if not any(role in example for example in examples):
+                raise UserError(without_role(role, split, splits.columns))
+            lacks = next((e for e in examples if role not in e or (role == "label" and not e["label"].strip())), None)
+            if lacks is not None:
+                raise UserError(f"an example of the {split} split has no {role}: {str(dict(lacks))[:200]}")
+        found[split] = [example["label"] for example in examples]
     return found
 
 
-def _check_roles(examples: Sequence[Example], split: str, columns: Sequence[str]) -> None:
-    """Raises UserError for an example without a text or a label."""
-    for role in ("text", "label"):
-        if not any(role in example for example in examples):
-            raise UserError(without_role(role, split, columns))
-        without = next((e for e in examples if role not in e or (role == "label" and not e["label"].strip())), None)
-        if without is not None:
-            raise UserError(f"an example of the {split} split has no {role}: {str(dict(without))[:200]}")
-
-
-def _tokenized(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int) -> EncodedDataset:
+def _tokenized(tokenizer: Tokenizer, examples: Sequence[Example], max_length: int) -> EncodedDataset:
     """Token ids (and token types, where the model has them) of texts or pairs, and how many were cut."""
     if any(("text_pair" in example) != ("text_pair" in examples[0]) for example in examples):
         raise UserError("some examples have a text_pair and some have none")
-    texts = [example["text"] for example in examples]
-    pairs = [example["text_pair"] for example in examples] if "text_pair" in examples[0] else None
-    whole = tokenizer(texts, pairs, return_attention_mask=False, verbose=False)
-    too_long = [index for index, ids in enumerate(whole["input_ids"]) if len(ids) > max_length]
-    columns = dict(whole)
+    roles = ("text", "text_pair") if "text_pair" in examples[0] else ("text",)
+
+    def tokens(some: Sequence[Example], **options: Any) -> dict[str, list[Any]]:
+        texts = ([example[role] for example in some] for role in roles)
+        return dict(tokenizer(*texts, return_attention_mask=False, **options))
+
+    columns = tokens(examples, verbose=False)
+    too_long = [index for index, ids in enumerate(columns["input_ids"]) if len(ids) > max_length]
     if too_long:
-        cut = tokenizer(
-            [texts[i] for i in too_long],
-            [pairs[i] for i in too_long] if pairs else None,
-            truncation=True,
-            max_length=max_length,
-            return_attention_mask=False,
-        )
+        cut = tokens([examples[i] for i in too_long], truncation=True, max_length=max_length)
         for key, values in cut.items():
             for index, value in zip(too_long, values, strict=True):
                 columns[key][index] = value
@@ -157,7 +129,7 @@ def _tokenized(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], 
     return EncodedDataset(rows, truncated=len(too_long))
 
 
-def _inputs(rows: Sequence[Encoded], tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:
+def _inputs(rows: Sequence[Encoded], tokenizer: Tokenizer) -> dict[str, torch.Tensor]:
     ids = [row["input_ids"] for row in rows]
     inputs = {"input_ids": padded(ids, tokenizer.pad_token_id), "attention_mask": mask(ids)}
     if "token_type_ids" in rows[0]:

@@ -13,22 +13,18 @@ LONGEST_AT_STEP = 1  # counted from 0
 
 
 def training_order(lengths: Sequence[int], train: Train, seed: int) -> list[int]:
-    """Indices of the examples in the order of training, `max_steps` × `batch_size` of them.
+    """Indices of the examples, whose `lengths` are in tokens, in the order of training: `max_steps` × `batch_size`.
 
     Every pass is a new permutation. With `group_by_length`, examples of similar length share a micro-batch (sorted
     inside windows of 16 micro-batches), which needs less padding. Then the longest micro-batch is exchanged with the
     last one of the second step: out of memory happens early, and the memory meter measures the peak.
-
-    Args:
-        lengths: tokens of each example.
     """
-    micro = train.micro_batch_size
     generator = random.Random(seed)
     batches: list[list[int]] = []
     per_step = train.gradient_accumulation_steps * train.devices_per_run
     needed = train.max_steps * per_step
     while len(batches) < needed:
-        batches.extend(_one_pass(lengths, micro, train.group_by_length, generator))
+        batches.extend(_one_pass(lengths, train.micro_batch_size, train.group_by_length, generator))
     batches = batches[:needed]
     longest = max(range(needed), key=lambda b: (max(lengths[i] for i in batches[b]), -b))
     early = min(LONGEST_AT_STEP, train.max_steps - 1) * per_step + per_step - 1

@@ -17,12 +17,8 @@ class Diverged(Exception):
 
 
 class DivergenceWatch:
-    """Checks each optimizer step.
-
-    Args:
-        guess: the loss of random guessing, infinite if it is unknown.
-        scaled: whether the loss is scaled for fp16.
-    """
+    """Checks each optimizer step. `guess` is the loss of random guessing, infinite if it is unknown; `scaled` says
+    whether the loss is scaled for fp16."""
 
     def __init__(self, guess: float = math.inf, scaled: bool = False):
         self._guess = guess

@@ -25,10 +25,7 @@ if TYPE_CHECKING:
     from sweep.tasks import Encoded
     from sweep.training.options import Train
 
-# The steps that a memory meter measures if measuring costs time. The first step has no optimizer state yet; the second
-# has it, and has the longest micro-batch; the third and every 25th show whether memory grows.
-METERED_STEPS = 3
-METERED_EVERY = 25
+METERED_STEPS, METERED_EVERY = 3, 25  # see `is_metered`
 
 Evaluate = Callable[[], tuple[float, float]]  # → the score and its standard error
 
@@ -77,16 +74,10 @@ def fit(
 
     Args:
         model: moved to the device by its caller, unless it is sharded.
-        examples: encoded training examples.
-        collate: makes one batch of tensors from a list of examples.
         train: `max_steps` must be set.
         learning_rate: its highest value in the schedule.
-        seed: of the order and of dropout.
         optimizer: the name that Transformers has for it, instead of `train.optimizer`.
-        is_causal: whether the model predicts each token from the tokens before it.
-        meter: measures the memory of some steps.
         report: receives loss and progress, and decides whether the run stops after an evaluation.
-        label: the name of this training in the progress.
         evaluate: called every `train.eval_steps` steps; its time and memory are not measured.
 
     Raises:
@@ -161,6 +152,13 @@ def fit(
     return watcher.result()
 
 
+def is_metered(step: int) -> bool:
+    """Whether a memory meter measures this step (from 1), if measuring costs time. The first step has no optimizer
+    state yet; the second has it, and has the longest micro-batch; the third and every 25th show whether memory grows.
+    """
+    return step <= METERED_STEPS or step % METERED_EVERY == 0
+
+
 def length(example: Encoded) -> int:
     """Tokens of an example. An encoder-decoder's example has the tokens of both."""
     labels, ids = example["labels"], example["input_ids"]
@@ -197,7 +195,7 @@ class _Watcher(TrainerCallback):
         slowed = False
         if self._meter is not None:
             number = state.global_step + 1
-            wanted = number <= METERED_STEPS or number % METERED_EVERY == 0
+            wanted = is_metered(number)
             slowed = wanted and self._meter.costs_time
             if wanted:
                 self._meter.watch(model, kwargs.get("optimizer"))

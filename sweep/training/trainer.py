@@ -24,7 +24,6 @@ class WeightedTrainer(Trainer):
     one label per example, and the plain Trainer drops the first label as if it were a token.
 
     Args:
-        on_micro_batch: called after each micro-batch.
         is_causal: whether the model predicts each token from the tokens before it. Then the first label of a row has no
             loss.
         label_smoothing: the share of the probability that the loss spreads over all tokens.

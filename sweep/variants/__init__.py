@@ -31,22 +31,17 @@ class Variant(ABC):
     """
 
     is_adapter: ClassVar[bool] = False  # whether the trained part is saved apart from the base, and loaded onto it
+    quantized: ClassVar[bool] = False  # whether the base is held in fewer than 16 bits during training
+    sharding_fault: ClassVar[str | None] = None  # why devices cannot share one model (`train.parallelism=fsdp`)
 
     name: Annotated[str, MinLen(1)]
     """Name of the variant in settings, reports and MLflow."""
     learning_rate: Annotated[float, Gt(0), Lt(1e9)]
     """Peak learning rate."""
 
-    def quantization(
-        self, compute_dtype: torch.dtype, task_type: str = "CAUSAL_LM", sharded: bool = False
-    ) -> Any | None:
-        """The transformers quantisation config for loading the base, or None.
-
-        Args:
-            compute_dtype: what matrices are multiplied in.
-            task_type: PEFT's name of the task.
-            sharded: whether the model will be split over devices.
-        """
+    def quantization(self, compute_dtype: torch.dtype, task_type: str = "CAUSAL_LM", sharded: bool = False) -> Any:
+        """The transformers quantisation config for loading the base, or None. Matrices are multiplied in
+        `compute_dtype`; a `sharded` model is split over devices."""
         return None
 
     def prepare(self, model: PreTrainedModel, activation_checkpointing: bool) -> PreTrainedModel:
@@ -55,13 +50,8 @@ class Variant(ABC):
 
     @abstractmethod
     def wrap(self, model: PreTrainedModel, task_type: str, activation_checkpointing: bool) -> torch.nn.Module:
-        """The model to train: its trainable parameters require gradients.
-
-        Args:
-            model: the base.
-            task_type: PEFT's name of the task ("CAUSAL_LM", …).
-            activation_checkpointing: whether training recomputes activations.
-        """
+        """The model to train: its trainable parameters require gradients. `task_type` is PEFT's name of the task, such
+        as "CAUSAL_LM"."""
 
     def save(self, model: torch.nn.Module, folder: Path) -> None:
         """Write the trained parameters, and no others, into `folder`. For a model that is split over devices, every
@@ -107,11 +97,6 @@ class Variant(ABC):
         """
         return model
 
-    @property
-    def quantized(self) -> bool:
-        """Whether the base is held in fewer than 16 bits while this variant trains."""
-        return False
-
     def with_quantized_base(self) -> Variant | None:
         """The variant to try instead, which holds the base in 4 bits; None where the base is quantised already.
 
@@ -120,11 +105,6 @@ class Variant(ABC):
         from sweep.variants.lora import QLoRA
 
         return None if self.quantized else QLoRA(name="qlora_r16", learning_rate=self.learning_rate, r=16, alpha=32.0)
-
-    @property
-    def sharding_fault(self) -> str | None:
-        """Why this variant cannot be split over devices (`train.parallelism=fsdp`); None where it can."""
-        return None
 
     @property
     def extra_positions(self) -> int:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from sweep.variants.peft_adapter import AUTO, Adapter, heads, require_names
 
 if TYPE_CHECKING:
-    from peft import LNTuningConfig, PeftModel
+    from peft import LNTuningConfig
     from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True, kw_only=True)
 class LNTuning(Adapter):
     """Copies of normalisation layers train: one or two vectors of the hidden size for each layer."""
+
+    expected_warning: ClassVar[str] = "Unsupported layer type"  # PEFT (0.21) looks for the sizes of linear layers
 
     target_modules: str | list[str] = AUTO
     """Last parts of the names of the normalisation layers; "auto": PEFT's choice, else all modules that are norms."""
@@ -42,19 +41,3 @@ class LNTuning(Adapter):
         return LNTuningConfig(
             task_type=task_type, target_modules=targets, modules_to_save=heads(model, task_type) or None
         )
-
-    def wrap(self, model: PreTrainedModel, task_type: str, activation_checkpointing: bool) -> PeftModel:
-        with _without_layer_warning():
-            return super().wrap(model, task_type, activation_checkpointing)
-
-    def restore(self, base: PreTrainedModel, folder: Path) -> PeftModel:
-        with _without_layer_warning():
-            return super().restore(base, folder)
-
-
-@contextmanager
-def _without_layer_warning() -> Iterator[None]:
-    """Without PEFT's warning that norms are unsupported layers: PEFT (0.21) looks for the sizes of linear layers."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Unsupported layer type", category=UserWarning)
-        yield

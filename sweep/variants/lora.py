@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Lt
 
@@ -14,7 +12,7 @@ from sweep.variants.peft_adapter import Adapter, has_conv1d, heads, linear_targe
 
 if TYPE_CHECKING:
     import torch
-    from peft import LoraConfig, PeftModel
+    from peft import LoraConfig
     from transformers import BitsAndBytesConfig, PreTrainedModel
 
 # Names of classification heads in transformers. They train, so bitsandbytes must not quantise them. Each is a regular
@@ -71,9 +69,10 @@ class _OnQuantizedBase(LoRA):
     """The base is quantised during loading. PEFT's `prepare_model_for_kbit_training` casts norms, embeddings and head
     to fp32."""
 
-    @property
-    def quantized(self) -> bool:
-        return True
+    quantized: ClassVar[bool] = True
+    # The saved part may be loaded onto a base that is not quantised. GPT-2's weights are (in, out) there, and (out, in)
+    # where quantised: PEFT adapts.
+    expected_warning: ClassVar[str] = "fan_in_fan_out is set to False"
 
     def prepare(self, model: PreTrainedModel, activation_checkpointing: bool) -> PreTrainedModel:
         from peft import prepare_model_for_kbit_training
@@ -82,13 +81,6 @@ class _OnQuantizedBase(LoRA):
             return model
         # The Trainer turns activation checkpointing on, as for every variant; PEFT uses a deprecated name for it.
         return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-
-    def restore(self, base: PreTrainedModel, folder: Path) -> PeftModel:
-        """Also for a base that is not quantised. GPT-2's weights are (in, out) there, and (out, in) where quantised;
-        PEFT adapts and warns, and the warning is hidden here."""
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False", category=UserWarning)
-            return super().restore(base, folder)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,21 +111,15 @@ class QLoRA(_OnQuantizedBase):
         )
 
     def prepare(self, model: PreTrainedModel, activation_checkpointing: bool) -> PreTrainedModel:
-        self._keep_gradients_after_evaluation(model)
-        return super().prepare(model, activation_checkpointing)
-
-    @staticmethod
-    def _keep_gradients_after_evaluation(model: PreTrainedModel) -> None:
-        """Stop bitsandbytes (0.50) from repacking weights for a CPU kernel that has no backward.
-
-        On CPUs with AVX512-BF16, one evaluation repacks every 4-bit weight. Later training steps then run the inference
-        kernel, and gradients through the frozen base are wrong without a warning (norm ratio 0.18 was measured).
-        """
+        """Stops bitsandbytes (0.50) from repacking weights for a CPU kernel that has no backward: on CPUs with
+        AVX512-BF16, one evaluation repacks every 4-bit weight. Later training steps then run the inference kernel, and
+        gradients through the frozen base are wrong without a warning (norm ratio 0.18 was measured)."""
         from bitsandbytes.nn import Linear4bit
 
         for module in model.modules():
             if isinstance(module, Linear4bit):
                 module.support_avx512bf16_for_cpu = False
+        return super().prepare(model, activation_checkpointing)
 
     def optimizer(self, device_type: str) -> str | None:
         return "paged_adamw_32bit" if self.paged_optimizer and device_type == "cuda" else None
@@ -143,12 +129,12 @@ class QLoRA(_OnQuantizedBase):
 class LoRA8bit(_OnQuantizedBase):
     """LoRA on a base in 8 bits (LLM.int8(), Dettmers et al. 2022, arXiv 2208.07339)."""
 
+    sharding_fault: ClassVar[str] = (
+        "FSDP would separate bitsandbytes' 8-bit weights from their scales; use a qlora variant"
+    )
+
     outlier_threshold: Annotated[float, Ge(0)] = 6.0
     """Input columns with a larger absolute value are multiplied in 16 bits; 0 is none."""
-
-    @property
-    def sharding_fault(self) -> str | None:
-        return "FSDP would separate bitsandbytes' 8-bit weights from their scales; use a qlora variant"
 
     def quantization(
         self, compute_dtype: torch.dtype, task_type: str = "CAUSAL_LM", sharded: bool = False

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -25,6 +27,7 @@ class Adapter(Variant):
 
     is_adapter: ClassVar[bool] = True
     mergeable: ClassVar[bool] = True
+    expected_warning: ClassVar[str | None] = None  # the beginning of a warning of PEFT that is hidden
 
     @abstractmethod
     def peft_config(self, model: PreTrainedModel, task_type: str) -> PeftConfig:
@@ -39,7 +42,8 @@ class Adapter(Variant):
 
         config = self.peft_config(model, task_type)
         try:
-            return get_peft_model(self.prepare(model, activation_checkpointing), config)
+            with self._without_expected_warning():
+                return get_peft_model(self.prepare(model, activation_checkpointing), config)
         except (ValueError, NotImplementedError) as error:
             raise UserError(f"variant {self.name} does not fit {type(model).__name__}: {first_line(error)}") from error
 
@@ -55,7 +59,15 @@ class Adapter(Variant):
     def restore(self, base: PreTrainedModel, folder: Path) -> PeftModel:
         from peft import PeftModel
 
-        return PeftModel.from_pretrained(self.prepare(base, False), str(folder))
+        with self._without_expected_warning():
+            return PeftModel.from_pretrained(self.prepare(base, False), str(folder))
+
+    @contextmanager
+    def _without_expected_warning(self) -> Iterator[None]:
+        with warnings.catch_warnings():
+            if self.expected_warning:
+                warnings.filterwarnings("ignore", message=self.expected_warning, category=UserWarning)
+            yield
 
     def merge(self, model: PeftModel) -> PreTrainedModel:
         if not self.mergeable:
@@ -113,12 +125,8 @@ def name_faults(targets: str | Sequence[str]) -> Iterator[tuple[str, str]]:
 def linear_targets(
     model: PreTrainedModel, targets: str | Sequence[str], mapping: Mapping[str, Any]
 ) -> str | Sequence[str]:
-    """Module names, or "all-linear". "auto" is PEFT's choice for architectures that PEFT supports, else all-linear.
-
-    Args:
-        model: the base.
-        targets: names of modules, "all-linear" or "auto".
-        mapping: PEFT's choice by model type.
+    """Module names, or "all-linear". "auto" is PEFT's choice for architectures that PEFT supports, else all-linear:
+    `mapping` has PEFT's choice by model type.
 
     Raises:
         UserError: where a name matches no linear module. PEFT only warns as long as another name matches, and fewer

@@ -20,13 +20,12 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class _Prompt(Adapter):
     mergeable: ClassVar[bool] = False
+    sharding_fault: ClassVar[str] = (
+        "PEFT (0.21) reads virtual tokens outside of the forward that FSDP gathers them for; use a lora variant"
+    )
 
     num_virtual_tokens: Annotated[int, Ge(1)] = 20
     """Number of virtual tokens before each sequence."""
-
-    @property
-    def sharding_fault(self) -> str | None:
-        return "PEFT (0.21) reads virtual tokens outside of the forward that FSDP gathers them for; use a lora variant"
 
     @property
     def extra_positions(self) -> int:

@@ -1,12 +1,11 @@
 """Peak memory of training by a closed form, in bytes: a formula that a person can check by hand.
 
-It covers dense gated decoders (Llama, Mistral, Qwen2) with a fused attention kernel, trained by the Hugging Face
-Trainer. Each term says where it comes from. "Kept" means held by autograd from forward to backward, read from the
-models' code in transformers 5 and PEFT 0.21 and checked against the meter. Nothing is fitted. Other models and options
-are refused with a reason: the execution on fake tensors (`simulation`) covers them.
+It covers dense gated decoders (Llama, Mistral, Qwen2) with a fused attention kernel, and refuses other runs with a
+reason: the execution on fake tensors (`simulation`) covers them. Each term says where it comes from: the models' code
+in transformers 5 and PEFT 0.21, checked against the meter. Nothing is fitted (docs/memory-prediction.md).
 
-Letters: T tokens of the longest micro-batch (B sequences of S), H hidden size, I intermediate size, V vocabulary size,
-L layers; bytes per element: `w` of a stored weight, `c` of a factor in a matrix product, `a` of the residual stream.
+Letters: T tokens of the longest micro-batch, V vocabulary size; bytes per element: `w` of a stored weight, `c` of a
+factor in a matrix product, `a` of the residual stream.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from sweep.memory.closed_form.activations import TrainingStep
 from sweep.memory.closed_form.decoder import Decoder, NotCovered
 from sweep.memory.closed_form.static_terms import Bytes, Longest
 from sweep.memory.prediction import Machine, Prediction, Unpredictable
-from sweep.models.checkpoint_files import positions_in
+from sweep.tasks.batching import positions_in
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -33,17 +32,13 @@ BAND = 0.02  # the error is 0.1% at 8 billion parameters, and 1.5% at 50 million
 def predict_by_formula(
     config: Mapping[str, Any], machine: Machine, longest: Longest | None = None
 ) -> Prediction | Unpredictable:
-    """Peak of the train phase; Unpredictable, with the reason, for what the formula does not cover.
-
-    Args:
-        config: a resolved plain config.
-        machine: the device.
-        longest: the longest micro-batch. By default, its sequences have `train.max_length` tokens, and it has padding
-            where it has more than one sequence.
-    """
+    """Peak of the train phase; Unpredictable, with the reason, for what the formula does not cover. By default, the
+    sequences of the longest micro-batch have `train.max_length` tokens, and it has padding if they are several."""
     try:
         parsed = parse(config)
-        return of_run(parsed, machine, longest or declared(parsed), parsed.model.architecture())
+        train = parsed.train
+        longest = longest or Longest(train.micro_batch_size, train.max_length, padded=train.micro_batch_size > 1)
+        return of_run(parsed, machine, longest, parsed.model.architecture())
     except UserError as error:
         return Unpredictable(reason=str(error))
 
@@ -62,12 +57,6 @@ def of_run(
         return closed_form(config, longest, machine, keys)
     except NotCovered as error:
         return Unpredictable(reason=f"the closed form does not apply: {error}")
-
-
-def declared(config: RunConfig) -> Longest:
-    """The longest micro-batch that the config allows."""
-    train = config.train
-    return Longest(train.micro_batch_size, train.max_length, padded=train.micro_batch_size > 1)
 
 
 def closed_form(config: RunConfig, longest: Longest, machine: Machine, architecture: Mapping[str, Any]) -> Prediction:

@@ -126,7 +126,7 @@ class Step:
         if self.longest.padded:
             found["buffers_and_batch"] += self.longest.micro_batch_size * self.longest.length**2
         if self.machine.kind == "cuda":
-            found["workspaces"] = 2 * _workspace_bytes(self.machine)
+            found["workspaces"] = 2 * self.machine.workspace_bytes
         return found
 
     def trainable(self) -> list[tuple[int, int]]:
@@ -204,8 +204,3 @@ def _nf4(elements: int, layers: int, double: bool) -> Bytes:
 def _half(precision: str, machine: Machine) -> bool:
     """Whether autocast multiplies matrices in 16 bits; "auto" means fp32 on a CPU only."""
     return machine.kind == "cuda" if precision == "auto" else precision != "fp32"
-
-
-def _workspace_bytes(machine: Machine) -> int:
-    """cuBLAS's workspace of one thread: 32 MiB since Hopper, 8.125 MiB before (CUDABlas.cpp)."""
-    return 32 * 2**20 if (machine.capability or (8, 0)) >= (9, 0) else (2 * 4096 + 8 * 16) * 1024

@@ -70,24 +70,23 @@ class EventLog(TorchDispatchMode):
         """Log this tensor's storage if it is new, with its purpose and its layer, if given."""
         if tensor.device.type != self.device_type:
             return
-        address = tensor_storage_key(tensor)
-        key = self._keys.get(address)
+        key = self._keys.get(tensor_storage_key(tensor))
         if key is None:
-            storage = tensor.untyped_storage()
-            size = storage.nbytes()
-            if not size:
-                return
-            key = self._created(size, category or self._category(tensor), self.layer if layer is None else layer)
-            self._keys[address] = key
-            self._refs[key] = weakref.ref(storage, lambda _: self._freed(key, address))
+            size = tensor.untyped_storage().nbytes()
+            if size:
+                key = self._created(size, category or self._category(tensor), self.layer if layer is None else layer)
+                self._watch(key, tensor)
         elif category is not None:
             self.blocks[key].category = category
 
     def move(self, old: torch.Tensor, new: torch.Tensor) -> None:
         """Replace the meta tensor `old` by `new`, which is on the device."""
-        key, address = self._keys.pop(tensor_storage_key(old)), tensor_storage_key(new)
+        self._watch(self._keys.pop(tensor_storage_key(old)), new)
+
+    def _watch(self, key: int, tensor: torch.Tensor) -> None:
+        address = tensor_storage_key(tensor)
         self._keys[address] = key
-        self._refs[key] = weakref.ref(new.untyped_storage(), lambda _: self._freed(key, address))
+        self._refs[key] = weakref.ref(tensor.untyped_storage(), lambda _: self._freed(key, address))
 
     def belongs(self, tensor: torch.Tensor, category: str, layer: int) -> None:
         """Set the purpose and the layer of a tensor that is logged already."""

@@ -15,28 +15,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-MIB = 2**20
-_libraries: list[torch.library.Library] = []  # a registration lasts as long as its library object
-
-
-def cublas_workspace_bytes(capability: tuple[int, int]) -> int:
-    """cuBLAS's workspace for one handle and stream, which PyTorch takes from its caching allocator.
-
-    32 MiB on Hopper and later, 2·4096 + 8·16 KiB before (`getChosenWorkspaceSize` in CUDABlas.cpp). A step holds two:
-    one for the thread of the forward, one for autograd's thread.
-    """
-    return 32 * MIB if capability >= (9, 0) else (2 * 4096 + 8 * 16) * 1024
-
 
 def attention_kernel(
     capability: tuple[int, int], dtype: torch.dtype, head_dim: int, *, masked: bool, grouped: bool
 ) -> str:
-    """The kernel that `scaled_dot_product_attention` of PyTorch 2.13 chooses on CUDA (`sdp_utils.cpp`,
-    `priority_order`).
-
-    "cudnn" (first on sm_90 and sm_100), "flash" (no mask), "efficient" (no grouped queries) or "math", which holds the
-    whole score matrix. `grouped`: fewer key heads than query heads reach the kernel.
-    """
+    """The kernel that PyTorch 2.13 chooses on CUDA (`priority_order` in sdp_utils.cpp): "cudnn" (first on sm_90 and
+    sm_100), "flash" (no mask), "efficient" (no grouped queries) or "math", which holds the whole score matrix.
+    `grouped`: fewer key heads than query heads reach the kernel."""
     half = dtype in (torch.float16, torch.bfloat16)
     if capability in ((9, 0), (10, 0)) and half and head_dim % 8 == 0 and head_dim <= 128:
         return "cudnn"
@@ -86,13 +71,13 @@ def _flash(query, key, value, mask, dropout, causal, scale):
 
 def _efficient(query, key, value, mask, dropout, causal, scale):
     key, value = _for_each_head(query, key, value)
-    trains = query.requires_grad or key.requires_grad or value.requires_grad
+    trains = any(tensor.requires_grad for tensor in (query, key, value))
     op = torch.ops.aten._scaled_dot_product_efficient_attention
     return op(query, key, value, _bias(query, key, mask), trains, dropout, causal, scale=scale)[0]
 
 
 def _cudnn(query, key, value, mask, dropout, causal, scale):
-    trains = query.requires_grad or key.requires_grad or value.requires_grad
+    trains = any(tensor.requires_grad for tensor in (query, key, value))
     op = torch.ops.aten._scaled_dot_product_cudnn_attention
     return op(query, key, value, _bias(query, key, mask), trains, dropout, causal, False, scale=scale)[0]
 
@@ -122,12 +107,7 @@ def _bias(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None) -> 
     return mask.expand(query.size(0), query.size(1), query.size(2), key.size(2))
 
 
-_KERNELS: dict[str, Callable[..., torch.Tensor]] = {
-    "flash": _flash,
-    "efficient": _efficient,
-    "cudnn": _cudnn,
-    "math": _math,
-}
+_KERNELS = {"flash": _flash, "efficient": _efficient, "cudnn": _cudnn, "math": _math}
 
 
 def inner_bytes(func: Any, args: tuple, kwargs: dict) -> list[int]:
@@ -136,13 +116,9 @@ def inner_bytes(func: Any, args: tuple, kwargs: dict) -> list[int]:
     return counted(args, kwargs) if counted else []
 
 
-def _bytes(tensor: torch.Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
-
-
 def _softmax_backward(args: tuple, kwargs: dict) -> list[int]:
     """`Tensor tmp = grad * output` in SoftMax.cu."""
-    return [_bytes(args[1])]
+    return [args[1].nbytes]
 
 
 def _gemm_4bit(args: tuple, kwargs: dict) -> list[int]:
@@ -194,13 +170,7 @@ def _int8_product(args: tuple, kwargs: dict) -> list[int]:
     return [quantized.numel() // quantized.shape[-1] * weight.shape[0] * (4 + 2 + result)]
 
 
-def _grouped_product(
-    a: torch.Tensor,
-    b: torch.Tensor,
-    offs: torch.Tensor | None = None,
-    bias: torch.Tensor | None = None,
-    out_dtype: torch.dtype | None = None,
-) -> torch.Tensor:
+def _grouped_product(a, b, offs=None, bias=None, out_dtype=None):
     """The product of a mixture's experts: groups of rows, each times a matrix. In its gradients the groups are along
     another dimension."""
     if a.dim() == b.dim():
@@ -210,13 +180,13 @@ def _grouped_product(
     return a.new_empty(size, dtype=out_dtype or a.dtype)
 
 
-@cache
-def register_grouped_product() -> None:
+@cache  # a registration lasts as long as its library object
+def register_grouped_product() -> torch.library.Library:
     """Register the shape of the grouped product: PyTorch's own fake kernel takes bf16 only, its real ones also fp32 and
     fp16."""
     library = torch.library.Library("aten", "IMPL")
-    _libraries.append(library)
     library.impl("_grouped_mm", _grouped_product, "Meta", allow_override=True)
+    return library
 
 
 def register_bitsandbytes() -> None:
@@ -238,13 +208,5 @@ def _quantized_without_outliers(a: torch.Tensor, threshold: float = 0.0) -> tupl
     return quantized, scales, a.new_empty(0, dtype=torch.int64) if threshold else None
 
 
-def _product_without_outliers(
-    a: torch.Tensor,
-    quantized: torch.Tensor,
-    weight: torch.Tensor,
-    row_scales: torch.Tensor,
-    column_scales: torch.Tensor,
-    outliers: torch.Tensor | None = None,
-    bias: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _product_without_outliers(a, quantized, weight, row_scales, column_scales, outliers=None, bias=None):
     return a.new_empty(*quantized.shape[:-1], weight.shape[0]), a.new_empty(0)

@@ -9,7 +9,7 @@ the guard are used here only; a prediction for CUDA fails at once where one of t
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -19,40 +19,19 @@ DEVICE = "fakecuda"
 _libraries: list[torch.library.Library] = []  # a registration lasts as long as its library object
 
 # CUDA's autocast policy (autocast_mode.h): operators in the low precision, in fp32, and those that return fp32.
-_LOW = [
-    "linear", "matmul", "mm", "bmm", "addmm", "addbmm", "baddbmm", "mv", "scaled_dot_product_attention", "conv1d",
-    "conv2d",
-]  # fmt: skip
-_FP32 = [
-    "layer_norm", "group_norm", "pow.Tensor_Scalar", "pow.Tensor_Tensor", "rsqrt", "exp", "log", "softplus",
-    "cross_entropy_loss", "nll_loss", "nll_loss_nd", "mse_loss", "binary_cross_entropy_with_logits",
-    "cosine_similarity", "cdist", "norm.Scalar", "reciprocal", "cumsum", "logsumexp",
-]  # fmt: skip
+_LOW = ["linear", "matmul", "mm", "bmm", "addmm", "addbmm", "baddbmm", "mv", "scaled_dot_product_attention", "conv1d",
+        "conv2d"]  # fmt: skip
+_FP32 = ["layer_norm", "group_norm", "pow.Tensor_Scalar", "pow.Tensor_Tensor", "rsqrt", "exp", "log", "softplus",
+         "cross_entropy_loss", "nll_loss", "nll_loss_nd", "mse_loss", "binary_cross_entropy_with_logits",
+         "cosine_similarity", "cdist", "norm.Scalar", "reciprocal", "cumsum", "logsumexp"]  # fmt: skip
 _FP32_RESULT = ["softmax.int", "log_softmax.int", "sum", "sum.dim_IntList", "cumprod"]
 
 
 class _Backend(backend_registration._DummyBackendModule):
-    """The functions that PyTorch requires of `torch.<device>`."""
+    """The functions that PyTorch requires of `torch.<device>`, as far as its own stand-in lacks them."""
 
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return [torch.float16, torch.bfloat16, torch.float32]
-
-    def current_device(self) -> int:
-        return 0
-
-    def device_count(self) -> int:
-        return 1
-
-    def is_available(self) -> bool:
-        return True
-
-    def is_initialized(self) -> bool:
-        return True
-
-    def _is_in_bad_fork(self) -> bool:
-        return False
-
-    def manual_seed_all(self, seed: int) -> None: ...
 
     def get_rng_state(self, device: Any = None) -> torch.Tensor:
         return torch.zeros(16, dtype=torch.uint8)
@@ -93,13 +72,10 @@ def _register_autocast(library: torch.library.Library) -> None:
             return casts[id(value)][0]
         return value.to(dtype)
 
-    def kernel(op: Any, to: Callable[[tuple, dict], tuple[tuple, dict]]) -> Callable[..., Any]:
-        def run(*args: Any, **kwargs: Any) -> Any:
-            with torch._C._ExcludeDispatchKeyGuard(excluded):
-                args, kwargs = to(args, kwargs)
-                return op(*args, **kwargs)
-
-        return run
+    def kernel(op: Any, to: Callable[[tuple, dict], tuple[tuple, dict]], *args: Any, **kwargs: Any) -> Any:
+        with torch._C._ExcludeDispatchKeyGuard(excluded):
+            args, kwargs = to(args, kwargs)
+            return op(*args, **kwargs)
 
     def all_to(dtype: Callable[[], torch.dtype]) -> Callable[[tuple, dict], tuple[tuple, dict]]:
         return lambda args, kwargs: (
@@ -118,7 +94,7 @@ def _register_autocast(library: torch.library.Library) -> None:
         for name in names:
             base, _, overload = name.partition(".")
             op = getattr(getattr(torch.ops.aten, base), overload or "default")
-            library.impl(name, kernel(op, to), "AutocastPrivateUse1")
+            library.impl(name, partial(kernel, op, to), "AutocastPrivateUse1")
 
     original = torch.clear_autocast_cache
 

@@ -12,6 +12,7 @@ from torch import nn
 from sweep.core.errors import UserError
 from sweep.memory.simulation.allocation_log import NO_LAYER, EventLog
 from sweep.memory.simulation.layer_extrapolation import TRACED, Irregular
+from sweep.meters.live_memory import quantization_state, weights_of
 from sweep.models.compatibility import kernels, model_class
 from sweep.runtime import precision
 
@@ -66,8 +67,7 @@ def _log_purposes(model: nn.Module, log: EventLog) -> None:
     """Give each tensor of the finished model its purpose and its layer in the log."""
     for name, parameter in model.named_parameters():
         state = list(state_tensors(parameter))
-        kind = "quantized_weights" if state else "trainable_weights" if parameter.requires_grad else "frozen_weights"
-        log.belongs(parameter, kind, layer_number(name))
+        log.belongs(parameter, "quantized_weights" if state else weights_of(parameter), layer_number(name))
         for tensor in state:
             log.belongs(tensor, "quantization_state", layer_number(name))
     for name, buffer in model.named_buffers():
@@ -86,12 +86,8 @@ def _base(config: RunConfig, architecture: PretrainedConfig) -> PreTrainedModel:
         raise UserError(
             f"{known.__name__} has FlashAttention but no sdpa kernel, which the prediction needs in its place"
         )
-    return auto_class.from_config(
-        architecture,
-        dtype=held,
-        attn_implementation=attention,
-        trust_remote_code=config.model.trust_remote_code,
-    )
+    trusted = config.model.trust_remote_code
+    return auto_class.from_config(architecture, dtype=held, attn_implementation=attention, trust_remote_code=trusted)
 
 
 def _leave_no_other_device(model: nn.Module) -> None:
@@ -126,34 +122,25 @@ def _quantize(model: PreTrainedModel, quantization: Any) -> dict[nn.Parameter, i
     model.hf_quantizer = quantizer
     sources: dict[nn.Parameter, int] = {}
     for module in model.modules():
+        if not isinstance(module, Linear4bit | Linear8bitLt):
+            continue
+        shape, held_bytes = (module.out_features, module.in_features), module.weight.dtype.itemsize
         if isinstance(module, Linear4bit):
-            shape, held = (module.out_features, module.in_features), module.weight.dtype
-            weight = nn.Parameter(_packed(shape), requires_grad=False)
-            weight.quant_state = _quant_state(shape, model.dtype, quantization)
+            packed = torch.empty(((shape[0] * shape[1] + 1) // 2, 1), dtype=torch.uint8)
+            weight = nn.Parameter(packed, requires_grad=False)
+            weight.quant_state = module.quant_state = _quant_state(shape, model.dtype, quantization)
             weight.compress_statistics = quantization.bnb_4bit_use_double_quant
             weight.quant_type = quantization.bnb_4bit_quant_type
             weight.bnb_quantized, weight.blocksize, weight.quant_storage = True, 64, torch.uint8
-            module.weight, module.quant_state = weight, weight.quant_state
-            sources[weight] = shape[0] * shape[1] * held.itemsize
-        elif isinstance(module, Linear8bitLt):
-            rows, columns = module.out_features, module.in_features
-            held = module.weight.dtype
-            sources[_in_8_bits(module)] = rows * columns * (held.itemsize + 2)  # and its copy in fp16
+        else:  # as after the layer's first forward: a byte for each element, and an fp32 scale for each row
+            weight = nn.Parameter(torch.empty(shape, dtype=torch.int8), requires_grad=False)
+            weight.CB = weight.SCB = None  # the layer's state holds both then
+            weight.has_fp16_weights = False
+            weight.row_scales = torch.empty(shape[0])
+            held_bytes += 2  # a copy in fp16
+        module.weight = weight
+        sources[weight] = shape[0] * shape[1] * held_bytes
     return sources
-
-
-def _in_8_bits(module: nn.Module) -> nn.Parameter:
-    """The layer's weight as it is after its first forward: a byte each, and an fp32 scale for each row."""
-    weight = nn.Parameter(torch.empty(module.out_features, module.in_features, dtype=torch.int8), requires_grad=False)
-    weight.CB = weight.SCB = None  # the layer's state holds both after the first forward
-    weight.has_fp16_weights = False
-    weight.row_scales = torch.empty(module.out_features)
-    module.weight = weight
-    return weight
-
-
-def _packed(shape: tuple[int, int]) -> torch.Tensor:
-    return torch.empty(((shape[0] * shape[1] + 1) // 2, 1), dtype=torch.uint8)
 
 
 def _quant_state(shape: tuple[int, int], held: torch.dtype, quantization: Any) -> Any:
@@ -176,25 +163,21 @@ def state_tensors(parameter: torch.Tensor) -> Iterator[torch.Tensor]:
     """The tensors of the quantisation state of a weight of 4 bits or of 8."""
     if hasattr(parameter, "row_scales"):
         yield parameter.row_scales
-    state = getattr(parameter, "quant_state", None)
-    while state is not None:
-        yield from (value for value in vars(state).values() if isinstance(value, torch.Tensor))
-        state = getattr(state, "state2", None)
+    yield from quantization_state(parameter)
 
 
 def _load(model: nn.Module, sources: dict[nn.Parameter, int], log: EventLog) -> None:
     for name, parameter in model.named_parameters():
         layer = layer_number(name)
-        source = sources.get(parameter)
-        if source is not None:
-            held = torch.empty(source, dtype=torch.uint8, device="meta")
-            log.add(held, "temporaries", layer)
-            log.add(parameter, "quantized_weights", layer)
-            for tensor in state_tensors(parameter):
-                log.add(tensor, "quantization_state", layer)
-            del held
-        else:
+        if parameter not in sources:
             log.add(parameter, "frozen_weights", layer)
+            continue
+        held = torch.empty(sources[parameter], dtype=torch.uint8, device="meta")
+        log.add(held, "temporaries", layer)
+        log.add(parameter, "quantized_weights", layer)
+        for tensor in state_tensors(parameter):
+            log.add(tensor, "quantization_state", layer)
+        del held
     for name, buffer in model.named_buffers():
         log.add(buffer, "buffers_and_batch", layer_number(name))
 

@@ -28,7 +28,6 @@ def machine(described: Machine, log: EventLog, *, padded: bool, kernel: str | No
     """A context in which tensors are fake and on a device like the one described. Yields the device's name.
 
     Args:
-        described: the machine to imitate.
         log: gets the part of the step that the program is in. The caller enters it.
         padded: whether micro-batches have padding, so that models build a mask.
         kernel: the attention kernel to use; None for the one that PyTorch would choose.

@@ -9,7 +9,6 @@ from typing import NamedTuple
 from sweep.memory.prediction import Machine
 from sweep.memory.simulation.allocation_log import BACKWARD, EVALUATION, FORWARD, LOAD, OPTIMIZER, Block, Event
 from sweep.memory.simulation.caching_allocator import CachingAllocator
-from sweep.memory.simulation.cuda_kernels import cublas_workspace_bytes
 
 PHASES = {LOAD: "load", FORWARD: "train", BACKWARD: "train", OPTIMIZER: "train", EVALUATION: "eval"}
 
@@ -37,23 +36,19 @@ def levels(events: Sequence[Event], machine: Machine) -> Iterator[Level]:
         total = 0
         sizes: dict[int, int] = {}
         for event in events:
-            if event.size is None:
-                total -= sizes.pop(event.key)
-            else:
+            if event.size is not None:
                 sizes[event.key] = event.size
-                total += event.size
+            total += sizes[event.key] if event.size is not None else -sizes.pop(event.key)
             yield Level(total, total, None)
         return
     allocator = CachingAllocator()
-    workspace = cublas_workspace_bytes(machine.capability or (8, 0))
     parts: set[str] = set()
     for event in events:
-        if event.part not in parts:
+        if event.part in (FORWARD, BACKWARD) and event.part not in parts:
             parts.add(event.part)
-            if event.part in (FORWARD, BACKWARD):
-                if event.part == FORWARD:
-                    allocator.empty_cache()  # as the Trainer does at its start
-                allocator.allocate(("workspace", event.part), workspace)
+            if event.part == FORWARD:
+                allocator.empty_cache()  # as the Trainer does at its start
+            allocator.allocate(("workspace", event.part), machine.workspace_bytes)
         if event.size is None:
             allocator.free(event.key)
         else:
@@ -66,19 +61,14 @@ def peaks(events: Sequence[Event], machine: Machine) -> dict[str, Peaks]:
     found: dict[str, Peaks] = {}
     for index, (event, level) in enumerate(zip(events, levels(events, machine), strict=True)):
         phase = PHASES.get(event.part)
-        if phase is None:
-            continue
-        best = found.get(phase)
-        if best is None:
-            found[phase] = Peaks(*level, index)
-            continue
-        higher = level.allocated > best.allocated
-        found[phase] = Peaks(
-            max(best.allocated, level.allocated),
-            max(best.requested, level.requested),
-            None if level.reserved is None else max(best.reserved or 0, level.reserved),
-            index if higher else best.where,
-        )
+        if phase is not None:
+            best = found.get(phase, Peaks(*level, index))
+            found[phase] = Peaks(
+                max(best.allocated, level.allocated),
+                max(best.requested, level.requested),
+                None if level.reserved is None else max(best.reserved or 0, level.reserved),
+                index if level.allocated > best.allocated else best.where,
+            )
     return found
 
 
@@ -95,6 +85,6 @@ def breakdown(events: Sequence[Event], blocks: Mapping[int, Block], peak: Peaks,
         sizes[blocks[key].category] += blocks[key].size
     if machine.kind == "cuda":
         parts = {event.part for event in events[: peak.where + 1]} & {FORWARD, BACKWARD}
-        sizes["workspaces"] = len(parts) * cublas_workspace_bytes(machine.capability or (8, 0))
+        sizes["workspaces"] = len(parts) * machine.workspace_bytes
         sizes["allocator_rounding"] = peak.allocated - sum(sizes.values())
     return dict(sizes)

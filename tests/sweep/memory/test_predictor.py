@@ -208,7 +208,7 @@ def test_a_config_alone_is_enough(checkpoints: Path, tmp_path: Path):
     assert isinstance(found, Prediction)
     assert found.assumptions["longest_micro_batch"].startswith("8 × 96 tokens, with padding (assumed")
     assert found.eval_bytes > found.load_bytes
-    assert Prediction.from_dict(json.loads(json.dumps(found.as_dict()))) == found
+    assert Prediction(**json.loads(json.dumps(found.as_dict()))) == found
 
 
 def test_a_prediction_whose_parts_do_not_sum_is_refused():
