@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -85,7 +86,7 @@ NAMES = [
     Private("backend_registration._setup_privateuseone_for_python_backend", (f"{MEMORY}simulation/fake_device.py",),
             _fake_device),
     Private("module._foreach_supported_types", (f"{MEMORY}simulation/patches.py",),
-            lambda: _torch().optim.optimizer._foreach_supported_types),
+            lambda: importlib.import_module("torch.optim.optimizer")._foreach_supported_types),
     Private("_supports_sdpa", ("sweep/models/compatibility.py",), _attention_flags),
     Private("_extract_corpus_statistics", ("sweep/metrics/chrf.py",), _chrf),
 ]  # fmt: skip
