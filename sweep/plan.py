@@ -70,20 +70,19 @@ def plan(args: Any, options: Mapping[str, Any]) -> str:
     found, study, corners = settings(args)
     here = gpu_catalog.present()
     machine = _machine(options, here)
-    on_cards = [*gpu_catalog.NAMED, *(card for card, _ in here)] if machine.kind == "cuda" else []
     answers = predict([plain for _, plain in found], machine)
     predicted = [(name, answer) for (name, _), answer in zip(found, answers, strict=True)]
-    target = _target(options, here) if on_cards else None
+    on_cards: list[Card] = []
     steps: dict[str, list[Mitigation]] = {}
-    for (name, plain), answer in zip(found, answers, strict=True):
-        if (
-            target is not None
-            and isinstance(answer, Prediction)
-            and gpu_catalog.needed_bytes(answer) > target.capacity_bytes
-        ):
-            steps[name] = until_it_fits(plain, target.capacity_bytes, _quickly(machine, answer))
-    lines = plan_table.text(predicted, on_cards, machine, corners)
-    lines += plan_table.remedy_lines(steps, target) if target is not None else []
+    remedies: list[str] = []
+    if machine.kind == "cuda":
+        on_cards = [*gpu_catalog.NAMED, *(card for card, _ in here)]
+        target = _target(options, here)
+        for (name, plain), answer in zip(found, answers, strict=True):
+            if isinstance(answer, Prediction) and gpu_catalog.needed_bytes(answer) > target.capacity_bytes:
+                steps[name] = until_it_fits(plain, target.capacity_bytes, _quickly(machine, answer))
+        remedies = plan_table.remedy_lines(steps, target)
+    lines = [*plan_table.text(predicted, on_cards, machine, corners), *remedies]
     folder = Path(str(options["out"]).replace("${study}", study))
     lines += _write(folder, study, machine, predicted, steps, on_cards, as_json=bool(options["json"]))
     return redaction.text("\n".join(lines))
@@ -108,11 +107,9 @@ def settings(args: Any) -> tuple[list[tuple[str, Mapping[str, Any]]], str, bool]
 
 
 def _quickly(machine: Machine, before: Prediction) -> Any:
-    """A fast predictor of a changed config: the closed form if it supports the config, else the execution on fake
-    tensors. The closed form takes no time, and its error is smaller than what a change saves. It does not predict the
-    allocator's overhead, loading and evaluation, which are taken from the prediction `before`. If loading or evaluation
-    decides, the run is executed.
-    """
+    """A fast predictor of a changed config: the closed form, whose error is smaller than what a change saves. The
+    allocator's overhead, loading and evaluation are taken from the prediction `before`. If loading or evaluation
+    decides, or if the closed form does not support the config, the run is executed on fake tensors."""
     held = (before.reserved_bytes or before.allocated_bytes * gpu_catalog.RESERVED_PRIOR) / before.allocated_bytes
 
     def ask(config: Mapping[str, Any]) -> Prediction | Unpredictable:
@@ -133,11 +130,7 @@ def _quickly(machine: Machine, before: Prediction) -> Any:
 
 
 def _options(given: Sequence[str]) -> dict[str, Any]:
-    """conf/plan.yaml with the options of the command line.
-
-    Raises:
-        ConfigError: if an option is unknown or its value is invalid.
-    """
+    """conf/plan.yaml with the options of the command line. ConfigError if one is unknown or its value is invalid."""
     defaults = OmegaConf.to_container(OmegaConf.load(CONF / "plan.yaml"), resolve=False)
     faults = []
     for text in given:
@@ -146,9 +139,7 @@ def _options(given: Sequence[str]) -> dict[str, Any]:
             faults.append(Fault(f"{PREFIX}{key}", value, f"unknown option; {alternatives(key, list(defaults))}"))
             continue
         try:
-            defaults[key] = (
-                value if key == "out" else OmegaConf.to_container(OmegaConf.from_dotlist([f"v={value}"]))["v"]
-            )
+            defaults[key] = value if key == "out" else OmegaConf.from_dotlist([f"v={value}"])["v"]
         except OmegaConfBaseException as error:
             faults.append(Fault(f"{PREFIX}{key}", value, first_line(error)))
     if defaults["device"] not in ("cuda", "cpu"):
@@ -193,7 +184,8 @@ def _write(
     as_json: bool,
 ) -> list[str]:
     """Write the files, and return a line for each."""
-    rows = [(name, answer) for name, answer in predicted if isinstance(answer, Prediction)]
+    cards = [asdict(card) for card in on_cards]
+    rows = [{"setting": name, **answer.as_dict()} for name, answer in predicted if isinstance(answer, Prediction)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         written = []
@@ -201,7 +193,7 @@ def _write(
             content = {
                 "study": study,
                 "machine": asdict(machine),
-                "cards": [asdict(card) for card in on_cards],
+                "cards": cards,
                 "settings": [
                     {
                         "setting": name,
@@ -217,12 +209,10 @@ def _write(
         if rows:
             from analysis.charts import memory_plan
 
-            bars = memory_plan.data([{"setting": name, **answer.as_dict()} for name, answer in rows])
-            written += memory_plan.save(bars, [asdict(card) for card in on_cards], folder / "memory")
+            written += memory_plan.save(memory_plan.data(rows), cards, folder / "memory")
     except OSError as error:
-        raise ConfigError(
-            [Fault("plan.out", str(folder), f"cannot be written: {error.strerror}; name another")]
-        ) from error
+        fault = Fault("plan.out", str(folder), f"cannot be written: {error.strerror}; name another")
+        raise ConfigError([fault]) from error
     return ["", *(f"written: {path}" for path in written)]
 
 

@@ -43,7 +43,9 @@ class ParetuneLauncher(Launcher):
         self.config = config
 
     def open_pool(self, slots: int | None = None, devices_per_run: int = 1, with_configs: int | None = None) -> Any:
-        """See `StreamingLauncher`. The launcher's own config may give the number of slots, and more devices per run."""
+        """A pool that takes one job at a time: a free device never waits for a batch. The launcher's own config has
+        priority over `slots` (jobs at a time without a GPU), and may ask for more devices per run. The returned values
+        of the first `with_configs` jobs include their configs; None is all jobs."""
         from hydra.core.utils import configure_log, setup_globals
 
         from sweep.hydra_compat.isolated_job import Application

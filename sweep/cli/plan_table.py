@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from sweep.core.formatting import gib
+from sweep.core.formatting import gib, table
 from sweep.memory import Machine, Prediction, Unpredictable, gpu_catalog
 
 if TYPE_CHECKING:
@@ -49,17 +49,17 @@ def text(
         lines.append("These are the corners of the space: the ends of each range, with every choice.")
     for reason in dict.fromkeys(reason for _, reason in failed):
         names = ", ".join(name for name, why in failed if why == reason)
-        lines += ["", f"{names}: no prediction", *_wrapped(reason)]
+        lines += ["", f"{names}: no prediction"]
+        lines += [f"  {part}" for line in reason.splitlines() for part in textwrap.wrap(line, _WIDTH - 2)]
     return lines
 
 
 def _row(name: str, answer: Prediction, on_cards: Sequence[Card]) -> list[str]:
     parts = [gib(sum(answer.breakdown.get(key, 0) for key in keys)) for keys in PARTS.values()]
-    needed = gpu_catalog.needed_bytes(answer)
     row = [name, gib(answer.allocated_bytes), answer.peak_at, *parts]
     if not on_cards:
         return row
-    phase = gpu_catalog.deciding_phase(answer)
+    needed, phase = gpu_catalog.needed_bytes(answer), gpu_catalog.deciding_phase(answer)
     fits = [_YES if needed <= card.capacity_bytes else _NO for card in on_cards]
     smallest = gpu_catalog.smallest(answer, on_cards)
     last = f"{smallest.label} GB ({smallest.name})" if smallest else "none"
@@ -103,27 +103,16 @@ def remedy_lines(steps: Mapping[str, Sequence[Mitigation]], target: Card) -> lis
         if not changes:
             lines.append("  no known change saves memory")
             continue
-        table = [
-            [f"  {s.overrides}", f"saves {gib(s.saved_bytes)}", f"needs {gib(s.needed_bytes)}", s.why] for s in changes
-        ]
-        lines += _aligned(table, left=(0, 3))
+        lines += _aligned(
+            [
+                (f"  {c.overrides}", f"saves {gib(c.saved_bytes)}", f"needs {gib(c.needed_bytes)}", c.why)
+                for c in changes
+            ]
+        )
         lines.append("  With these it fits." if done else "  It does not fit with all of them; take a smaller model.")
     return lines
 
 
-def _wrapped(reason: str) -> list[str]:
-    return [part for line in reason.splitlines() for part in textwrap.wrap(line, _WIDTH, initial_indent="  ",
-                                                                           subsequent_indent="  ")]  # fmt: skip
-
-
-def _aligned(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:
-    """Columns of text. Those in `left`, and the last, are aligned to the left, the others to the right."""
-    last = len(rows[0]) - 1
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.ljust(width) if i in left or i == last else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns of text. The first and the last are aligned to the left, the others to the right."""
+    return table(rows, left=(0, len(rows[0]) - 1)).splitlines()

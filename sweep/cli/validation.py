@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,8 @@ Validate = Callable[[DictConfig, bool], Iterable[Fault]]  # a composed config, a
 
 
 def check(conf: Path, args: Any, config_name: str, validate: Validate) -> None:
-    """Compose and check the configs that would run.
-
-    Raises:
-        ConfigError: with all faults of the overrides, the values, the folders and the tracking store.
-    """
+    """Compose and check the configs that would run. ConfigError with all faults of the overrides, the values, the
+    folders and the stores."""
     with Composer(conf, args.config_dir, args.config_name or config_name) as composer:
         overrides, faults = composer.usable(args.overrides)
         multirun = args.multirun or composer.mode(overrides) == "MULTIRUN"
@@ -41,9 +39,14 @@ def check(conf: Path, args: Any, config_name: str, validate: Validate) -> None:
             try:
                 faults.extend(validate(composed, multirun))
             except NOT_COMPOSED as error:  # a required key was deleted
-                faults.append(Fault(str(getattr(error, "full_key", None) or "config"), "", first_line(error)))
+                faults.append(_unreadable(error, "config"))
     if faults:
         raise ConfigError(faults)
+
+
+def _unreadable(error: Exception, key: str) -> Fault:
+    """OmegaConf's error as a fault of the key that it names, else of `key`."""
+    return Fault(str(getattr(error, "full_key", None) or key), "", first_line(error))
 
 
 def _cells(overrides: Sequence[Override], composer: Composer, multirun: bool) -> Iterator[list[str]]:
@@ -80,27 +83,23 @@ def _cells_inside(override: Override, group: Override, fixed: list[str], compose
     """The values of a key inside a swept group, under the group's first choice that has the key: `variant.r` exists for
     some variants only, and is searched for those only."""
     values, choices = _values(override), _values(group)
-    home = choices[0]
-    for choice in choices:
-        try:
+
+    def composes(choice: str) -> bool:
+        with suppress(*NOT_COMPOSED):
             composer.compose([*fixed, choice, values[0]], multirun=True)
-        except NOT_COMPOSED:
-            continue
-        home = choice
-        break
-    for value in values:
-        yield [*fixed, home, value]
+            return True
+        return False
+
+    having = next(filter(composes, choices), choices[0])
+    yield from ([*fixed, having, value] for value in values)
 
 
 def _values(override: Override) -> list[str]:
-    key = override.get_key_element()
-    if override.is_discrete_sweep():
-        values = [f"{key}={value}" for value in override.sweep_string_iterator()]
-        if not values:
-            raise ValueError(f"{override.input_line} has no value; name at least one")
-        return values
-    interval = override.value()
-    return [f"{key}={bound}" for bound in (interval.start, interval.end)]
+    swept = override.value()
+    values = list(override.sweep_string_iterator()) if override.is_discrete_sweep() else [swept.start, swept.end]
+    if not values:
+        raise ValueError(f"{override.input_line} has no value; name at least one")
+    return [f"{override.get_key_element()}={value}" for value in values]
 
 
 def validate(composed: DictConfig, multirun: bool) -> Iterator[Fault]:
@@ -108,7 +107,7 @@ def validate(composed: DictConfig, multirun: bool) -> Iterator[Fault]:
     try:
         plain = plain_config(composed)
     except OmegaConfBaseException as error:
-        yield Fault(str(getattr(error, "full_key", None) or "config"), "", first_line(error))
+        yield _unreadable(error, "config")
         return
     try:
         parse(plain)
@@ -122,7 +121,7 @@ def validate(composed: DictConfig, multirun: bool) -> Iterator[Fault]:
         folder = OmegaConf.select(composed, folder_key)
         storage = OmegaConf.select(composed, "hydra.sweeper.storage") if multirun else None
     except OmegaConfBaseException as error:
-        yield Fault(str(getattr(error, "full_key", None) or folder_key), "", first_line(error))
+        yield _unreadable(error, folder_key)
         return
     if not isinstance(folder, str) or not folder.strip():
         yield Fault(folder_key, str(folder), "must name a folder")

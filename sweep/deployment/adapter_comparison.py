@@ -17,9 +17,7 @@ from sweep.core.reporter import silent
 from sweep.deployment.comparison_options import AdapterComparison
 from sweep.deployment.evaluation_setup import EvaluationSetup
 from sweep.deployment.stored_run import MANIFEST
-from sweep.runtime import precision
 from sweep.tasks import Evaluation
-from sweep.training_run import device_type
 
 BASE, COMBINED = "(base alone)", "(combined)"
 
@@ -34,16 +32,10 @@ class Scored(NamedTuple):
 
 
 def compare(comparison: AdapterComparison) -> list[Scored]:
-    """The scores of the base, of each adapter and of their weighted combination on the validation examples.
-
-    Raises:
-        UserError: the adapters do not fit the base, or each other.
-    """
-    compute = precision.resolve(comparison.precision, device_type())
-    quantization = comparison.variant.quantization(precision.dtype_of(compute), comparison.task.task_type)
+    """The scores of the base, of each adapter and of their weighted combination on the validation examples. UserError
+    if the adapters do not fit the base, or each other."""
     _require_their_base(comparison.adapters, comparison.model.prepare(silent).get("model_revision", ""))
-    task, model = comparison.task, comparison.model
-    setup = EvaluationSetup.at(task, model, quantization, compute, comparison.max_length, comparison.batch_size)
+    setup = EvaluationSetup.at(comparison, comparison.precision, comparison.max_length, comparison.batch_size)
     base = comparison.variant.prepare(setup.base(), False)
     shown = shown_names(comparison.adapters)
     # PEFT searches an adapter's weights by the adapter's name in their names: the name "0" would match layer 0.
@@ -60,9 +52,7 @@ def compare(comparison: AdapterComparison) -> list[Scored]:
 
     if not names:
         keep(BASE, setup.score(base), None, None)
-    elif not any(
-        config.modules_to_save for config in loaded.peft_config.values() if hasattr(config, "modules_to_save")
-    ):
+    elif not any(getattr(config, "modules_to_save", None) for config in loaded.peft_config.values()):
         with loaded.disable_adapter():  # a new head is untrained without the adapter
             keep(BASE, setup.score(loaded), None, None)
     for name, show, folder in zip(names, shown, comparison.adapters, strict=True):

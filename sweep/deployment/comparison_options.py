@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,8 +19,6 @@ from sweep.tasks import Task
 from sweep.variants import Variant
 
 ADAPTER_CONFIG = "adapter_config.json"
-
-
 _MODEL = ("revision", "dtype", "attention", "trust_remote_code")
 
 
@@ -65,11 +64,8 @@ class AdapterComparison:
 
 
 def parse(plain: Mapping[str, Any]) -> AdapterComparison:
-    """The composed config → AdapterComparison. The base is the given one, or the one that the adapters name.
-
-    Raises:
-        ConfigError: with all faults.
-    """
+    """The composed config → AdapterComparison, or ConfigError with all faults. The base is the given one, or the one
+    that the adapters name."""
     base = plain["base"] if plain["base"] is not None else _named_base(plain["adapters"]) or "unknown"
     model = {"_target_": "sweep.models.pretrained.Pretrained", "path": base, **{key: plain[key] for key in _MODEL}}
     rest = {key: value for key, value in plain.items() if key not in ("base", *_MODEL)}
@@ -85,13 +81,11 @@ def _named_base(adapters: Any) -> str | None:
     folders = [str(folder) for folder in adapters] if isinstance(adapters, list) else []
     if any(not Path(folder, ADAPTER_CONFIG).is_file() for folder in folders):
         return None
-    names = []
+    names: set[str] = set()
     for folder in folders:
-        try:
-            names.append(json.loads(Path(folder, ADAPTER_CONFIG).read_text())["base_model_name_or_path"])
-        except (OSError, ValueError, KeyError):
-            continue
-    if len(set(names)) != 1:
-        found = f"the adapters name {', '.join(sorted(set(names)))}" if names else "no adapter names one"
+        with suppress(OSError, ValueError, KeyError):
+            names.add(str(json.loads(Path(folder, ADAPTER_CONFIG).read_text())["base_model_name_or_path"]))
+    if len(names) != 1:
+        found = f"the adapters name {', '.join(sorted(names))}" if names else "no adapter names one"
         raise ConfigError([Fault("base", "null", f"{found}: say which one to load, base=<Hub id or folder>")])
-    return str(names[0])
+    return names.pop()

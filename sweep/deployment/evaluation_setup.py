@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from sweep.deployment.comparison_options import AdapterComparison
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSetup:
@@ -33,36 +35,34 @@ class EvaluationSetup:
     max_length: int
     batch_size: int
     device: str
-    test: Sequence[Example] = ()
+    test: Sequence[Example]
 
     @classmethod
     def of(cls, config: RunConfig) -> EvaluationSetup:
         """The setup of a run of this config."""
-        compute = precision.resolve(config.train.precision, device_type())
-        quantization = config.variant.quantization(precision.dtype_of(compute), config.task.task_type)
-        return cls.at(
-            config.task, config.model, quantization, compute, config.train.max_length, config.train.eval_batch_size
-        )
+        train = config.train
+        return cls.at(config, train.precision, train.max_length, train.eval_batch_size)
 
     @classmethod
     def at(
-        cls, task: Task, model: Model, quantization: Any | None, compute: str, max_length: int, batch_size: int
+        cls, config: RunConfig | AdapterComparison, precision_name: str, max_length: int, batch_size: int
     ) -> EvaluationSetup:
-        data = task.data.load()
-        bound = task.bind(data)
-        tokenizer = model.load_tokenizer()
+        device = device_type()
+        compute = precision.resolve(precision_name, device)
+        data, tokenizer = config.task.data.load(), config.model.load_tokenizer()
+        task = config.task.bind(data)
         return cls(
-            task=bound,
-            model=model,
+            task=task,
+            model=config.model,
             validation=data.validation,
+            test=data.test,
             tokenizer=tokenizer,
-            arguments=bound.model_arguments(tokenizer),
-            quantization=quantization,
+            arguments=task.model_arguments(tokenizer),
+            quantization=config.variant.quantization(precision.dtype_of(compute), task.task_type),
             compute=compute,
             max_length=max_length,
             batch_size=batch_size,
-            device=device_type(),
-            test=data.test,
+            device=device,
         )
 
     def base(self, model: Model | None = None, quantized: bool = True) -> PreTrainedModel:
@@ -82,11 +82,5 @@ class EvaluationSetup:
         model.eval()
         precision.cast_fp16_weights(model, self.compute)
         with precision.autocast(self.compute, self.device):
-            return self.task.evaluate(
-                model,
-                self.tokenizer,
-                examples,
-                self.batch_size,
-                metered=lambda batch: nullcontext(),
-                max_length=self.max_length,
-            )
+            options = {"metered": lambda batch: nullcontext(), "max_length": self.max_length}
+            return self.task.evaluate(model, self.tokenizer, examples, self.batch_size, **options)

@@ -28,11 +28,7 @@ _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # as safeten
 
 
 def export(options: Mapping[str, Any], tracking: Tracking) -> model_card.ExportedModel:
-    """Write the run's adapter or model to a folder, and score it again.
-
-    Args:
-        options: the composed options of `conf/export.yaml`.
-        tracking: the store that has the run.
+    """Write the run's adapter or model to a folder, and score it again. `options` are those of `conf/export.yaml`.
 
     Raises:
         UserError: the run has nothing to export, its base has changed, or the exported model is worse than the run by
@@ -196,11 +192,10 @@ def _manifest(exported: model_card.ExportedModel) -> dict[str, Any]:
 
 def summary(exported: model_card.ExportedModel) -> str:
     """The text that the command prints after an export."""
-    record = exported.run.record
-    kind = "adapter" if exported.is_adapter else "model"
-    size = gib(exported.exported_bytes)
+    record, kind = exported.run.record, "adapter" if exported.is_adapter else "model"
+    what = f"{kind}, {gib(exported.exported_bytes)}, {exported.dtype}"
     lines = [
-        f"{record.name} ({exported.run.why}) → {exported.folder}: {kind}, {size}, {exported.dtype}",
+        f"{record.name} ({exported.run.why}) → {exported.folder}: {what}",
         f"{record.facts.get('metric', 'score')}: {exported.difference}",
     ]
     if exported.test:

@@ -21,13 +21,10 @@ _PIPELINES = {"CAUSAL_LM": "text-generation", "SEQ_CLS": "text-classification"}
 
 
 def register(store: MlflowReader, exported: ExportedModel, name: str) -> str:
-    """Register the export under `name`, and return the URI of its version ("models:/name/3").
+    """Register the export under `name`, and return the URI of its version ("models:/name/3"), or raise UserError.
 
     A whole model is stored in MLflow's format, for `mlflow.transformers.load_model(uri)`. An adapter is stored
     unchanged: `PeftModel.from_pretrained(base, mlflow.artifacts.download_artifacts(uri))`.
-
-    Raises:
-        UserError: where the store has no registry, or refuses the name.
     """
     try:
         with tempfile.TemporaryDirectory(prefix="paretune-register-") as scratch:

@@ -45,18 +45,12 @@ def difference(
     before: tuple[float, Sequence[Mapping[str, Any]]],
     after: tuple[float, Sequence[Mapping[str, Any]]],
 ) -> Difference:
-    """Compare two evaluations on the same examples.
+    """Compare the score and rows of the run with those of the exported model. `name` is the metric's column.
 
     The examples form pairs, and most pairs do not change. So the noise is two standard errors of the mean of their
     differences. The noise of two independent scores would be larger, and a real loss would pass. A metric over the
     whole set (BLEU, F1) has no mean over examples: its standard error is the delete-a-group jackknife's (Kott 2001). If
     there are no predictions to score again (perplexity), 1% of the score is allowed.
-
-    Args:
-        name: the metric's column in the rows.
-        metric: scores the predictions.
-        before: score and rows of the run.
-        after: score and rows of the exported model.
     """
     sign = 1.0 if metric.higher_is_better else -1.0
     drop = sign * (before[0] - after[0])

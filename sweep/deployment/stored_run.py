@@ -38,21 +38,15 @@ class StoredRun:
 
 
 def find(store: MlflowReader, study: str | None, run: str | None, scratch: Path, base: str | None = None) -> StoredRun:
-    """Find a run, and fetch its files.
+    """Find a run and fetch its files into `scratch`, or raise UserError.
 
     Of several replicates, the one with the best validation score is selected. Its score is too high for the setting, so
     `why` has the mean of the replicates too.
 
     Args:
-        store: the store that has the run.
-        study: the study of the run, or None.
         run: the id of a run; in a study also a run's name, a setting, or a variant with one setting. None for the
             setting that the analysis has selected.
-        scratch: the folder for the files.
         base: the folder of the base model, if it has moved.
-
-    Raises:
-        UserError: there is no such run, it was not ok, its weights were not saved, or its base or data are missing.
     """
     if study is None:
         run_id, record = _by_id(store, str(run))
@@ -68,13 +62,15 @@ def find(store: MlflowReader, study: str | None, run: str | None, scratch: Path,
             f"the trained weights of run {record.name} were too large to be saved. Delete the run in MLflow, and "
             f"repeat the study's command with {needed} or more: it repeats this run only"
         )
+    from pyarrow import parquet
+
     fetched = {name: store.fetch(run_id, name, scratch) for name in ("config.yaml", WEIGHTS_FOLDER, EXAMPLES_FILE)}
     return StoredRun(
         run_id=run_id,
         record=record,
         config=_config(OmegaConf.to_container(OmegaConf.load(fetched["config.yaml"])), record, base),
         weights=fetched[WEIGHTS_FOLDER],
-        rows=_rows(fetched[EXAMPLES_FILE]),
+        rows=parquet.read_table(fetched[EXAMPLES_FILE]).to_pylist(),
         why=why,
     )
 
@@ -91,11 +87,9 @@ def _config(plain: Any, record: Record, base: str | None) -> RunConfig:
         )
     try:
         config = parse({**plain, "model": model})
-        return (
-            config
-            if revision is None
-            else parse({**plain, "model": config.model.pinned(model, {"model_revision": revision})})
-        )
+        if revision is None:
+            return config
+        return parse({**plain, "model": config.model.pinned(model, {"model_revision": revision})})
     except ConfigError as error:
         raise UserError(
             f"run {record.name} cannot be set up again here. Relative paths count from the folder that its study was "
@@ -122,21 +116,19 @@ def _in_study(store: MlflowReader, study: str, run: str | None) -> tuple[str, Re
     if parent is None:
         raise UserError(f"there is no study {study} in this store; check its name, and tracking.uri")
     records = store.records(parent.info.run_id)
-    wanted = run
+    wanted, by = run, "as requested"
     if wanted is None:
-        wanted = parent.data.tags.get("selected")
+        wanted, by = parent.data.tags.get("selected"), "the study's pick"
         if wanted not in {record.setting for _, record in records}:
             raise UserError(
                 f"study {study} has no pick yet: run python -m analysis study={study}, or name a run, setting or "
                 f"variant: run=…; {alternatives('', sorted({_typed(record.setting) for _, record in records}))}"
             )
     for run_id, record in records:
-        if run is not None and run in (run_id, record.name):
+        if run in (run_id, record.name):
             return run_id, record, "by its name"
     replicates = _replicates(study, str(wanted), records)
-    run_id, record = best(replicates)
-    by = "the study's pick" if run is None else "as requested"
-    return run_id, record, f"{by}, {_choice(replicates)}"
+    return *best(replicates), f"{by}, {_choice(replicates)}"
 
 
 def _replicates(study: str, wanted: str, records: Sequence[tuple[str, Record]]) -> list[tuple[str, Record]]:
@@ -174,9 +166,3 @@ def best(replicates: Sequence[tuple[str, Record]]) -> tuple[str, Record]:
         return replicates[0]
     sign = -1 if ok[0][1].facts.get("direction") == "minimize" else 1
     return max(ok, key=lambda item: (sign * item[1].measurements["score"], -item[1].seed))
-
-
-def _rows(file: Path) -> list[dict[str, Any]]:
-    from pyarrow import parquet
-
-    return parquet.read_table(file).to_pylist()

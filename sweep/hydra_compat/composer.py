@@ -29,8 +29,6 @@ from sweep.core.errors import ConfigError, Fault, alternatives, first_line
 # unexpected type (`model=0`).
 _PLAIN = (ValueError, TypeError, LookupError, AttributeError, AssertionError)
 NOT_COMPOSED = (HydraException, OmegaConfBaseException, YAMLError, *_PLAIN)
-
-
 _ONE_EXPERIMENT = (
     "names several experiments. Each is a study with its own data and variants. Run one after the other: "
     "for e in a b; do python -m sweep -m experiment=$e; done"
@@ -43,11 +41,8 @@ def command_line() -> argparse.Namespace:
 
 
 class Composer:
-    """Composes configs as Hydra's command line does, inside a `with` block. `extra` is the folder of `--config-dir`.
-
-    Raises:
-        ConfigError: if `extra` is not a folder.
-    """
+    """Composes configs as Hydra's command line does, inside a `with` block. `extra` is the folder of `--config-dir`:
+    ConfigError if it is not one."""
 
     def __init__(self, conf: Path, extra: str | None, config_name: str):
         self._config_name = config_name
@@ -84,10 +79,8 @@ class Composer:
         return self._hydra.config_loader
 
     def print_help(self, args: argparse.Namespace) -> None:
-        """Print what Hydra's `--help` prints, with the presets read from the folders.
-
-        Hydra copies all structured configs for each of 130 groups, which takes 2 seconds.
-        """
+        """Print what Hydra's `--help` prints, with the presets read from the folders: Hydra copies all structured
+        configs for each of 130 groups, which takes 2 seconds."""
         self._hydra.format_config_groups = self._groups
         try:
             self._hydra.app_help(config_name=self._config_name, args_parser=get_args_parser(), args=args)
@@ -130,7 +123,11 @@ class Composer:
         before keys in presets."""
         good: list[Override] = []
         faults: list[Fault] = []
-        base = self._base(faults)
+        base = None
+        try:
+            base = self.compose([], multirun=False)
+        except NOT_COMPOSED as error:
+            faults.append(composition_fault(error, [], None))
         for override in sorted(fixed, key=lambda o: "." in o.key_or_group):
             try:
                 self.compose([override_text(o) for o in [*good, override]], multirun=False)
@@ -138,13 +135,6 @@ class Composer:
             except NOT_COMPOSED as error:
                 faults.append(composition_fault(error, [override_text(override)], base))
         return good, faults
-
-    def _base(self, faults: list[Fault]) -> DictConfig | None:
-        try:
-            return self.compose([], multirun=False)
-        except NOT_COMPOSED as error:
-            faults.append(composition_fault(error, [], None))
-            return None
 
     def params(self, overrides: Sequence[str]) -> dict[str, str]:
         """The parameters that the config itself sweeps, without the command line."""
@@ -169,10 +159,8 @@ def composition_fault(error: Exception, overrides: Sequence[str], base: DictConf
     missing = re.search(r"Could not find '([^']+)'", message)
     if missing:
         group, _, name = missing[1].rpartition("/")
-        options = [line.strip() for line in message.partition("Available options")[2].splitlines()[1:]]
-        known = [
-            option for option in dict.fromkeys(options) if option and ":" not in option and "provider" not in option
-        ]
+        options = dict.fromkeys(line.strip() for line in message.partition("Available options")[2].splitlines()[1:])
+        known = [option for option in options if option and ":" not in option and "provider" not in option]
         return Fault(group or key, name, f"no such preset; {alternatives(name, known)}")
     return Fault(key, value, first_line(error))
 

@@ -1,8 +1,7 @@
 """A job of any Hydra application in a process of its own, with everything that Hydra promises a job.
 
 cloudpickle carries the application's function and its registered resolvers to the process, since they may be defined in
-a script. The fork server imports this module and nothing of training, and loads the application once: its jobs are
-forked with the application's modules imported. The parent composes the jobs' configs, since it has the presets merged.
+a script. The fork server imports nothing of training, and loads the application once. The parent composes the configs.
 """
 
 from __future__ import annotations
@@ -56,16 +55,8 @@ def unpack(file: str) -> tuple[Application, dict[str, object]]:
 
 
 def run(file: str, composed: bytes, with_configs: bool, reporter: Reporter) -> bytes:
-    """Run one job as Hydra's own launchers do: its folder, its logging, its environment, its callbacks.
-
-    Args:
-        file: the application, as `packed` writes it.
-        composed: the job's config, pickled by `dump`.
-        with_configs: whether the answer holds the job's configs.
-
-    Returns:
-        The job's JobReturn, pickled: the value or the error of the application.
-    """
+    """Run one job as Hydra's own launchers do: its folder, its logging, its environment, its callbacks. `file` is the
+    application from `packed`, `composed` the config from `dump`. Returns the job's pickled JobReturn."""
     application, resolvers = unpack(file)
     setup_globals()
     BaseContainer._resolvers.update(resolvers)

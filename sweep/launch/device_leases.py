@@ -13,8 +13,7 @@ from sweep.runtime import nvml
 
 log = logging.getLogger(__name__)
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-# More than the driver itself keeps on a device without processes.
-_IDLE_BYTES = 1 << 30
+_IDLE_BYTES = 1 << 30  # more than the driver itself keeps on a device without processes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,16 +41,8 @@ def visible() -> list[str]:
 
 
 def leases(devices: Any = "auto", slots: int | None = None, devices_per_run: int = 1) -> list[Lease]:
-    """One lease per run that can run at a time.
-
-    Args:
-        devices: a list of devices, or "auto" for all visible ones.
-        slots: the number of runs at a time on a machine without a GPU; 1 by default.
-        devices_per_run: GPUs of one run.
-
-    Raises:
-        UserError: a run needs more devices than there are, or a named device does not exist.
-    """
+    """One lease per run that can run at a time: on `devices` (a list, or "auto" for all visible ones), or on `slots` of
+    a machine without a GPU. UserError if a named device does not exist, or if there are too few for a run."""
     known = visible()
     wanted = known if devices in ("auto", None) else [str(device) for device in devices]
     unknown = [device for device in wanted if known and device not in known]
@@ -67,11 +58,10 @@ def leases(devices: Any = "auto", slots: int | None = None, devices_per_run: int
             f"devices_per_run = {devices_per_run} (train or hydra.launcher), but only {len(wanted)} GPUs are there: "
             f"{', '.join(wanted)}"
         )
-    count = len(wanted) // devices_per_run
-    left = wanted[count * devices_per_run :]
-    if left:
-        log.warning("GPU %s stays idle: %d do not divide by %d", ", ".join(left), len(wanted), devices_per_run)
-    return [Lease(devices=tuple(wanted[i * devices_per_run : (i + 1) * devices_per_run])) for i in range(count)]
+    used = len(wanted) - len(wanted) % devices_per_run
+    if wanted[used:]:
+        log.warning("GPU %s stays idle: %d do not divide by %d", ", ".join(wanted[used:]), len(wanted), devices_per_run)
+    return [Lease(devices=tuple(wanted[i : i + devices_per_run])) for i in range(0, used, devices_per_run)]
 
 
 def bytes_in_use(devices: Sequence[str]) -> int | None:
@@ -80,14 +70,10 @@ def bytes_in_use(devices: Sequence[str]) -> int | None:
     with nvml.opened() as library:
         if library is None or not devices:
             return None
+        by_index, by_uuid = library.nvmlDeviceGetHandleByIndex, library.nvmlDeviceGetHandleByUUID
         try:
-            used = sum(library.nvmlDeviceGetMemoryInfo(_handle(library, device)).used for device in devices)
+            handles = [by_index(int(name)) if name.isdigit() else by_uuid(name.encode()) for name in devices]
+            used = sum(library.nvmlDeviceGetMemoryInfo(handle).used for handle in handles)
         except library.NVMLError:
             return None
     return used if used > _IDLE_BYTES * len(devices) else 0
-
-
-def _handle(library: Any, device: str) -> Any:
-    if device.isdigit():
-        return library.nvmlDeviceGetHandleByIndex(int(device))
-    return library.nvmlDeviceGetHandleByUUID(device.encode())

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from queue import SimpleQueue
-from types import TracebackType
 from typing import Any, NamedTuple
 
 from sweep.launch.device_leases import Lease
@@ -26,11 +25,7 @@ class Finished(NamedTuple):
 
 class Pool:
     """Work in processes, with threads that wait for them. The answer of a process is known at once. Its lease is taken
-    until the process has ended.
-
-    An exception in the `with` block, Ctrl-C included, ends all processes. A second Ctrl-C exits before their rows are
-    written.
-    """
+    until the process has ended. An exception in the `with` block, Ctrl-C included, ends all processes."""
 
     def __init__(self, leases: Sequence[Lease], server: ForkServer | None = None):
         self._leases: SimpleQueue[Lease] = SimpleQueue()
@@ -74,20 +69,16 @@ class Pool:
     def wait(self, timeout: float | None = None) -> list[Finished]:
         """What has ended since the last call. Waits for at least one, for `timeout` seconds at most."""
         done, _ = wait(self._running, timeout=timeout, return_when=FIRST_COMPLETED)
-        finished = []
-        for future in done:
-            tag = self._running.pop(future)
-            error = future.exception()
-            finished.append(Finished(tag, None if error else future.result(), error))
-        return finished
+        return [
+            Finished(self._running.pop(future), None if future.exception() else future.result(), future.exception())
+            for future in done
+        ]
 
     def __enter__(self) -> Pool:
         self._spares.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exception: Any) -> None:
         try:
             if kind is not None:
                 self._server.stop()

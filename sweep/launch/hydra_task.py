@@ -12,7 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from sweep.cli import app
-from sweep.config.schema import RunConfig, parse, plain_config
+from sweep.config.schema import parse, plain_config
 from sweep.core import console, redaction
 from sweep.core.artifacts import LOG_FILE
 from sweep.core.errors import UserError
@@ -74,11 +74,7 @@ class TrainingTask:
         return PreparedRun(config=config, plain=plain, folder=folder)
 
     def run(self, prepared: PreparedRun, lease: Lease | None) -> Record:
-        """Run it in a process of its own. In a study, the sweeper has created the parent run.
-
-        Raises:
-            UserError: the run could not start.
-        """
+        """Run it in a process of its own, or raise UserError. In a study, the sweeper has created the parent run."""
         # MLflow takes seconds to import; the fork server imports meanwhile.
         from sweep.launch.run_supervisor import run_supervised, store
 
@@ -89,7 +85,7 @@ class TrainingTask:
             if parent is None:
                 raise UserError(f"study {config.study.name} has no parent run in {redaction.text(config.tracking.uri)}")
             parent_id = parent.info.run_id
-        forecaster = self.forecaster() if predicts_memory(config) else None
+        forecaster = self.forecaster() if parent_id is not None and config.study.predict_memory else None
         return run_supervised(prepared, parent_id, lease, self.should_prune, forecaster)
 
     @functools.cache  # noqa: B019  one object, which lives as long as the process
@@ -100,21 +96,12 @@ class TrainingTask:
         return MemoryForecaster()
 
 
-def predicts_memory(config: RunConfig) -> bool:
-    """Whether memory is predicted: in a study, unless `study.predict_memory` is false."""
-    return config.study.predict_memory and config.study.trial is not None
-
-
 task = TrainingTask()
 
 
 def _save_composed(folder: Path, plain: dict[str, Any], hydra: Any) -> None:
     """Write the files that Hydra saves in `.hydra/`, with credentials masked."""
     folder.mkdir(parents=True, exist_ok=True)
-    parts = {
-        "config.yaml": plain,
-        "hydra.yaml": {"hydra": OmegaConf.to_container(hydra, resolve=False)},
-        "overrides.yaml": list(hydra.overrides.task),
-    }
-    for name, part in parts.items():
-        (folder / name).write_text(redaction.yaml(part))
+    (folder / "config.yaml").write_text(redaction.yaml(plain))
+    (folder / "hydra.yaml").write_text(redaction.yaml({"hydra": OmegaConf.to_container(hydra, resolve=False)}))
+    (folder / "overrides.yaml").write_text(redaction.yaml(list(hydra.overrides.task)))

@@ -28,11 +28,9 @@ log = logging.getLogger(__name__)
 
 
 class JobPool:
-    """Jobs in processes of their own, one per lease at a time.
-
-    A training task runs in a thread of this process and starts a process itself. Any other application runs completely
-    in a process. The returned values of the first `with_configs` jobs include their configs, or those of all jobs.
-    """
+    """Jobs in processes of their own, one per lease at a time. A training task runs in a thread of this process and
+    starts a process itself. Any other application runs completely in a process. The returned values of the first
+    `with_configs` jobs include their configs; None is all jobs."""
 
     def __init__(self, application: Application, leases: Sequence[Lease], with_configs: int | None = None):
         self._application = application
@@ -44,31 +42,30 @@ class JobPool:
         self._composing = threading.Lock()  # Hydra's resolvers read one config per process
         self._open = ExitStack()
         self._server = training_server() if self._training else ForkServer(f"{isolated_job.__name__}:unpack")
-        self.pool = Pool(leases, self._server)
+        self._pool = Pool(leases, self._server)
 
     @property
     def free(self) -> int:
-        return self.pool.free
+        return self._pool.free
 
     @property
     def running(self) -> int:
-        return self.pool.running
+        return self._pool.running
 
     def submit(self, tag: Any, overrides: Sequence[str], number: int) -> None:
         """Start a job on the next free lease."""
         overrides = list(overrides)
         if self._training:
-            self.pool.submit(tag, lambda lease, answered: self._supervise(overrides, number, lease))
+            self._pool.submit(tag, lambda lease, answered: self._supervise(overrides, number, lease))
             return
         try:
             composed = isolated_job.dump(self._composed(overrides, number))
         except (HydraException, OmegaConfBaseException) as error:
-            failed = _failed(overrides, error)
-            self.pool.submit(tag, lambda lease, answered: failed)
+            failed = _returned(overrides, error)
+            self._pool.submit(tag, lambda lease, answered: failed)
             return
-        with_configs = next(self._with_configs, None) is not None
-        arguments = (self._packed, composed, with_configs)
-        self.pool.submit(tag, lambda lease, answered: self._isolate(overrides, arguments, lease, answered))
+        arguments = (self._packed, composed, next(self._with_configs, None) is not None)
+        self._pool.submit(tag, lambda lease, answered: self._isolate(overrides, arguments, lease, answered))
 
     def _composed(self, overrides: list[str], number: int) -> DictConfig:
         loader, config = self._application.context.config_loader, self._application.config
@@ -76,7 +73,7 @@ class JobPool:
 
     def wait(self) -> list[Finished]:
         """Jobs that have ended, at least one; the value of each is a JobReturn."""
-        return self.pool.wait()
+        return self._pool.wait()
 
     def __enter__(self) -> JobPool:
         if not self._training:
@@ -84,20 +81,20 @@ class JobPool:
             self._server.start(self._packed)
         gc.freeze()  # garbage collections between jobs do not visit imported modules
         self._open.callback(gc.unfreeze)
-        self._open.enter_context(self.pool)
+        self._open.enter_context(self._pool)
         return self
 
     def __exit__(self, *exception: Any) -> None:
         self._open.__exit__(*exception)
 
     def _isolate(self, overrides: list[str], arguments: tuple[Any, ...], lease: Lease, answered: Answered) -> Any:
-        target = f"{isolated_job.__name__}:run"
+        def on_answer(answer: bytes) -> None:
+            answered(isolated_job.load(answer))
+
         try:
-            return self._server.call(
-                target, *arguments, env=lease.env, on_answer=lambda answer: answered(isolated_job.load(answer))
-            )
+            return self._server.call(f"{isolated_job.__name__}:run", *arguments, env=lease.env, on_answer=on_answer)
         except (ChildFailed, ChildKilled) as error:
-            return _failed(overrides, error)
+            return _returned(overrides, error)
 
     def _supervise(self, overrides: list[str], number: int, lease: Lease) -> JobReturn:
         context, task_function = self._application.context, self._application.task_function
@@ -110,18 +107,17 @@ class JobPool:
             HydraConfig.instance().set_config(composed)  # it keeps a copy
             context.callbacks.on_job_start(config=composed, task_function=task_function)
             ready = self._training.prepare(composed)
-        returned = JobReturn(overrides=overrides, status=JobStatus.COMPLETED)
         try:
-            returned.return_value = self._training.run(ready, lease)
+            returned = _returned(overrides, self._training.run(ready, lease))
         except Exception as error:  # noqa: BLE001  Hydra's contract: a job's exception is its return value
-            returned.status = JobStatus.FAILED
-            returned.return_value = error
+            returned = _returned(overrides, error)
         with self._composing:
             context.callbacks.on_job_end(config=composed, job_return=returned)
         return returned
 
 
-def _failed(overrides: list[str], error: Exception) -> JobReturn:
-    returned = JobReturn(overrides=overrides, status=JobStatus.FAILED)
-    returned.return_value = error
+def _returned(overrides: list[str], value: Any) -> JobReturn:
+    status = JobStatus.FAILED if isinstance(value, Exception) else JobStatus.COMPLETED
+    returned = JobReturn(overrides=overrides, status=status)
+    returned.return_value = value
     return returned

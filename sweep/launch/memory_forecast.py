@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from sweep.core.record import Record
 
 log = logging.getLogger(__name__)
-# After so many runs of this study, their errors are a better estimate than the declared error.
-_ENOUGH = 3
+_ENOUGH = 3  # after so many runs, their errors are a better estimate than the declared error
 _NO_EFFECT = ("seed", "study", "tracking", "meters")  # parts of a config that do not change memory
 
 
@@ -68,7 +67,6 @@ class MemoryForecaster:
         return found
 
     def update_correction(self, record: Record) -> None:
-        """Add the error of a run's prediction to the correction."""
         predicted = record.measurements.get("memory/predicted_bytes")
         measured = record.measurements.get("max_memory_allocated")
         if not predicted or not measured:
@@ -83,7 +81,6 @@ class MemoryForecaster:
 
     @property
     def correction(self) -> float:
-        """The factor of predictions."""
         return statistics.median(self._ratios) if len(self._ratios) >= _ENOUGH else 1.0
 
     def skip_reason(self, prediction: Prediction | None, study: Study) -> str | None:

@@ -1,7 +1,6 @@
-"""One run over several devices: one process (rank) per device, joined by torch.distributed, and one Record of all.
-
-It is called in the run's own process, which has used no device: it forks the ranks and does not train. Each rank sees
-one device, so every meter measures there as in a run on one device.
+"""One run over several devices: one process (rank) per device, joined by torch.distributed, and one Record of all. The
+run's own process forks the ranks and uses no device. Each rank sees one device, so every meter measures as in a run on
+one device.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import signal
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from multiprocessing import connection
 from pathlib import Path
@@ -23,6 +23,7 @@ from sweep import training_run
 from sweep.core.record import Outcome, Record, is_memory
 from sweep.core.reporter import Reporter, silent
 from sweep.core.run_request import RunRequest
+from sweep.launch.device_leases import VISIBLE
 from sweep.processes import child_process, isolated_call
 
 GRACE_SECONDS = 10.0  # time for the other ranks to notice a failed rank, before they are killed
@@ -36,20 +37,19 @@ def run(request: RunRequest, report: Reporter) -> Record:
     count = int(request.config["train"]["devices_per_run"])
     devices = _devices(count)
     if devices is None:
-        shown = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-        return request.record.ended(
-            Outcome.FAILED,
-            f"train.devices_per_run = {count}, but this run has the GPUs {shown or 'none'}; lease as many: "
-            f"hydra.launcher.devices_per_run={count}",
+        reason = (
+            f"train.devices_per_run = {count}, but this run has the GPUs {os.environ.get(VISIBLE) or 'none'}; lease as "
+            f"many: hydra.launcher.devices_per_run={count}"
         )
+        return request.record.ended(Outcome.FAILED, reason)
     kills_before = isolated_call.host_oom_kills()
     context = multiprocessing.get_context("fork")
     port = _free_port()
     pipes, processes = [], []
     for rank, device in enumerate(devices):
         ours, theirs = context.Pipe()
-        env = _environment(rank, count, port, device)
-        processes.append(context.Process(target=_rank, args=(theirs, request, rank, env)))
+        arguments = (theirs, request, rank, _environment(rank, count, port, device))
+        processes.append(context.Process(target=_rank, args=arguments))
         processes[-1].start()
         theirs.close()
         pipes.append(ours)
@@ -65,10 +65,8 @@ def run(request: RunRequest, report: Reporter) -> Record:
 
 
 def joined(by_rank: Mapping[int, Record]) -> Record:
-    """The main rank's Record, with the largest memory of all ranks, the sum of their memory, and of their energy.
-
-    If ranks failed, the outcome is that of the cause. `by_rank` is in the order in which the ranks ended.
-    """
+    """The main rank's Record, with the largest memory of all ranks, the sum of their memory, and of their energy. If
+    ranks failed, the outcome is that of the cause. `by_rank` is in the order in which the ranks ended."""
     records = list(by_rank.values())
     failed = [record for outcome in _CAUSES for record in records if record.outcome is outcome]
     main = failed[0] if failed else by_rank[0]
@@ -111,10 +109,9 @@ def _listen(processes: Sequence[Any], pipes: Sequence[connection.Connection], re
         if not ready:
             break
         for rank, pipe in [(rank, pipe) for rank, pipe in waiting.items() if pipe in ready]:
-            try:
+            message = None
+            with suppress(EOFError):
                 message = pipe.recv()
-            except EOFError:
-                message = None
             if isinstance(message, child_process.Event):
                 reply = getattr(report, message.name)(*message.arguments)
                 if message.name in child_process.QUESTIONS:
@@ -140,9 +137,9 @@ def _died(request: RunRequest, process: Any, host_oom: bool) -> Record:
 def _devices(count: int) -> list[str | None] | None:
     """One device per rank: the GPUs of CUDA_VISIBLE_DEVICES in their order. None if there are too few. Without a GPU,
     the ranks share the CPU."""
-    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     if not torch.cuda.is_available():
         return [None] * count
+    named = [name.strip() for name in os.environ.get(VISIBLE, "").split(",") if name.strip()]
     return list(named[:count]) if len(named) >= count else None
 
 
@@ -150,7 +147,7 @@ def _environment(rank: int, count: int, port: int, device: str | None) -> dict[s
     """The environment of a rank. LOCAL_RANK is 0, since the rank sees one device."""
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count), "RANK": str(rank)}
     local = {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
-    return {**common, **local, **({"CUDA_VISIBLE_DEVICES": device} if device is not None else {})}
+    return {**common, **local, **({VISIBLE: device} if device is not None else {})}
 
 
 def _free_port() -> int:

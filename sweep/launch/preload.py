@@ -1,7 +1,6 @@
-"""Imports everything that a run needs and that takes seconds to import. The fork server calls `initialise` once.
-
-A child that is forked afterwards starts in a fraction of a second. The server must not use CUDA, since a CUDA context
-does not survive a fork: PyTorch counts devices through NVML, and each child checks.
+"""Imports everything that a run needs and that takes seconds to import. The fork server calls `initialise` once. It
+must not use CUDA, since a CUDA context does not survive a fork: PyTorch counts devices through NVML, and each child
+checks.
 """
 
 from __future__ import annotations

@@ -6,8 +6,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from sweep.launch.device_leases import Lease
 from sweep.processes import isolated_call
 
 log = logging.getLogger(__name__)
+_PREPARED: dict[str, Mapping[str, str]] = {}  # facts, by the parts of the config that matter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,6 @@ class PreparedRun:
 
     @property
     def facts(self) -> Mapping[str, str]:
-        """The result of `prepare`."""
         return prepare(self.plain)
 
     @property
@@ -54,25 +53,15 @@ class PreparedRun:
 
 def prepare(config: Mapping[str, Any]) -> Mapping[str, str]:
     """Build or download a missing base model, and return facts of it, of the data and of the machine (the device, the
-    resolved precision, digests). A process does this once per model, task and precision.
-
-    Raises:
-        UserError: the model or the data are not available.
-    """
+    resolved precision, digests). A process does this once per model, task and precision. UserError if the model or the
+    data are not available."""
     key = json.dumps([config["model"], config["task"], config["train"]["precision"]], sort_keys=True)
-    return _prepare(_Preparation(key, config))
+    if key not in _PREPARED:
+        _PREPARED[key] = _prepare(without_credentials(config))
+    return _PREPARED[key]
 
 
-@dataclass(frozen=True)
-class _Preparation:
-    """A config to prepare. `key` holds the parts that matter: the preparations of equal keys are equal."""
-
-    key: str
-    config: Mapping[str, Any] = field(compare=False)
-
-
-@cache
-def _prepare(wanted: _Preparation) -> Mapping[str, str]:
+def _prepare(config: Mapping[str, Any]) -> Mapping[str, str]:
     def on_event(event: isolated_call.Event) -> None:
         if event.name == "progress":
             label, done, total = event.arguments
@@ -80,7 +69,6 @@ def _prepare(wanted: _Preparation) -> Mapping[str, str]:
             if done == 1:
                 log.info("%s, once: %d steps", label, total)
 
-    config = without_credentials(wanted.config)
     with tempfile.TemporaryDirectory(prefix="paretune-prepare-") as folder:
         log_file = Path(folder, LOG_FILE)
         options = {"log_file": log_file, "env": first_devices(1).env, "on_event": on_event}

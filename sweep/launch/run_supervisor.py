@@ -45,24 +45,24 @@ def run_supervised(
     should_prune: ShouldPrune | None = None,
     forecaster: MemoryForecaster | None = None,
 ) -> Record:
-    """Run in a process of its own on the leased devices, and log the run.
+    """Run in a process of its own on the leased devices (None: the first ones of this process), and log the run.
+    `parent_id` is the study's row, None outside a study. Without `forecaster`, a run that cannot fit is launched too.
 
-    Args:
-        run: what to run.
-        parent_id: the id of the study's row; None outside a study.
-        lease: the devices of the run; None for the first ones of this process.
-        should_prune: called at each evaluation; returns the reason to stop the run, or None.
-        forecaster: predicts the run's memory. If the run cannot fit, it is out of memory without being launched.
-
-    Returns:
-        The Record, however the run ended. Ctrl-C ends the child, closes the row as `killed`, and is raised again.
+    Returns the Record, however the run ended. Ctrl-C ends the child, closes the row as `killed`, and is raised again.
     """
     lease = lease or first_devices(run.config.train.devices_per_run)
     run.folder.mkdir(parents=True, exist_ok=True)
     record = new_record(run)
     row = store(run.config.tracking).open_run(record, parent_id, _params(run.plain), run.plain)
-    record = _with_preexisting_memory(record, lease)
-    record, skip_reason = _with_forecast(record, run, forecaster)
+    others = device_leases.bytes_in_use(lease.devices)
+    if others:
+        log.warning("%s: other processes already hold %s on %s", record.name, formatting.gib(others), lease)
+        record = record.added({"memory/preexisting_bytes": others})
+    skip_reason = None
+    if forecaster is not None:
+        prediction = forecaster.predict(run.plain)
+        record = with_prediction(record, prediction)
+        skip_reason = forecaster.skip_reason(prediction, run.config.study)
     if skip_reason is not None:
         record = record.added({}, {LAUNCHED: "false"}).ended(Outcome.OOM, skip_reason)
     else:
@@ -105,25 +105,7 @@ def new_record(run: PreparedRun) -> Record:
     )
 
 
-def _with_preexisting_memory(record: Record, lease: Lease) -> Record:
-    others = device_leases.bytes_in_use(lease.devices)
-    if not others:
-        return record
-    log.warning("%s: other processes already hold %s on %s", record.name, formatting.gib(others), lease)
-    return record.added({"memory/preexisting_bytes": others})
-
-
-def _with_forecast(record: Record, run: PreparedRun, forecaster: MemoryForecaster | None) -> tuple[Record, str | None]:
-    """The record with the predicted memory, and the reason not to launch the run, or None."""
-    if forecaster is None:
-        return record, None
-    prediction = forecaster.predict(run.plain)
-    return with_prediction(record, prediction), forecaster.skip_reason(prediction, run.config.study)
-
-
 def _launch(request: RunRequest, row: RunLog, lease: Lease, should_prune: ShouldPrune | None) -> Record:
-    """Run the training in its process, and wait for its end."""
-
     def on_event(event: isolated_call.Event) -> str | None:
         if event.name == "metrics":
             row.metrics(*event.arguments)

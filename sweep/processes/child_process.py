@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from sweep.core.errors import UserError
 
+SERVER_VARIABLE = "PARETUNE_SERVER"  # the environment variable with the first call in the fork server
 QUESTIONS = frozenset({"should_prune"})  # the child waits for the answer to these events
 
 
@@ -54,13 +55,9 @@ class Sender:
 
 
 def work(connected: connection.Connection, initialise: str, arguments: Sequence[str], forked: bool) -> None:
-    """Wait for a `Call` on the connection, make it, and send the answer as (kind, value).
-
-    Args:
-        connected: the connection to the parent.
-        initialise: the function to call first, with `arguments`. It is fast where the fork server has called it.
-        forked: whether a fork server started this process. Then CUDA must not have been used there.
-    """
+    """Wait for a `Call` on the connection to the parent, make it, and send the answer as (kind, value). `initialise` is
+    called first; it is fast if the fork server has called it. If a fork server started this process (`forked`), CUDA
+    must not have been used there."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     die_with_parent()
@@ -89,12 +86,8 @@ def function_of(name: str) -> Callable[..., Any]:
 
 
 def cuda_is_untouched() -> bool:
-    """Whether a forked child can still choose its device and create its own CUDA context.
-
-    A CUDA context does not survive a fork. If the parent had one, PyTorch marks the child as a bad fork, and
-    `torch.cuda.is_initialized()` is False in the child. No public function reports the mark, so this uses
-    `torch.cuda._is_in_bad_fork`.
-    """
+    """Whether a forked child can still create its own CUDA context, since a context does not survive a fork. If the
+    parent had one, `torch.cuda.is_initialized()` is False here, and no public function reports PyTorch's mark."""
     torch = sys.modules.get("torch")
     return torch is None or not (torch.cuda.is_initialized() or torch.cuda._is_in_bad_fork())
 
@@ -111,11 +104,11 @@ def _redirect_output(log_file: str) -> None:
 
 def die_with_parent() -> None:
     """Watch the parent from now on, and end this process when the parent ends: no orphan stays on the device."""
-    threading.Thread(target=_wait_for_parents_end, daemon=True).start()
-
-
-def _wait_for_parents_end() -> None:
     parent = multiprocessing.parent_process()
-    if parent is not None:
+
+    def wait() -> None:
         connection.wait([parent.sentinel])
         os.kill(os.getpid(), signal.SIGKILL)
+
+    if parent is not None:
+        threading.Thread(target=wait, daemon=True).start()

@@ -1,8 +1,7 @@
 """One process per call, forked from a server that has done the imports.
 
 In one process, the first run's peak memory, random state and failures would affect the second run. A new process costs
-0.04 s from a fork server that has done its imports, and several seconds where everything is imported again. Where calls
-follow each other, the process of the next call is forked while this call works.
+0.04 s from such a server, and several seconds where everything is imported again.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from multiprocessing import connection, forkserver, spawn
 from pathlib import Path
@@ -25,15 +24,11 @@ from sweep.processes.child_process import Call, Event
 
 log = logging.getLogger(__name__)
 _START = "sweep.processes.server_start"  # only the server imports it
-_START_VARIABLE = "PARETUNE_SERVER"
 _AHEAD_SECONDS = 0.03  # a call has begun its work by then: the process of the next call is forked after this time
 
 
 class ChildFailed(Exception):
-    """The function raised an error.
-
-    `traceback` is the child's traceback as text. `user_error` is the message if the error was a UserError.
-    """
+    """The function raised an error. `user_error` is its message if it was a UserError."""
 
     def __init__(self, summary: str, traceback_text: str, user_error: str | None = None):
         super().__init__(summary)
@@ -42,10 +37,7 @@ class ChildFailed(Exception):
 
 
 class ChildKilled(Exception):
-    """The process ended without an answer, by a signal or by an exit.
-
-    `host_oom` says whether the kernel's out-of-memory killer killed a process during the call.
-    """
+    """The process ended without an answer. `host_oom` says whether the kernel's out-of-memory killer was active."""
 
     def __init__(self, exit_code: int, host_oom: bool):
         self.exit_code = exit_code
@@ -66,7 +58,8 @@ class _Worker(NamedTuple):
 
 
 class ForkServer:
-    """A server process that imports once, and forks a child for each call.
+    """A server process that imports once, and forks a child for each call. It calls `initialise` ("module:function")
+    with the arguments of `start`; a second call must do nothing (`functools.cache`).
 
     multiprocessing has one fork server per process, and the first ForkServer that starts decides what it imports. The
     children of another ForkServer initialise themselves: they start more slowly, and do the same.
@@ -75,11 +68,6 @@ class ForkServer:
     _starting = threading.Lock()  # of the process's environment
 
     def __init__(self, initialise: str):
-        """
-        Args:
-            initialise: a function, as "module:function". The server calls it once, with the arguments of `start`, and
-                its children find what it has imported. A second call must do nothing (`functools.cache`).
-        """
         self.method = "forkserver"  # or "spawn", where the server cannot be used
         self._initialise = initialise
         self._arguments: tuple[str, ...] = ()
@@ -102,9 +90,9 @@ class ForkServer:
         multiprocessing.get_context("forkserver").set_forkserver_preload([_START])
         script = spawn.get_preparation_data("").get("init_main_from_path", "")
         with self._starting, handling(signal.SIGINT, signal.SIG_IGN):  # the server ignores Ctrl-C
-            os.environ[_START_VARIABLE] = json.dumps([script, self._initialise, self._arguments])
+            os.environ[child_process.SERVER_VARIABLE] = json.dumps([script, self._initialise, self._arguments])
             forkserver.ensure_running()
-            del os.environ[_START_VARIABLE]
+            del os.environ[child_process.SERVER_VARIABLE]
 
     @contextmanager
     def spares(self, count: int) -> Iterator[None]:
@@ -137,29 +125,23 @@ class ForkServer:
         on_event: Callable[[Event], Any] = lambda event: None,
         on_answer: Callable[[Any], None] = lambda answer: None,
     ) -> Any:
-        """Call a function in a process of its own, and return its value. Several threads may call at once.
-
-        The child ends when its parent ends, for whatever reason.
+        """Call a function in a process of its own, and return its value, or raise ChildFailed, ChildKilled or Stopped.
+        Several threads may call at once. The child ends when its parent ends, for whatever reason.
 
         Args:
             target: the function, as "module:function". It is called as `function(*args, reporter)`.
-            args: its arguments. They are pickled.
             log_file: receives the output of the process.
             env: environment variables, set before the child uses CUDA.
             on_event: called with each event of the child. If the event is a question, its value is sent to the child.
             on_answer: called with the function's value while the process still exits.
-
-        Raises:
-            ChildFailed: the function raised an error.
-            ChildKilled: the process ended without an answer.
-            Stopped: `stop` was called.
         """
         call = Call(target, args, str(log_file) if log_file else None, dict(env or {}))
         kills_before = host_oom_kills()
         while True:
             worker = self._next_worker()
             try:
-                _send(worker, call)
+                with suppress(BrokenPipeError):  # the process has ended: its exit code says more than this error
+                    worker.connection.send(call)
                 answer = self._listen(worker, on_event)
                 if answer is not None and answer[0] == "returned":
                     on_answer(answer[1])
@@ -168,9 +150,9 @@ class ForkServer:
                 raise
             finally:
                 self._end(worker)
-            if answer is None and self._stopping.is_set():
-                raise Stopped
             if answer is None:
+                if self._stopping.is_set():
+                    raise Stopped
                 exit_code = worker.process.exitcode or 0
                 host_oom = exit_code == -signal.SIGKILL and host_oom_kills() > kills_before
                 raise ChildKilled(exit_code, host_oom=host_oom)
@@ -192,15 +174,6 @@ class ForkServer:
                     return worker
                 self._running.discard(worker.process)
         return self._begin()
-
-    def _fork_ahead(self) -> None:
-        """Start the process of the next call. If this fails, the next call reports the error."""
-        if len(self._spares) >= self._spare_count:
-            return
-        try:
-            self._spares.append(self._begin())
-        except (ChildFailed, OSError) as error:
-            log.debug("no process could be started ahead: %s", error)
 
     def _begin(self) -> _Worker:
         self._ensure_running()
@@ -225,8 +198,9 @@ class ForkServer:
     def _listen(self, worker: _Worker, on_event: Callable[[Event], Any]) -> tuple[str, Any] | None:
         """Pass events on until the answer comes; None where the process ends without one."""
         process, receiver = worker.process, worker.connection
-        if not connection.wait([receiver, process.sentinel], _AHEAD_SECONDS):
-            self._fork_ahead()
+        if not connection.wait([receiver, process.sentinel], _AHEAD_SECONDS) and len(self._spares) < self._spare_count:
+            with suppress(ChildFailed, OSError):  # the next call reports the error
+                self._spares.append(self._begin())
         while True:
             ready = connection.wait([receiver, process.sentinel])
             if receiver not in ready:
@@ -277,13 +251,6 @@ def handling(number: signal.Signals, handler: Any) -> Iterator[None]:
         yield
     finally:
         signal.signal(number, before)
-
-
-def _send(worker: _Worker, call: Call) -> None:
-    try:
-        worker.connection.send(call)
-    except BrokenPipeError:  # the exit code of the process says more than this error
-        log.debug("%s ended before it received its call", worker.process)
 
 
 def host_oom_kills() -> int:

@@ -1,20 +1,15 @@
-"""The settings for which further seeds matter.
+"""The settings for which further seeds matter (docs/sweeping.md describes the method).
 
-With `study.replicates=adaptive`, every setting first gets `FIRST` seeds. It then gets further seeds, up to the maximum,
-while it is in contention: a test has not shown that it fails the threshold, and no test has shown that a setting that
-needs no more memory is better.
-
-The seeds' standard deviation is pooled over all settings (few seeds each, many settings, the same data and steps), and
-differences of means are compared by Student's t with the pooled degrees of freedom, one-sided. The level is ERROR
-divided by the number of ordered pairs of settings and of tests of each pair (Bonferroni). So over a whole study, the
-probability that a setting is dropped although it is truly in contention is at most ERROR, if scores are normal with
-equal variance.
+The seeds' standard deviation is pooled over all settings: few seeds each, many settings, the same data and steps. By
+the level of the tests (Bonferroni), the probability that a study drops a setting which is truly in contention is at
+most ERROR, if scores are normal with equal variance.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -22,26 +17,21 @@ from sweep.study.entry import Entry, Seed
 
 FIRST = 2
 ERROR = 0.05
+Name = TypeVar("Name", bound=Hashable)
 
 
 def in_contention(
-    scores: Mapping[str, Sequence[float]],
-    memory: Mapping[str, float],
+    scores: Mapping[Name, Sequence[float]],
+    memory: Mapping[Name, float],
     *,
     threshold: float,
     higher_is_better: bool,
     maximum: int,
-) -> set[str]:
-    """The settings for which another seed can still change the answer.
+) -> set[Name]:
+    """The settings for which another seed can still change the answer, of at most `maximum` seeds. A setting with fewer
+    than FIRST seeds is in contention. All settings are, while the variance cannot be estimated.
 
-    A setting with fewer than FIRST seeds is in contention. All settings are, while the variance cannot be estimated.
-
-    Args:
-        scores: Setting → its scores over seeds.
-        memory: Setting → its mean peak memory in bytes.
-        threshold: The fraction of the best score that a setting must reach.
-        higher_is_better: The direction of the score.
-        maximum: How many seeds a setting gets at most.
+    `scores` are those over seeds, `memory` is the mean peak in bytes, and `threshold` a fraction of the best score.
     """
     from scipy import stats  # the import takes a second, and only adaptive studies need it
 
@@ -64,18 +54,15 @@ def in_contention(
     factor = threshold if higher_is_better else 1 / threshold  # a loss may be as high as best / threshold
     if sign * values[best].mean() <= 0:
         factor = 1.0  # a fraction of a best score of 0 or less has no meaning
-    found = set(scores) - set(values)
-    for name, own in values.items():
-        if len(own) < FIRST:
-            found.add(name)
-            continue
+
+    def is_beaten(name: Name) -> bool:
+        own = values[name]
         if name != best and clearly_below(own, values[best], factor):
-            continue
+            return True
         smaller = [n for n in values if n != name and memory.get(n, math.inf) <= memory.get(name, -math.inf)]
-        if any(clearly_below(own, values[n], 1.0) for n in smaller):
-            continue
-        found.add(name)
-    return found
+        return any(clearly_below(own, values[n], 1.0) for n in smaller)
+
+    return {name for name in scores if name not in values or len(values[name]) < FIRST or not is_beaten(name)}
 
 
 def wanted(
@@ -83,20 +70,20 @@ def wanted(
 ) -> dict[int, Sequence[Seed]]:
     """Trial → the seeds that it gets for now: the first ones, and one more if all its seeds have ended and it is in
     contention. The values of the entries are the score and the memory in bytes."""
-    scores: dict[str, list[float]] = {}
-    memory: dict[str, float] = {}
+    scores: dict[int, list[float]] = {}
+    memory: dict[int, float] = {}
     for number, found in entries.items():
         ok = [entry.values for entry in found.values() if entry.outcome == "ok" and None not in entry.values]
-        scores[str(number)] = [values[0] for values in ok]
+        scores[number] = [values[0] for values in ok]
         if ok and len(ok[0]) > 1:
-            memory[str(number)] = sum(values[1] for values in ok) / len(ok)
+            memory[number] = sum(values[1] for values in ok) / len(ok)
     contending = in_contention(
         scores, memory, threshold=threshold, higher_is_better=higher_is_better, maximum=len(seeds)
     )
     first = seeds[:FIRST]
-    found_seeds: dict[int, Sequence[Seed]] = {}
+    granted: dict[int, Sequence[Seed]] = {}
     for number, found in entries.items():
         ended = {seed for seed, entry in found.items() if entry.ended}
-        more = set(first) <= ended and str(number) in contending
-        found_seeds[number] = seeds[: max(len(first), len(ended) + 1)] if more else first
-    return found_seeds
+        more = set(first) <= ended and number in contending
+        granted[number] = seeds[: max(len(first), len(ended) + 1)] if more else first
+    return granted

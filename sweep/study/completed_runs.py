@@ -10,42 +10,29 @@ from sweep.core.record import LAUNCHED, Record
 
 
 class CompletedRuns:
-    """By setting and seed: the runs whose result is valid, and how often the other runs crashed. `digests` are those of
-    the settings' values now. `is_valid` returns whether a run that was never launched is still out of memory.
+    """By setting and seed: the runs whose result is valid, and how often the other runs were killed while their
+    coordinator was alive. `digests` are those of the settings' values now: UserError if a setting had other values.
+    `is_valid` returns whether a run that was never launched is still out of memory."""
 
-    Raises:
-        UserError: if a setting had other values when it ran.
-    """
-
-    def __init__(
-        self,
-        records: Iterable[Record] = (),
-        digests: Mapping[str, str] | None = None,
-        is_valid: Callable[[Record], bool] = lambda record: True,
-    ):
+    def __init__(self, records: Iterable[Record], digests: Mapping[str, str], is_valid: Callable[[Record], bool]):
         self._done: dict[str, dict[int, Record]] = {}
-        self._attempts: Counter[tuple[str, int]] = Counter()
+        self.attempts: Counter[tuple[str, int]] = Counter()
         for record in records:
             if record.facts.get(LAUNCHED) == "false" and not is_valid(record):
                 continue
             if record.outcome.final:
                 digest = record.facts.get("setting_digest")
-                if (digests or {}).get(record.setting, digest) != digest:
+                if digests.get(record.setting, digest) != digest:
                     raise UserError(
                         f"setting {record.setting} was run with other values of its variant in this study; in a study, "
                         "a name has one meaning. Choose another study.name, or another variant.name"
                     )
                 self._done.setdefault(record.setting, {})[record.seed] = record
             elif record.facts.get("exit_kind") == "crashed":
-                self._attempts[record.setting, record.seed] += 1
+                self.attempts[record.setting, record.seed] += 1
 
     def done(self, setting: str) -> Mapping[int, Record]:
         return self._done.get(setting, {})
 
-    def attempts(self, setting: str, seed: int) -> int:
-        """How often the run was killed while its coordinator was alive."""
-        return self._attempts[setting, seed]
-
     def all(self) -> list[Record]:
-        """The runs whose result is valid."""
         return [record for found in self._done.values() for record in found.values()]

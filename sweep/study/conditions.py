@@ -33,8 +33,7 @@ def name_clashes(settings: Iterable[tuple[tuple[Any, ...], Setting]]) -> Iterato
 def require_same(conditions: Sequence[Mapping[str, str]], settings: Sequence[Setting]) -> None:
     """Raise ConfigError if the conditions of two settings differ: a swept preset may also change conditions."""
     for other, setting in zip(conditions[1:], settings[1:], strict=True):
-        differing = _differing(conditions[0], other)
-        if differing:
+        if differing := _differing(conditions[0], other):
             raise ConfigError(
                 Fault(key, f"{old} or {new}", f"differs between {settings[0].name} and {setting.name}: fix it for all")
                 for key, old, new in differing
@@ -43,8 +42,7 @@ def require_same(conditions: Sequence[Mapping[str, str]], settings: Sequence[Set
 
 def require_same_study(name: str, begun: Mapping[str, str], now: Mapping[str, str]) -> None:
     """Raise UserError if the conditions of the study's first command and of this one differ."""
-    differing = _differing(begun, now)
-    if differing:
+    if differing := _differing(begun, now):
         lines = "\n".join(f"  {key}: {old} → {new}" for key, old, new in differing)
         raise UserError(
             f"study {name} began under other conditions, so that its runs cannot be compared:\n{lines}\n"

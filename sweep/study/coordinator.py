@@ -11,7 +11,7 @@ import logging
 import threading
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from filelock import FileLock
@@ -34,8 +34,11 @@ _ADVISORY = {
 
 def engine_options(storage: str) -> dict[str, Any]:
     """Options for SQLAlchemy's `create_engine`: a time limit for a server that accepts a connection and is silent."""
-    server = storage.partition(":")[0].partition("+")[0] in _ADVISORY
-    return {"connect_args": {"connect_timeout": _CONNECT_SECONDS}} if server else {}
+    return {"connect_args": {"connect_timeout": _CONNECT_SECONDS}} if _kind_of(storage) in _ADVISORY else {}
+
+
+def _kind_of(storage: str) -> str:
+    return storage.partition(":")[0].partition("+")[0]
 
 
 class Heartbeat:
@@ -75,39 +78,32 @@ class StudyLock:
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
-        with self._thread:
-            if self._depth:
-                yield
-                return
+        with self._thread, nullcontext() if self._depth else self._between_processes():
             self._depth += 1
             try:
-                with self._between_processes():
-                    yield
+                yield
             finally:
                 self._depth -= 1
 
-    @contextmanager
-    def _between_processes(self) -> Iterator[None]:
+    def _between_processes(self) -> AbstractContextManager[Any]:
         if not self._storage:
-            yield
-            return
+            return nullcontext()
         file = sqlite_path(self._storage)
-        if file is not None:
-            with FileLock(f"{file.absolute()}.lock"):
-                yield
-            return
-        kind = self._storage.partition(":")[0].partition("+")[0]
+        return self._in_database() if file is None else FileLock(f"{file.absolute()}.lock")
+
+    @contextmanager
+    def _in_database(self) -> Iterator[None]:
+        kind = _kind_of(self._storage)
         if kind not in _ADVISORY:
             raise UserError(
                 f"hydra.sweeper.storage: must be SQLite, PostgreSQL or MySQL; {kind} has no lock for coordinators"
             )
-        key = zlib.crc32(self._study.encode())
-        ask, release = _ADVISORY[kind]
+        key = {"key": zlib.crc32(self._study.encode()) - (1 << 31)}  # PostgreSQL's is a signed number of 32 bits
         engine = create_engine(self._storage, poolclass=NullPool, **engine_options(self._storage))
-        # PostgreSQL's second key is a signed number of 32 bits. The lock ends with the connection.
-        with engine.connect() as connection:
-            connection.execute(text(ask), {"key": key - (1 << 31)})
+        with engine.connect() as connection:  # the lock ends with the connection
+            acquire, release = map(text, _ADVISORY[kind])
+            connection.execute(acquire, key)
             try:
                 yield
             finally:
-                connection.execute(text(release), {"key": key - (1 << 31)})
+                connection.execute(release, key)

@@ -8,6 +8,7 @@ import logging
 import re
 import signal
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from sweep.core import console, provenance, redaction
 from sweep.core.errors import UserError, first_line
 from sweep.launch.hydra_task import TrainingTask
 from sweep.processes import isolated_call
-from sweep.study.batch_launcher import BatchLauncher, StreamingLauncher
+from sweep.study.batch_launcher import BatchLauncher
 from sweep.study.coordinator import Heartbeat
 from sweep.study.objectives.base import Objective, Session
 from sweep.study.objectives.function import FunctionObjective
@@ -38,8 +39,7 @@ WITH_CONFIGS = 20  # jobs whose configs are in the value of `sweep`: 0.1 MB and 
 
 
 class Engine:
-    """Launches the runs that a study lacks, and reports their results to Optuna. `config` is the multirun's own, and
-    `options` are those of `hydra.sweeper`."""
+    """Launches the runs that a study lacks. `config` is the multirun's own, `options` are those of `hydra.sweeper`."""
 
     def __init__(
         self, context: HydraContext, task_function: TaskFunction, config: DictConfig, options: Mapping[str, Any]
@@ -82,14 +82,13 @@ class Engine:
             sampler=sampler,
         )
         self._set_pruner(trials, objective)
-        limit = int(self._options.get("n_trials") or DEFAULT_TRIALS)
         session: Session | None = None
         # SIGTERM, for example from a cluster's scheduler, ends a study as Ctrl-C does: processes end, rows are closed.
         with isolated_call.handling(signal.SIGTERM, signal.default_int_handler), Heartbeat(trials.heartbeat):
             try:
                 with trials.lock():
                     session = objective.open(trials)
-                    scheduler = Scheduler(trials, session, found, limit)
+                    scheduler = Scheduler(trials, session, found, int(self._options.get("n_trials") or DEFAULT_TRIALS))
                     scheduler.enqueue()
                 returns = self._run(session, scheduler, folder)
             except STORAGE_FAILS as error:  # the study cannot be closed in a storage that fails
@@ -108,12 +107,10 @@ class Engine:
 
     def _objective(self, found: Enumeration) -> Objective:
         compose = functools.partial(self._context.config_loader.load_sweep_config, self._config)
-        direction, name = self._options.get("direction"), self._options.get("study_name")
+        options = {"direction": self._options.get("direction"), "study_name": self._options.get("study_name")}
         if self._training:
-            return TrainingObjective.from_space(
-                compose, found, task=self._training, direction=direction, study_name=name
-            )
-        return FunctionObjective.from_space(compose, found, direction=direction, study_name=name)
+            return TrainingObjective.from_space(compose, found, task=self._training, **options)
+        return FunctionObjective.from_space(compose, found, **options)
 
     def _sampler(self, found: Enumeration, objective: Objective) -> Any:
         node = self._options.get("sampler")
@@ -173,7 +170,7 @@ class Engine:
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=self._context, task_function=self._task_function, config=self._config
         )
-        if isinstance(launcher, StreamingLauncher):
+        if hasattr(launcher, "open_pool"):  # it takes one job at a time
             return launcher.open_pool(self._n_jobs, objective.devices_per_run, WITH_CONFIGS)
         name = HydraConfig.get().runtime.choices.get("hydra/launcher")
         if self._options.get("pruner"):
@@ -181,7 +178,7 @@ class Engine:
                 "hydra.sweeper.pruner needs a launcher that receives the evaluations of its runs, and hydra/launcher="
                 f"{name} does not; take hydra/launcher=paretune"
             )
-        return BatchLauncher(launcher, self._n_jobs, str(name))
+        return nullcontext(BatchLauncher(launcher, self._n_jobs, str(name)))
 
     def _own_number(self, folder: Path, number: int) -> int:
         """The next job number whose folder does not exist. Creating the folder claims the number: another coordinator
@@ -190,12 +187,10 @@ class Engine:
         if not (self._training and by_number):
             return number
         while True:
-            try:
+            with suppress(FileExistsError):
                 (folder / str(number)).mkdir()
-            except FileExistsError:
-                number += 1
-            else:
                 return number
+            number += 1
 
     # What remains
 

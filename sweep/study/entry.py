@@ -28,10 +28,9 @@ class Entry(NamedTuple):
 def as_attributes(entries: Mapping[Seed, Entry]) -> dict[str, Any]:
     """The user attributes for these replicates. They hold only the fields that differ from their defaults: a person
     reads them in optuna-dashboard."""
-    defaults = Entry._field_defaults
     return {
         f"{_PREFIX}{'' if seed is None else seed}": {
-            key: value for key, value in entry._asdict().items() if value != defaults[key]
+            key: value for key, value in entry._asdict().items() if value != Entry._field_defaults[key]
         }
         for seed, entry in entries.items()
     }

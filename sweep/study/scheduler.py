@@ -23,15 +23,8 @@ _ENOUGH = ("oom", "pruned")  # outcomes after which a setting gets no further re
 
 
 class Scheduler:
-    """The order of a study: trials that wait, then further replicates, then what the sampler proposes.
-
-    Args:
-        trials: The study's trials.
-        session: The study's session, which knows the earlier runs.
-        found: The space, and all settings if the study runs them all. Otherwise the sampler proposes settings.
-        limit: How many trials the sampler proposes at most, including those of earlier commands and of other
-            coordinators.
-    """
+    """The order of a study: trials that wait, then further replicates, then what the sampler proposes. `limit` is how
+    many trials the sampler proposes at most, including those of earlier commands and of other coordinators."""
 
     def __init__(self, trials: TrialStore, session: Session, found: Enumeration, limit: int):
         self._trials = trials
@@ -45,11 +38,8 @@ class Scheduler:
 
     def enqueue(self) -> None:
         """Add the trials that the command asks for and that Optuna or the session do not hold yet."""
-        pending = []
-        for trial in self._trials.all():
-            if trial.state.is_finished():
-                continue
-            pending.append(params_of(trial))
+        unfinished = [trial for trial in self._trials.all() if not trial.state.is_finished()]
+        for trial in unfinished:
             for seed, entry in entries_of(trial.user_attrs).items():
                 if entry.ended and not entry.final:  # failed or killed: run again
                     self._trials.set_replicate(trial.number, seed, Entry())
@@ -58,16 +48,13 @@ class Scheduler:
                 for params in self._objective.first_settings():
                     self._trials.enqueue(params, {}, {})
             return
-        complete = [params_of(trial) for trial in self._trials.all() if self._is_ok(trial)]
+        pending = [params_of(trial) for trial in unfinished]
+        complete = [params_of(trial) for trial in self._trials.all() if _is_ok(trial)]
         for params in self._objective.in_order(self._settings):
             done = self._session.done(params)
             is_done = not _left_of(self._objective.seeds, done) if self._session.knows_all_runs else params in complete
             if params not in pending and not is_done:
                 self._trials.enqueue(params, self._objective.attributes(params), done)
-
-    def _is_ok(self, trial: FrozenTrial) -> bool:
-        entries = entries_of(trial.user_attrs)
-        return bool(entries) and all(entry.outcome == "ok" for entry in entries.values())
 
     def left(self) -> int:
         """Replicates that are still to run, as far as they are known."""
@@ -85,19 +72,18 @@ class Scheduler:
             self._close_finished_trials()
             trials = self._trials.all()
             if any(trial.state is TrialState.WAITING for trial in trials):
-                return self._claim_first(self._ask())
+                return self._claim_first(*self._ask())
             replicate = self._another_replicate(trials)
             if replicate is not None or self._settings is not None:
                 return replicate
             return self._propose()
 
-    def record_result(self, replicate: Replicate, returned: JobReturn) -> Entry:
+    def record_result(self, replicate: Replicate, returned: JobReturn) -> None:
         """Record the result of a job, and close its trial if no replicate of it is left."""
         entry = self._session.entry(replicate, returned)
         with self._trials.lock():
             self._trials.set_replicate(replicate.trial, replicate.seed, entry)
             self._close_finished_trials()
-        return entry
 
     def _close_finished_trials(self) -> None:
         """Close each trial whose replicates have all ended."""
@@ -125,8 +111,7 @@ class Scheduler:
             self._extend(trial)
         return trial.number, dict(trial.params)
 
-    def _claim_first(self, asked: tuple[int, Params]) -> Replicate:
-        number, params = asked
+    def _claim_first(self, number: int, params: Params) -> Replicate:
         self._trials.set_attributes(number, self._objective.attributes(params))
         entries = entries_of(self._trials.all()[number].user_attrs)
         return self._claim(number, params, _left_of(self._objective.seeds, entries)[0])
@@ -141,9 +126,11 @@ class Scheduler:
         candidates = []
         for trial, entries, seeds in self._begun(trials):
             taken = {seed for seed, entry in entries.items() if self._is_taken(entry)}
-            open_seeds = [seed for seed in _left_of(seeds, entries) if seed not in taken]
-            if open_seeds:
-                candidates.append((len(taken), trial.number, open_seeds[0], dict(trial.params)))
+            candidates += [
+                (len(taken), trial.number, seed, dict(trial.params))
+                for seed in _left_of(seeds, entries)
+                if seed not in taken
+            ]
         if not candidates:
             return None
         _, number, seed, params = min(candidates, key=lambda candidate: candidate[:2])
@@ -164,26 +151,27 @@ class Scheduler:
             return None
         for _ in range(_MOST_DUPLICATES):
             number, params = self._ask()
-            twin = next((t for t in self._trials.all() if t.number != number and _same(t, params)), None)
+            tried = [trial for trial in self._trials.all() if trial.state is not TrialState.FAIL]
+            twin = next((t for t in tried if t.number != number and params_of(t) == params), None)
             if twin is None:
-                return self._claim_first((number, params))
+                return self._claim_first(number, params)
             self._trials.set_attributes(number, {_DUPLICATE: twin.number})
             self._trials.fail(number)
         untried = self._untried()
-        if untried is None:
+        if not untried:
             log.info(
                 "The sampler proposes nothing new: the study ends with %d trials.", self._counted(self._trials.all())
             )
             return None
-        self._trials.enqueue(untried, {}, {})
-        return self._claim_first(self._ask())
+        self._trials.enqueue(random.choice(untried), {}, {})
+        return self._claim_first(*self._ask())
 
-    def _untried(self) -> Params | None:
-        if not self._space.finite or self._extend is not None or not self._space.size_at_most(_MOST_SETTINGS):
-            return None
+    def _untried(self) -> list[Params]:
+        """The settings that have not run; none if they cannot be listed."""
+        if self._extend is not None or not self._space.size_at_most(_MOST_SETTINGS):
+            return []
         tried = [params_of(trial) for trial in self._trials.all() if trial.state is not TrialState.FAIL]
-        untried = [params for params in self._space.settings() if params not in tried]
-        return random.choice(untried) if untried else None
+        return [params for params in self._space.settings() if params not in tried]
 
 
 def _left_of(seeds: Iterable[Seed], entries: Mapping[Seed, Entry]) -> list[Seed]:
@@ -194,5 +182,6 @@ def _left_of(seeds: Iterable[Seed], entries: Mapping[Seed, Entry]) -> list[Seed]
     return [seed for seed in seeds if seed not in entries or not entries[seed].ended]
 
 
-def _same(trial: FrozenTrial, params: Params) -> bool:
-    return trial.state is not TrialState.FAIL and params_of(trial) == params
+def _is_ok(trial: FrozenTrial) -> bool:
+    entries = entries_of(trial.user_attrs)
+    return bool(entries) and all(entry.outcome == "ok" for entry in entries.values())

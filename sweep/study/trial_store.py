@@ -1,12 +1,8 @@
-"""The study's trials in Optuna, which several coordinators read and write: the proposed settings, who runs which
-replicate, and the results.
+"""The study's trials in Optuna, which several coordinators read and write. A trial is a setting, with an entry for each
+of its replicates in its user attributes.
 
-A trial is a setting. Each of its replicates has an entry in the trial's user attributes, under `run:<seed>`: which
-coordinator has claimed it, and how it ended.
-
-Replicates of one trial run under several coordinators, and a coordinator closes the trials of another one that has
-died. Optuna's `Trial` belongs to the process that asked for it, so that this module writes attributes, constraints and
-reports through the methods of `optuna.storages.BaseStorage`.
+Several coordinators run the replicates of one trial, and one of them closes it. Optuna's `Trial` belongs to the process
+that asked for it. So this module writes through the methods of `optuna.storages.BaseStorage`.
 """
 
 from __future__ import annotations
@@ -37,11 +33,7 @@ STORAGE_FAILS = (SQLAlchemyError, optuna.exceptions.StorageInternalError)
 
 class TrialStore:
     """One Optuna study. `storage` is the URL of a database, or None for a study in memory. `worst` has the values that
-    a trial gets for objectives that were not measured.
-
-    Raises:
-        UserError: if the storage does not work, or if the study in it has other objectives.
-    """
+    a trial gets for objectives that were not measured. UserError if the storage does not work, or does not fit."""
 
     def __init__(
         self,
@@ -67,7 +59,7 @@ class TrialStore:
                     else optuna.storages.InMemoryStorage()
                 )
                 self.study = self._create(name)
-                self._same_objectives()
+                self._require_same_objectives()
                 self.space = self._widened(space)
                 if metric_names is not None:
                     with warnings.catch_warnings():
@@ -87,7 +79,7 @@ class TrialStore:
             load_if_exists=True,
         )
 
-    def _same_objectives(self) -> None:
+    def _require_same_objectives(self) -> None:
         there = [direction.name.lower() for direction in self.study.directions]
         if there != self._directions:
             raise UserError(
@@ -98,27 +90,21 @@ class TrialStore:
     def _widened(self, space: Mapping[str, BaseDistribution]) -> dict[str, BaseDistribution]:
         """The space with the choices of this command and of the study's earlier commands. Optuna does not allow a
         parameter to get further choices. So if there are new ones, the study is created again with its old trials.
-
-        Raises:
-            UserError: if a key was searched in another way, or if another coordinator works on the study.
-        """
+        UserError if a key was searched in another way, or if another coordinator works on the study."""
         trials = self.all()
         old: dict[str, BaseDistribution] = {k: d for trial in trials for k, d in trial.distributions.items()}
         wanted = dict(space)
         grown = False
-        for key, before in old.items():
-            now = wanted.get(key)
-            if now is None or now == before:
-                continue
-            if not (isinstance(now, CategoricalDistribution) and isinstance(before, CategoricalDistribution)):
-                if type(now) is not type(before) or _is_log(now) != _is_log(before):
-                    raise UserError(
-                        f"{key} was searched as {before} in study {self.study.study_name}; as {now} it would be "
-                        "another study: choose another study name"
-                    )
-                continue
-            wanted[key] = CategoricalDistribution(tuple(dict.fromkeys([*before.choices, *now.choices])))
-            grown = grown or wanted[key] != before
+        for key in sorted(old.keys() & space.keys()):
+            before, now = old[key], space[key]
+            if type(now) is not type(before) or getattr(now, "log", None) != getattr(before, "log", None):
+                raise UserError(
+                    f"{key} was searched as {before} in study {self.study.study_name}; as {now} it would be "
+                    "another study: choose another study name"
+                )
+            if isinstance(now, CategoricalDistribution) and now != before:
+                wanted[key] = CategoricalDistribution(tuple(dict.fromkeys([*before.choices, *now.choices])))
+                grown = grown or wanted[key] != before
         if grown:
             self._remake(trials, {**old, **wanted})
         return wanted
@@ -175,11 +161,7 @@ class TrialStore:
 
     def ask(self, order: Iterable[str], exists: Callable[[str, Mapping[str, Value]], bool]) -> Trial:
         """The next trial: one that waits, or one that the sampler proposes. Keys are suggested in `order`, and only if
-        they exist, given the values of earlier keys.
-
-        Raises:
-            UserError: if the sampler raises an exception.
-        """
+        they exist, given the values of earlier keys. UserError if the sampler raises an exception."""
         number = len(self.all())
         try:
             trial = self.study.ask()
@@ -203,7 +185,6 @@ class TrialStore:
         self.set_attributes(number, as_attributes({seed: entry}))
 
     def set_attributes(self, number: int, attributes: Mapping[str, Any]) -> None:
-        """Set user attributes of a trial, which a person reads in optuna-dashboard."""
         trial_id = self._id(number)
         for key, value in attributes.items():
             self._storage.set_trial_user_attr(trial_id, key, value)
@@ -224,7 +205,10 @@ class TrialStore:
         for entry in ended:
             for name, excess in entry.violated.items():
                 constraints[name] = max(excess, constraints.get(name, -math.inf))
-        self._set_constraints(number, constraints)
+        # Optuna's `create_trial` gives the keys under which `Trial.set_constraint` stores constraints.
+        stored = create_trial(state=TrialState.RUNNING, constraints=constraints).system_attrs
+        for key, value in stored.items():
+            self._storage.set_trial_system_attr(self._id(number), key, value)
         ok = [entry for entry in ended if entry.outcome == "ok" and None not in entry.values]
         counted = ok or [entry for entry in ended if any(excess > 0 for excess in entry.violated.values())]
         if not counted:
@@ -235,13 +219,6 @@ class TrialStore:
             known = [e.values[position] for e in counted if len(e.values) > position and e.values[position] is not None]
             values.append(sum(known) / len(known) if known else worst)
         self.study.tell(number, values)
-
-    def _set_constraints(self, number: int, constraints: Mapping[str, float]) -> None:
-        """Set constraints as `Trial.set_constraint` does. Optuna's `create_trial` gives the keys that it stores them
-        under."""
-        stored = create_trial(state=TrialState.RUNNING, constraints=dict(constraints)).system_attrs
-        for key, value in stored.items():
-            self._storage.set_trial_system_attr(self._id(number), key, value)
 
     def best(self) -> list[FrozenTrial]:
         """The best trial, or the Pareto front, of the trials that are complete and violate no constraint."""
@@ -272,10 +249,6 @@ def suggest(trial: Trial, key: str, distribution: BaseDistribution) -> Value:
     """Suggest the value of one key, by the method of Optuna for its distribution."""
     if isinstance(distribution, CategoricalDistribution):
         return trial.suggest_categorical(key, distribution.choices)
-    if isinstance(distribution, optuna.distributions.IntDistribution):
-        return trial.suggest_int(key, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
-    return trial.suggest_float(key, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
-
-
-def _is_log(distribution: BaseDistribution) -> bool:
-    return bool(getattr(distribution, "log", False))
+    whole = isinstance(distribution, optuna.distributions.IntDistribution)
+    number = trial.suggest_int if whole else trial.suggest_float
+    return number(key, distribution.low, distribution.high, step=distribution.step, log=distribution.log)

@@ -1,7 +1,5 @@
-"""What the engine needs to know of the application whose jobs it launches.
-
-Two kinds of applications exist: our training runs, and any Hydra application that returns numbers. Each has an
-objective, which is complete before the study opens, and a session, which exists while the study is open.
+"""What the engine needs to know of the application whose jobs it launches: our training runs, or any Hydra application
+that returns numbers. Each has an objective, which is complete before the study opens, and a session while it is open.
 """
 
 from __future__ import annotations
@@ -74,9 +72,7 @@ class Objective(ABC):
 class Session(ABC):
     """A study that is open: the results of its jobs, and what follows from them."""
 
-    knows_all_runs = (
-        False  # whether `done` returns every run of the study; otherwise Optuna's trials are the only source
-    )
+    knows_all_runs = False  # whether `done` returns every run of the study; else only Optuna's trials do
 
     def __init__(self, objective: Objective):
         self.objective = objective

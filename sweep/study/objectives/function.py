@@ -36,12 +36,8 @@ class FunctionObjective(Objective):
     def from_space(
         cls, compose: Compose, found: Enumeration, *, direction: Any, study_name: str | None
     ) -> FunctionObjective:
-        """`direction` is "minimize", "maximize", or a list of them, one per number that the function returns.
-
-        Raises:
-            UserError: if the direction is another one.
-            HydraException: if a setting cannot be composed.
-        """
+        """`direction` is "minimize", "maximize", or a list of them, one per number that the function returns. UserError
+        if it is another one, HydraException if a setting cannot be composed."""
         named = direction if isinstance(direction, Sequence) and not isinstance(direction, str) else [direction]
         directions = [str(getattr(one, "name", one) or "minimize") for one in named]
         unknown = [one for one in directions if one not in ("minimize", "maximize")]
@@ -67,11 +63,7 @@ class FunctionObjective(Objective):
         return self.space.overrides(replicate.params)
 
     def values(self, returned: Any) -> list[float]:
-        """The objectives, from what the function returned.
-
-        Raises:
-            ValueError: if they are not numbers, or not as many as there are directions.
-        """
+        """The objectives, or ValueError if the function returned no numbers, or not as many as there are directions."""
         listed = returned if isinstance(returned, list | tuple) else [returned]
         try:
             numbers = [float(one) for one in listed]
@@ -100,14 +92,12 @@ class FunctionSession(Session):
 
     def entry(self, replicate: Replicate, returned: JobReturn) -> Entry:
         self._ended += 1
-        error = exception_of(returned)
+        error, values = exception_of(returned), []
         if error is None:
             try:
                 values = self.objective.values(returned.return_value)
             except ValueError as unsuitable:
-                if not self.objective.needs_values:
-                    return Entry(outcome="ok")
-                error = unsuitable
+                error = unsuitable if self.objective.needs_values else None
         if error is not None:
             self._failures.append(error)
             log.warning("trial %d failed: %s: %s", replicate.trial, type(error).__name__, first_line(error))

@@ -43,12 +43,8 @@ class TrainingObjective(Objective):
     def from_space(
         cls, compose: Compose, found: Enumeration, *, task: TrainingTask, direction: Any, study_name: str | None = None
     ) -> TrainingObjective:
-        """Compose and check all settings, or the corners of the space if a sampler proposes the settings.
-
-        Raises:
-            ConfigError: with the faults of all settings.
-            UserError: if the study has no setting.
-        """
+        """Compose and check all settings, or the corners of the space if a sampler proposes the settings. ConfigError
+        with the faults of all settings."""
         known: dict[tuple[Any, ...], Setting] = {}
         faults: list[Fault] = []
         for params in found.known():
@@ -83,7 +79,6 @@ class TrainingObjective(Objective):
 
     @property
     def study(self) -> Study:
-        """The study's own part of the config."""
         return self.first.study
 
     @property
@@ -91,17 +86,15 @@ class TrainingObjective(Objective):
         return self.directions[0] == "maximize"
 
     def setting_of(self, params: Params) -> Setting:
-        """The setting with these parameters."""
         return self.known.get(tuple(params.items())) or _composed_setting(self.compose, self.space, params)
 
     def first_settings(self) -> list[Params]:
         """Each variant with its own values, if the space contains them."""
-        choices = self.space.dimensions[VARIANT].values if VARIANT in self.space.dimensions else (None,)
+        choices = self.space.dimensions[VARIANT].values or () if VARIANT in self.space.dimensions else None
         settings = []
-        for choice in choices or ():
-            overrides = [*self.space.fixed.values(), *([f"{VARIANT}={choice}"] if choice is not None else [])]
-            plain = _composed_plain(self.compose, overrides)
-            params: Params = {} if choice is None else {VARIANT: choice}
+        for params in [{}] if choices is None else [{VARIANT: choice} for choice in choices]:
+            chosen = [f"{key}={choice}" for key, choice in params.items()]
+            plain = _composed_plain(self.compose, [*self.space.fixed.values(), *chosen])
             for key in self.space.in_order_of_dependence():
                 if key not in params and self.space.exists(key, params):
                     own = select(plain, key.lstrip("+"))
@@ -126,14 +119,12 @@ class TrainingObjective(Objective):
             parent = runs.create_study(name, conditions[0], tags)
         else:
             require_same_study(name, runs.study_conditions(parent), conditions[0])
-        session = TrainingSession(self, runs, parent.info.run_id)
         try:
-            session.read_completed(trials)
+            return TrainingSession(self, runs, parent.info.run_id, trials)
         except BaseException:
             if not trials.others():
-                session.close(finished=False)
+                runs.close_study(parent.info.run_id, "KILLED")
             raise
-        return session
 
     def attributes(self, params: Params) -> dict[str, Any]:
         return {"setting": self.setting_of(params).name}
@@ -174,16 +165,11 @@ def _directions(first: RunConfig, asked: Any) -> list[str]:
         return directions
     listed = [asked] if isinstance(asked, str) else list(asked)
     if listed != directions[: len(listed)] or len(listed) not in (1, 2):
-        raise ConfigError(
-            [
-                Fault(
-                    "hydra.sweeper.direction",
-                    str(asked),
-                    f"must be [{', '.join(directions)}], the score ({first.task.score}) and the memory; or "
-                    f"{directions[0]}, the score alone; or null",
-                )
-            ]
+        message = (
+            f"must be [{', '.join(directions)}], the score ({first.task.score}) and the memory; or {directions[0]}, "
+            "the score alone; or null"
         )
+        raise ConfigError([Fault("hydra.sweeper.direction", str(asked), message)])
     return listed
 
 

@@ -35,20 +35,16 @@ class TrainingSession(Session):
     knows_all_runs = True
     objective: TrainingObjective
 
-    def __init__(self, objective: TrainingObjective, runs: MlflowStore, parent_id: str):
+    def __init__(self, objective: TrainingObjective, runs: MlflowStore, parent_id: str, trials: TrialStore):
+        """Reads the runs of earlier commands. Rows of coordinators that have died are closed."""
         super().__init__(objective)
         self._runs = runs
         self._parent_id = parent_id
-        self._completed = CompletedRuns()
         self._ended: list[Record] = []
         self._front: list[pareto_front.Standing] = []
-
-    def read_completed(self, trials: TrialStore) -> None:
-        """Read the runs of earlier commands. Rows of coordinators that have died are closed."""
-        digests = {setting.name: setting.digest for setting in self.objective.known.values()}
-        records = self._runs.adopt(self._parent_id, trials.is_alive)
-        self._completed = CompletedRuns(records, digests, self._is_still_too_large)
-        self._runs.reopen_study(self._parent_id)
+        digests = {setting.name: setting.digest for setting in objective.known.values()}
+        self._completed = CompletedRuns(runs.adopt(parent_id, trials.is_alive), digests, self._is_still_too_large)
+        runs.reopen_study(parent_id)
 
     def _is_still_too_large(self, record: Record) -> bool:
         """Whether a run that was not launched would not be launched now either. A larger budget, a larger device, or
@@ -64,7 +60,7 @@ class TrainingSession(Session):
         name, most = self.objective.setting_of(params).name, self.objective.study.max_attempts
         found = {seed: self._entry_of(record) for seed, record in self._completed.done(name).items()}
         for seed in self.objective.seeds:
-            attempts = self._completed.attempts(name, seed)
+            attempts = self._completed.attempts[name, seed]
             if seed not in found and attempts >= most:
                 log.warning(
                     "%s · seed %s was killed %d times and does not run again; raise study.max_attempts, or delete its "

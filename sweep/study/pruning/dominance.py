@@ -1,16 +1,8 @@
-"""Dominance pruning: a run stops when settings that need no more memory are clearly better at the same step.
+"""Dominance pruning (docs/sweeping.md): a run stops when another one that needs no more memory is clearly better.
 
-Optuna does not prune with several objectives. With score and memory, one case is certain: if another run scores more
-and needs no more memory, this run can be neither the pick nor on the Pareto front, whatever the threshold. The score
-is not certain: it is measured on few validation examples while the model still learns. So a run is stopped if, on the
-mean over a window of its last evaluations, the same other run was better
-
-- by more than one standard error of the difference, PATIENCE times in a row (Breiman et al. 1984, ch. 3, stop growing
-  by one standard error), or
-- by more than two standard errors, once.
-
-The standard error is that of one evaluation, although the window has several: they use the same examples and are far
-from independent. It is also that of two independent samples, although both runs use the same examples. Both choices
+Clearly better is one standard error of the difference, PATIENCE times in a row (Breiman et al. 1984, ch. 3), or two
+once. The standard error is that of one evaluation, although the window has several: they use the same examples and are
+far from independent. It is also that of two independent samples, although both runs use the same examples. Both choices
 make the margin wider than necessary, which compensates for many comparisons with many runs.
 """
 
@@ -45,11 +37,8 @@ class Run:
 
 
 def dominated(run: Run, others: Iterable[Run], *, higher_is_better: bool = True) -> str | None:
-    """The reason why `run` should stop now, or None.
-
-    `others` are runs of other settings, ended or not. Runs that need more memory, and runs that were not evaluated at
-    the same steps, are ignored.
-    """
+    """The reason why `run` should stop now, or None. `others` are runs of other settings, ended or not. Runs that need
+    more memory, and runs that were not evaluated at the same steps, are ignored."""
     if len(run.points) < WARM_UP:
         return None
     sign = 1.0 if higher_is_better else -1.0
@@ -60,7 +49,7 @@ def dominated(run: Run, others: Iterable[Run], *, higher_is_better: bool = True)
         if len(leads) < WARM_UP:
             continue
         if leads[-1] > MANY_ERRORS or (len(leads) >= PATIENCE and min(leads[-PATIENCE:]) > 1.0):
-            step, score = run.points[-1].step, run.points[-1].score
+            step, score, _ = run.points[-1]
             there = next(point.score for point in other.points if point.step == step)
             return (
                 f"{other.name} needs no more memory and is clearly better: {there:.4g}, not {score:.4g}, at step {step}"

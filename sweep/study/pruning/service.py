@@ -24,10 +24,7 @@ _CURVE = "curve:"
 class PruningService:
     """Stores each run's evaluations in its trial, under `curve:<seed>`, where other coordinators read them, and decides
     whether a run should stop. `pruner` is "dominance", or in a study of one objective the config of a pruner of Optuna.
-
-    Raises:
-        UserError: if the pruner does not fit the study.
-    """
+    UserError if it does not fit the study."""
 
     def __init__(self, pruner: Any, trials: TrialStore, objective: Objective):
         self._trials = trials
@@ -52,7 +49,9 @@ class PruningService:
             return None
         with self._lock:
             frozen = self._trials.all()[record.trial]
-            before = [point for point in _curve(frozen, record.seed) if point.step < step]
+            # A curve may be that of an earlier run of this replicate, whose steps are then higher.
+            curve = _points(frozen.user_attrs.get(f"{_CURVE}{record.seed}", {}))
+            before = [point for point in curve if point.step < step]
             points = [*before, Point(step, score, error)]
             content = {"points": [list(point) for point in points], "memory_bytes": memory_bytes}
             self._trials.set_attributes(record.trial, {f"{_CURVE}{record.seed}": content})
@@ -83,11 +82,6 @@ def runs_of(trial: FrozenTrial) -> list[Run]:
             points = _points(content)
             found.append(Run(f"{name} · seed {key.removeprefix(_CURVE)}", points, content["memory_bytes"]))
     return found
-
-
-def _curve(trial: FrozenTrial, seed: int) -> list[Point]:
-    """The evaluations so far. They may be those of an earlier run of this replicate, whose steps are then higher."""
-    return _points(trial.user_attrs.get(f"{_CURVE}{seed}", {}))
 
 
 def _points(content: Mapping[str, Any]) -> list[Point]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep, Transformer
+from hydra.core.override_parser.types import Override, RangeSweep, Transformer
 
 from sweep.core.errors import UserError
 
@@ -34,13 +34,13 @@ class Dimension:
     @classmethod
     def of(cls, override: Override) -> Dimension:
         """From a sweep override: choice, range (without its end, as in Hydra), interval, tags `log` and `int`.
-
-        Raises:
-            UserError: if it has no value, or cannot be searched.
-        """
+        UserError if it has no value, or cannot be searched."""
         key = override.get_key_element()
         if override.is_interval_sweep():
-            return cls._of_interval(key, override)
+            interval = override.value()
+            low, high, log = interval.start, interval.end, "log" in interval.tags
+            whole = "int" in interval.tags or (isinstance(low, int) and isinstance(high, int) and _cast(override))
+            return cls.between(key, low, high, log=log, whole=whole, text=override.input_line)
         sweep = override.value()
         shuffled = bool(getattr(sweep, "shuffle", False))
         values = list(override.sweep_iterator(transformer=Transformer.encode))
@@ -50,7 +50,7 @@ class Dimension:
             raise UserError(f"{override.input_line} has no value; name at least one")
         if isinstance(sweep, RangeSweep) and not shuffled:
             return cls._of_range(key, values)
-        by_text = {text: value if _is_plain(value) else text for value, text in zip(values, texts, strict=True)}
+        by_text = {text: v if isinstance(v, Value) else text for v, text in zip(values, texts, strict=True)}
         if len(set(by_text.values())) < len(by_text):  # 1 and true are equal in Python
             by_text = {text: text for text in by_text}
         return cls(key=key, values=tuple(by_text.values()), texts={value: text for text, value in by_text.items()})
@@ -65,22 +65,10 @@ class Dimension:
         return cls(key=key, values=tuple(values), texts=texts, low=low, high=high, step=step, whole=whole)
 
     @classmethod
-    def _of_interval(cls, key: str, override: Override) -> Dimension:
-        interval = override.value()
-        assert isinstance(interval, IntervalSweep)
-        low, high, log = interval.start, interval.end, "log" in interval.tags
-        whole = "int" in interval.tags or (isinstance(low, int) and isinstance(high, int) and _cast(override))
-        return cls.between(key, low, high, log=log, whole=whole, text=override.input_line)
-
-    @classmethod
     def between(
         cls, key: str, low: float, high: float, *, log: bool = False, whole: bool = False, text: str | None = None
     ) -> Dimension:
-        """An interval that includes both ends. `text` is its text in an error.
-
-        Raises:
-            UserError: if it is empty, or logarithmic with an end that is not positive.
-        """
+        """An interval that includes both ends. `text` is its text in the UserError about wrong ends."""
         text = text or f"{key} = {low} to {high}"
         if not low <= high:
             raise UserError(f"{text}: the lower end is above the upper end")
@@ -95,11 +83,8 @@ class Dimension:
 
     @classmethod
     def described(cls, key: str, node: Mapping[str, Any]) -> Dimension:
-        """From a mapping in the old form of hydra-optuna-sweeper: {type: float, low: 0, high: 1, log: true}.
-
-        Raises:
-            UserError: if it has another form.
-        """
+        """From a mapping in the old form of hydra-optuna-sweeper: {type: float, low: 0, high: 1, log: true}. UserError
+        if it has another form."""
         kind, choices = node.get("type"), node.get("choices")
         if kind == "categorical" and choices:
             return cls(key=key, values=tuple(choices), texts={v: cls.plain_text(v) for v in choices})
@@ -148,10 +133,6 @@ class Dimension:
         if value is None:
             return "null"
         return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, str | int | float | bool)
 
 
 def _cast(override: Override) -> bool:

@@ -47,12 +47,8 @@ def enumerate_settings(
     *,
     seed_is_replicate: bool,
 ) -> Enumeration:
-    """List the settings of a study, and launch no job. `config` is the multirun's own, `options` are those of
-    `hydra.sweeper`, and `seed` is searched unless `seed_is_replicate`.
-
-    Raises:
-        UserError: if a key cannot be searched, or the grid has an interval, or `custom_search_space` does not import.
-    """
+    """List the settings of a study, or raise UserError. `config` is the multirun's own, `options` are those of
+    `hydra.sweeper`, and `seed` is searched unless `seed_is_replicate`."""
     params = options.get("params") or options.get("search_space") or {}
     conditional_on = options.get("conditional_on") or {}
     space = Space.of(params, arguments, loader, seed_is_replicate=seed_is_replicate, conditional_on=conditional_on)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -45,11 +45,7 @@ class Space:
         conditional_on: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Space:
         """From `params` and `conditional_on` of `hydra.sweeper`, and from the command line, which has priority.
-
-        Raises:
-            UserError: if a key cannot be searched, if a seed is not a whole number, or if `conditional_on` names a key
-                that is not searched.
-        """
+        UserError if one of them is wrong."""
         parser = OverridesParser.create(config_loader=config_loader)
         described = {key: value for key, value in params.items() if isinstance(value, Mapping)}
         plain = [f"{key}={value}" for key, value in params.items() if key not in described]
@@ -90,30 +86,29 @@ class Space:
                     conditional_on[key] = {group: having}
         return replace(self, conditional_on=conditional_on)
 
-    @property
-    def finite(self) -> bool:
-        return all(dimension.values is not None for dimension in self.dimensions.values())
-
     def size_at_most(self, limit: int) -> bool:
         """Whether the space is finite and has no more settings than `limit`."""
-        if not self.finite:
-            return False
-        return sum(1 for _ in itertools.islice(self.settings(), limit + 1)) <= limit
+        finite = all(dimension.values is not None for dimension in self.dimensions.values())
+        return finite and sum(1 for _ in itertools.islice(self.settings(), limit + 1)) <= limit
 
     def settings(self) -> Iterator[Params]:
-        """Every setting of a finite space, in the order in which the values were written. A setting contains only the
-        keys that exist in it."""
+        """Every setting of a finite space, in the order in which the values were written."""
+        return self._combinations(dimension.values or () for dimension in self.dimensions.values())
+
+    def corners(self) -> Iterator[Params]:
+        """Settings at the ends of each range, with every value of the choices: the cost is extreme there."""
+        return self._combinations(dimension.ends for dimension in self.dimensions.values())
+
+    def _combinations(self, values_of_keys: Iterable[Sequence[Value]]) -> Iterator[Params]:
+        """The distinct settings of these values. A setting contains only the keys that exist in it."""
         seen = set()
-        for values in itertools.product(*(dimension.values or () for dimension in self.dimensions.values())):
-            params = self.existing(dict(zip(self.dimensions, values, strict=True)))
+        for values in itertools.product(*values_of_keys):
+            given = dict(zip(self.dimensions, values, strict=True))
+            params = {key: value for key, value in given.items() if self.exists(key, given)}
             key = tuple(params.items())
             if key not in seen:
                 seen.add(key)
                 yield params
-
-    def existing(self, params: Mapping[str, Value]) -> Params:
-        """The values whose keys exist, given the other values."""
-        return {key: value for key, value in params.items() if self.exists(key, params)}
 
     def exists(self, key: str, params: Mapping[str, Value]) -> bool:
         """Whether a key is searched, given the values of the keys that its existence depends on."""
@@ -135,12 +130,6 @@ class Space:
         for key in self.dimensions:
             place(key)
         return ordered
-
-    def corners(self) -> Iterator[Params]:
-        """Settings at the ends of each range, with every value of the choices: the cost is extreme there."""
-        ends = [dimension.ends for dimension in self.dimensions.values()]
-        for values in itertools.product(*ends):
-            yield self.existing(dict(zip(self.dimensions, values, strict=True)))
 
     @property
     def swept(self) -> list[str]:
