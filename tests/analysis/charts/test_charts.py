@@ -67,7 +67,7 @@ def test_changes_for_people():
 
 
 def test_make_ui_names_the_process_on_the_port(tmp_path):
-    with pytest.raises(UserError, match="run a study first"):
+    with pytest.raises(UserError, match="Run a study first"):
         ui.serve(tmp_path / "mlflow.db", "127.0.0.1", 5000, "paretune")
     (tmp_path / "mlflow.db").touch()
     with socket.socket() as taken:

@@ -79,16 +79,15 @@ def test_memory_figures_are_those_in_bytes_of_memory():
 
 @pytest.mark.slow
 def test_a_run_logs_only_keys_of_the_table(toy: list[str], tmp_path: Path):
-    from sweep.core.job import RunRequest
-
     from sweep.core.reporter import silent
-    from sweep.training_run import prepare, run
+    from sweep.core.run_request import RunRequest
+    from sweep.training_run import prepare, run_training
 
     config = compose(*toy, "train.max_steps=12")
     prepare(config, silent)
     request = RunRequest(config=config, record=Record(variant="v", setting="s", seed=0, outcome=Outcome.KILLED),
                          folder=str(tmp_path))  # fmt: skip
-    record = run(request, silent)
+    record = run_training(request, silent)
     assert record.outcome is Outcome.OK, record.reason
     assert {"score", "max_memory_allocated", "train/first_loss", "eval/exact_match"} <= record.measurements.keys()
     assert [key for key in record.measurements if matches(key) is None] == []
