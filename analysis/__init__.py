@@ -48,11 +48,5 @@ def decide(
     from analysis.pipeline import build
 
     return build(
-        study,
-        threshold,
-        margin,
-        memory_metric,
-        allow_different=allow_different,
-        direction=direction,
-        cluster=cluster,
+        study, threshold, margin, memory_metric, allow_different=allow_different, direction=direction, cluster=cluster
     )

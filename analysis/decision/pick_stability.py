@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis.decision.score_noise import resampled
+from analysis.decision.score_noise import answers_counted, resampled
 from analysis.decision.threshold import Rule
 from analysis.loading.per_example import Absent, Examples
 
@@ -41,12 +41,10 @@ def stability(
     """
     rng = np.random.default_rng(rng_seed)
     scores, over = _scores(runs, examples, resamples, rng)
-    several = bool((runs["setting"].value_counts() > 1).any())
-    if scores is None and not several:
+    if runs["setting"].duplicated().any():
+        over = ["seeds", *over]
+    if not over:
         return None
-    if scores is None:
-        scores = np.tile(runs["score"].to_numpy(float), (resamples, 1))
-    over = " and ".join([*(["seeds"] if several else []), *([over] if over else [])])
     names = settings["setting"].astype(str).tolist()
     means = np.full((resamples, len(names)), np.nan)
     of_setting = runs["setting"].astype(str).to_numpy()
@@ -58,29 +56,27 @@ def stability(
     picked = _picks(means, settings, rule)
     found = pd.Series([names[i] for i in picked if i >= 0]).value_counts() / resamples
     shares = {str(name): float(share) for name, share in found.items()}
-    return Stability(shares.get(selected, 0.0), shares, over)
+    return Stability(shares.get(selected, 0.0), shares, " and ".join(over))
 
 
 def _scores(
     runs: pd.DataFrame, examples: Examples | Absent, resamples: int, rng: np.random.Generator
-) -> tuple[np.ndarray | None, str]:
+) -> tuple[np.ndarray, list[str]]:
+    """Scores of the runs, resamples × runs, and what was drawn anew for them."""
     if not isinstance(examples, Absent):
-        position = {run_id: i for i, run_id in enumerate(examples.run_ids)}
-        return resampled(examples, resamples, rng)[:, [position[run_id] for run_id in runs["run_id"]]], "examples"
-    score = runs["score"].to_numpy(float)
-    if "n_examples" in runs and runs["n_examples"].notna().all() and score.min() >= 0 and score.max() <= 1:
-        n = runs["n_examples"].to_numpy(int)
-        return rng.binomial(n, score, (resamples, len(n))) / n, "examples"
-    return None, ""
+        return resampled(examples, resamples, rng)[:, examples.places(runs)], ["examples"]
+    score, n = runs["score"].to_numpy(float), answers_counted(runs)
+    if n is None:
+        return np.tile(score, (resamples, 1)), []
+    return rng.binomial(n.astype(int), score, (resamples, len(n))) / n, ["examples"]
 
 
 def _picks(means: np.ndarray, settings: pd.DataFrame, rule: Rule) -> np.ndarray:
     """The point-estimate rule, row by row: the column picked, -1 where nothing can be."""
     gain = means if rule.higher_is_better else -means
     best = np.nanmax(gain, axis=1, keepdims=True)
-    limit = np.array([rule.score_threshold(value) for value in (best if rule.higher_is_better else -best)[:, 0]])[
-        :, None
-    ]
+    limits = [rule.score_threshold(value) for value in (best if rule.higher_is_better else -best)[:, 0]]
+    limit = np.array(limits)[:, None]
     memory = settings["memory"].to_numpy(float)
     with np.errstate(invalid="ignore"):
         meets = (gain >= (limit if rule.higher_is_better else -limit)) & np.isfinite(memory)

@@ -46,18 +46,19 @@ def estimate_noise(
     `n_examples`), settings in order of first appearance."""
     run_of, names = pd.factorize(runs["setting"])
     settings = [str(name) for name in names]
+    if not isinstance(examples, Absent) and examples.values is not None:
+        values = examples.values[examples.places(runs)]
+        made = from_examples(values, run_of, settings, higher_is_better, examples.groups)
+        return made._replace(in_groups=examples.groups is not None)
+    made = _of_seeds(settings, runs["score"].to_numpy(float), run_of, higher_is_better)
     if isinstance(examples, Absent):
-        scores = runs["score"].to_numpy(float)
-        return _of_means(settings, scores, run_of, runs.get("n_examples"), examples.reason, higher_is_better)
-    position = {run_id: i for i, run_id in enumerate(examples.run_ids)}
-    order = [position[run_id] for run_id in runs["run_id"]]
-    grouped = examples.groups is not None
-    if examples.values is not None:
-        made = from_examples(examples.values[order], run_of, settings, higher_is_better, examples.groups)
-        return made._replace(in_groups=grouped)
-    drawn = resampled(examples, _RESAMPLES, np.random.default_rng(rng_seed))[:, order]
-    made = _by_resampling(drawn, examples.units, runs["score"].to_numpy(float), run_of, settings, higher_is_better)
-    return made._replace(in_groups=grouped)
+        return _with_binomial(made, runs, run_of)._replace(why_not=examples.reason)
+    drawn = resampled(examples, _RESAMPLES, np.random.default_rng(rng_seed))[:, examples.places(runs)]
+    # Paired bootstrap of a corpus metric: the covariance of the settings' scores over resampled validation sets.
+    own, covariance = _covariance(_means_of_settings(drawn.T, run_of, made.seeds), made.rivals)
+    return made._replace(
+        own_variance=own, covariance=covariance, n_examples=examples.units, in_groups=examples.groups is not None
+    )
 
 
 def from_examples(
@@ -72,31 +73,31 @@ def from_examples(
     unit = _unit(values)
     if groups is not None:
         values = _by_group(values, groups)
-    count, n = len(settings), values.shape[1]
-    seeds = np.bincount(run_of, minlength=count)
+    n = values.shape[1]
     means = values.mean(axis=1)
-    scores = _mean(means, run_of, count)
-    rivals = _rivals(scores, higher_is_better)
-    per_example = np.zeros((count, n))
-    np.add.at(per_example, run_of, values)
-    per_example /= seeds[:, None]
-    unexplained = values - per_example[run_of] - (means - scores[run_of])[:, None]
-    squares = np.bincount(run_of, weights=(unexplained**2).sum(axis=1), minlength=count)
+    made = _of_seeds(settings, means, run_of, higher_is_better)
+    seeds = made.seeds
+    per_example = _means_of_settings(values, run_of, seeds)
+    unexplained = values - per_example[run_of] - (means - made.scores[run_of])[:, None]
+    squares = np.bincount(run_of, weights=(unexplained**2).sum(axis=1), minlength=len(settings))
     with np.errstate(divide="ignore", invalid="ignore"):
         answers = np.where(seeds > 1, squares / ((seeds - 1) * max(1, n - 1)), np.nan) / n
-    own, covariance = _covariance(per_example.T, rivals)
-    return ScoreNoise(
-        settings=settings,
-        scores=scores,
-        seeds=seeds,
-        seed_sd=spread(means, run_of, count),
-        rivals=rivals,
-        own_variance=own / n,
-        covariance=covariance / n,
-        n_examples=n,
-        unit=unit,
-        answer_variance=answers,
+    own, covariance = _covariance(per_example, made.rivals)
+    return made._replace(
+        own_variance=own / n, covariance=covariance / n, n_examples=n, unit=unit, answer_variance=answers
     )
+
+
+def _of_seeds(settings: list[str], scores: np.ndarray, run_of: np.ndarray, higher_is_better: bool) -> ScoreNoise:
+    """What the score of each run gives without its examples: means, and the spread over seeds."""
+    count = len(settings)
+    seeds = np.bincount(run_of, minlength=count)
+    means = _mean(scores, run_of, count)
+    squares = np.bincount(run_of, weights=(scores - means[run_of]) ** 2, minlength=count)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        seed_sd = np.where(seeds > 1, np.sqrt(squares / (seeds - 1)), np.nan)
+    order = np.argsort(-means if higher_is_better else means, kind="stable")
+    return ScoreNoise(settings, means, seeds, seed_sd, np.sort(order[:MOST_RIVALS]))
 
 
 def _by_group(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
@@ -118,14 +119,6 @@ def _unit(values: np.ndarray) -> float:
     return reach if binary else _PART * reach
 
 
-def spread(means: np.ndarray, run_of: np.ndarray, count: int) -> np.ndarray:
-    """Standard deviation over the runs of each setting, NaN for one run."""
-    seeds = np.bincount(run_of, minlength=count)
-    squares = np.bincount(run_of, weights=(means - _mean(means, run_of, count)[run_of]) ** 2, minlength=count)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(seeds > 1, np.sqrt(squares / (seeds - 1)), np.nan)
-
-
 def resampled(examples: Examples, resamples: int, rng: np.random.Generator) -> np.ndarray:
     """Each run's score on validation sets drawn from this one, the same sets for all runs: resamples × runs. Examples
     that belong together are drawn together."""
@@ -139,56 +132,35 @@ def resampled(examples: Examples, resamples: int, rng: np.random.Generator) -> n
     return np.concatenate(parts)
 
 
-def _of_means(
-    settings: list[str],
-    scores: np.ndarray,
-    run_of: np.ndarray,
-    n_examples: pd.Series | None,
-    why_not: str,
-    higher_is_better: bool,
-) -> ScoreNoise:
+def answers_counted(runs: pd.DataFrame) -> np.ndarray | None:
+    """The column `n_examples`, where each score can be the share of right answers among so many; else None."""
+    n, scores = runs.get("n_examples"), runs["score"].astype(float)
+    return None if n is None or n.isna().any() or scores.min() < 0 or scores.max() > 1 else n.to_numpy(float)
+
+
+def _with_binomial(made: ScoreNoise, runs: pd.DataFrame, run_of: np.ndarray) -> ScoreNoise:
     """Without per-example results. A score in [0, 1] that is a mean over n examples has a variance of at most
     p·(1-p)/n, reached by right and wrong answers; that settings answer the same examples is then not used."""
-    count = len(settings)
-    means = _mean(scores, run_of, count)
-    seeds = np.bincount(run_of, minlength=count)
-    rivals = _rivals(means, higher_is_better)
-    made = ScoreNoise(settings, means, seeds, spread(scores, run_of, count), rivals, why_not=why_not)
-    if n_examples is None or n_examples.isna().any() or scores.min() < 0 or scores.max() > 1:
+    n, scores, count = answers_counted(runs), runs["score"].to_numpy(float), len(made.settings)
+    if n is None:
         return made
-    n = n_examples.to_numpy(float)
     variance = _mean(scores * (1 - scores) / n, run_of, count)
-    covariance = np.where(np.arange(count)[:, None] == rivals[None, :], variance[:, None], 0.0)
+    covariance = np.where(np.arange(count)[:, None] == made.rivals[None, :], variance[:, None], 0.0)
     return made._replace(own_variance=variance, covariance=covariance, n_examples=int(n.min()), unit=1.0)
 
 
-def _by_resampling(
-    drawn: np.ndarray, n: int, scores: np.ndarray, run_of: np.ndarray, settings: list[str], higher_is_better: bool
-) -> ScoreNoise:
-    """Paired bootstrap of a corpus metric: the covariance of the settings' scores over resampled validation sets
-    (`drawn`: resamples × runs)."""
-    count = len(settings)
-    means = _mean(scores, run_of, count)
-    seeds = np.bincount(run_of, minlength=count)
-    rivals = _rivals(means, higher_is_better)
-    per_setting = np.zeros((count, len(drawn)))
-    np.add.at(per_setting, run_of, drawn.T)
-    own, covariance = _covariance((per_setting / seeds[:, None]).T, rivals)
-    return ScoreNoise(
-        settings, means, seeds, spread(scores, run_of, count), rivals, own, covariance, n_examples=n, unit=0.0
-    )
+def _covariance(of_settings: np.ndarray, rivals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of settings × observations: the variance of each row, and its covariance with each of the rows `rivals`."""
+    centred = of_settings - of_settings.mean(axis=1, keepdims=True)
+    below = max(1, of_settings.shape[1] - 1)
+    return (centred**2).sum(axis=1) / below, centred @ centred[rivals].T / below
 
 
-def _rivals(scores: np.ndarray, higher_is_better: bool) -> np.ndarray:
-    order = np.argsort(-scores if higher_is_better else scores, kind="stable")
-    return np.sort(order[:MOST_RIVALS])
-
-
-def _covariance(observations: np.ndarray, rivals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Variance of each column, and its covariance with each of the columns `rivals`."""
-    centred = observations - observations.mean(axis=0)
-    below = max(1, len(observations) - 1)
-    return (centred**2).sum(axis=0) / below, centred.T @ centred[:, rivals] / below
+def _means_of_settings(of_runs: np.ndarray, run_of: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    """Means over the runs of each setting: runs × observations → settings × observations."""
+    sums = np.zeros((len(seeds), of_runs.shape[1]))
+    np.add.at(sums, run_of, of_runs)
+    return sums / seeds[:, None]
 
 
 def _mean(values: np.ndarray, run_of: np.ndarray, count: int) -> np.ndarray:

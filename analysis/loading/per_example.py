@@ -46,6 +46,11 @@ class Examples(NamedTuple):
         """The number of groups; without groups, the number of examples."""
         return self.n if self.groups is None else int(self.groups.max()) + 1
 
+    def places(self, runs: pd.DataFrame) -> list[int]:
+        """The place of each row of `runs` among the runs of these examples."""
+        position = {run_id: i for i, run_id in enumerate(self.run_ids)}
+        return [position[run_id] for run_id in runs["run_id"]]
+
     def scores(self, weights: np.ndarray) -> np.ndarray:
         """The score of each run where example i counts `weights[b, i]` times: resamples × runs."""
         if self.values is not None:

@@ -30,12 +30,7 @@ class Narrative:
     """Sentences about one decision."""
 
     def __init__(
-        self,
-        decision: Decision,
-        noise: ScoreNoise,
-        stability: Stability | None,
-        metric: str,
-        seeds: Sequence[int],
+        self, decision: Decision, noise: ScoreNoise, stability: Stability | None, metric: str, seeds: Sequence[int]
     ):
         self._decision = decision
         self._settings = decision.settings.set_index("setting", drop=False).rename_axis(None)

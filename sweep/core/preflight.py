@@ -71,9 +71,7 @@ def store_fault(key: str, uri: str) -> Iterator[Fault]:
         port = port or {"postgresql": 5432, "mysql": 3306, "mssql": 1433}[parts.scheme.partition("+")[0]]
     else:
         yield Fault(
-            key,
-            shown,
-            "is not a supported store; give sqlite:////folder/file.db, http://host:port, or postgresql://…",
+            key, shown, "is not a supported store; give sqlite:////folder/file.db, http://host:port, or postgresql://…"
         )
         return
     if not host:

@@ -44,7 +44,7 @@ def test_other_columns_are_used(tmp_path: Path):
     )
     study = csv_source.read(path, "reserved", "minimize")
     made = pipeline.build(study, 0.4, None, "reserved")
-    assert made.decision.pick == "b"
+    assert made.decision.selected == "b"
     assert made.settings.set_index("setting").loc["a", "score"] == pytest.approx(2.1)
     assert made.failures[0].reason == "no room"
 
@@ -123,7 +123,7 @@ def test_the_facts_of_a_published_table(tmp_path: Path):
     study = csv_source.read(file(tmp_path, text), "max_memory_allocated")
     for threshold, pick in ((0.99, "shira"), (0.97, "shira"), (0.95, "miss"), (0.90, "miss")):
         made = pipeline.build(study, threshold, None, "max_memory_allocated")
-        assert made.decision.pick == pick
+        assert made.decision.selected == pick
         assert set(made.settings["verdict"]) == {"inconclusive"}
         assert made.stability is not None
         assert made.stability.share < 0.9

@@ -132,7 +132,7 @@ def test_the_study_s_row_opens_with_the_answer(links: list[str], browser: Browse
     browser.wait_for("document.body.innerText.includes('Use lora: exact_match 0.9')")
     browser.wait_for("document.body.innerText.includes('selected.verdict')")
     assert browser.run("document.querySelector('h1, h2').innerText") == "seen: use lora, 38.1 MiB"
-    assert "picklora" in re.sub(r"[\s:]+", "", browser.run("document.body.innerText"))
+    assert "selectedlora" in re.sub(r"[\s:]+", "", browser.run("document.body.innerText"))
 
 
 def test_the_report_is_shown_among_the_artifacts(links: list[str], browser: Browser):
