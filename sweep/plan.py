@@ -103,7 +103,7 @@ def settings(args: Any) -> tuple[list[tuple[str, Mapping[str, Any]]], str, bool]
         found = enumerate_settings(loader, config, options, args.overrides, seed_is_replicate=True)
         compose = functools.partial(loader.load_sweep_config, config)
         study = TrainingObjective.from_space(compose, found, task=task, direction=options.get("direction"))
-    return [(one.name, one.plain) for one in study.known.values()], str(study.study_name), found.searching
+    return [(one.name, one.plain) for one in study.settings.known.values()], str(study.study_name), found.searching
 
 
 def _quickly(machine: Machine, before: Prediction) -> Any:

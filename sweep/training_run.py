@@ -212,7 +212,7 @@ def prepare(config: Mapping[str, Any], report: Reporter) -> dict[str, str]:
     model_facts = parsed.model.prepare(report)
     parsed.model.check(task.auto_class())
     if parsed.train.activation_checkpointing:
-        check_checkpointing(parsed.model, task.auto_class())
+        check_checkpointing(parsed.model.architecture(), task.auto_class())
     task.check(parsed.model.load_tokenizer(), data.train)
     return {
         "device": device_name(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,17 @@ def test_folders_import_downwards_only(package: str, order: list[str]):
             f"{named(path)} → {room}" for room in sorted(rooms(package, imports(path))) if order.index(room) > here
         ]
     assert upwards == []
+
+
+def test_no_files_import_each_other_in_a_circle():
+    """`from a.b import c` is an import of the file a/b/c.py where there is one, else of a.b."""
+    modules = {named(path).removesuffix(".py").replace("/", ".").removesuffix(".__init__"): path for path in SOURCES}
+    graph = {}
+    for name, path in modules.items():
+        found = imports(path) & modules.keys()
+        files = {one for one in found if not any(other.startswith(f"{one}.") for other in found)}
+        graph[name] = files - {name}
+    list(graphlib.TopologicalSorter(graph).static_order())  # CycleError names the files of a circle
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=named)

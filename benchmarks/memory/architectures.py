@@ -121,7 +121,6 @@ def save_checkpoint(task: str, name: str, folder: str, report: object = None, **
 def run_config(task: str, cell: Cell, folder: str) -> Any:
     """The cell as a run of the program, with the fused attention kernel where the architecture has one."""
     from sweep.core.errors import UserError
-    from sweep.models.compatibility import check_architecture
     from sweep.tasks.seq2seq import Seq2Seq
 
     config = cpu.run_config(cell._replace(architecture="distilbert" if task == "classification" else ""), folder)
@@ -129,7 +128,7 @@ def run_config(task: str, cell: Cell, folder: str) -> Any:
         given = {name: getattr(config.task, name) for name in ("data", "metrics", "score", "max_new_tokens")}
         config = dataclasses.replace(config, task=Seq2Seq(**given))
     try:
-        check_architecture(config.model, config.task.auto_class())
+        config.model.check(config.task.auto_class())
     except UserError:
         return dataclasses.replace(config, model=dataclasses.replace(config.model, attention="eager"))
     return config

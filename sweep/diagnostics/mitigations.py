@@ -19,6 +19,7 @@ from sweep.core.record import Outcome
 from sweep.memory import Prediction, Unpredictable
 from sweep.memory.gpu_catalog import needed_bytes
 from sweep.variants import Variant
+from sweep.variants.lora import QLoRA
 
 # The highest rates that are suggested: for adapters, and for the model's own weights.
 HIGHEST_RATE, HIGHEST_OF_WEIGHTS = 1e-2, 1e-3
@@ -101,8 +102,10 @@ def _against_oom(run: Situation) -> Iterator[Mitigation]:
         if train.optimizer != "adamw_8bit":
             yield _step({"train.optimizer": "adamw_8bit"}, "the optimizer's state in 8 bits")
         yield _step({"train.optimizer": "paged_adamw_8bit"}, "an optimizer with small state that may leave the GPU")
-    quantized = variant.with_quantized_base()
-    if quantized is not None:
+    if not variant.quantized:
+        quantized = variant.with_quantized_base() or QLoRA(
+            name="qlora_r16", learning_rate=variant.learning_rate, r=16, alpha=32.0
+        )
         what = {"_target_": f"{type(quantized).__module__}.{type(quantized).__qualname__}", **asdict(quantized)}
         yield Mitigation(_typed(quantized), "hold the frozen base in 4 bits, and train LoRA on it", {"variant": what})
     if run.precision == "fp32" and on_gpu:

@@ -106,9 +106,11 @@ def answer(
         return Unpredictable(reason=reason)
     auto_class = config.task.auto_class()
     try:
-        compatibility.check_architecture(config.model, auto_class, here=False)
+        path, _ = config.model.location()
+        kernel, own_code = config.model.attention, config.model.trust_remote_code
+        compatibility.check_architecture(path, architecture, auto_class, kernel, own_code=own_code, here=False)
         if config.train.activation_checkpointing:
-            compatibility.check_checkpointing(config.model, auto_class)
+            compatibility.check_checkpointing(architecture, auto_class)
         return trace_tier(config, found, machine, architecture)
     except UserError as error:
         return Unpredictable(reason=str(error))

@@ -78,7 +78,9 @@ class Model(ABC):
         from sweep.models.compatibility import check_architecture
 
         self.load_tokenizer()
-        check_architecture(self, auto_class)
+        check_architecture(
+            self.location()[0], self.architecture(), auto_class, self.attention, own_code=self.trust_remote_code
+        )
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer, with padding on the right. Where it has no padding token, it pads with the end token. That is

@@ -11,8 +11,6 @@ from sweep.core.errors import UserError
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-    from sweep.models import Model
-
 log = logging.getLogger(__name__)
 # The auto classes of the tasks here: the task that a user can choose, and transformers' mapping of configs to models.
 _HEADS = {
@@ -25,32 +23,32 @@ KERNEL_FLAGS = {"sdpa": "_supports_sdpa", "flash_attention_2": "_supports_flash_
 _POOLER = "pooler"  # small, and missing in most checkpoints: masked language models are saved without it
 
 
-def check_architecture(model: Model, auto_class: type, *, here: bool = True) -> None:
+def check_architecture(
+    path: str, config: PretrainedConfig, auto_class: type, attention: str, *, own_code: bool = False, here: bool = True
+) -> None:
     """Raises UserError where the architecture has no head for the task, or no such attention kernel. A run on this
-    machine (`here`) also needs the kernel's package."""
+    machine (`here`) also needs the kernel's package. `own_code`: the checkpoint's own code may define the model."""
     import transformers
     from transformers.utils import is_flash_attn_2_available
 
-    path, _ = model.location()
-    config = model.architecture()
     architecture = model_class(auto_class, config)
     if architecture is None:
-        if auto_class.__name__ not in _HEADS or (model.trust_remote_code and hasattr(config, "auto_map")):
+        if auto_class.__name__ not in _HEADS or (own_code and hasattr(config, "auto_map")):
             return
         others = [hint for hint, mapping in _HEADS.values() if type(config) in getattr(transformers, mapping)]
         raise UserError(
             f"{path} is a model of type {config.model_type}, for which transformers has no {auto_class.__name__}; "
             + (f"it fits {' or '.join(others)}" if others else "no task here fits it")
         )
-    if here and model.attention == "flash_attention_2" and not is_flash_attn_2_available():
+    if here and attention == "flash_attention_2" and not is_flash_attn_2_available():
         raise UserError(
             "model.attention = flash_attention_2 needs a CUDA GPU and the package flash-attn (pip install flash-attn); "
             "use model.attention=sdpa, which takes a fused kernel too"
         )
     able = [*kernels(architecture), "eager"]
-    if model.attention not in able:
+    if attention not in able:
         raise UserError(
-            f"model.attention = {model.attention}: {architecture.__name__} has no such kernel in transformers; use "
+            f"model.attention = {attention}: {architecture.__name__} has no such kernel in transformers; use "
             f"model.attention={able[0]}"
         )
 
@@ -69,9 +67,9 @@ def kernels(architecture: type[PreTrainedModel]) -> list[str]:
     return [name for name, flag in KERNEL_FLAGS.items() if getattr(architecture, flag, False)]
 
 
-def check_checkpointing(model: Model, auto_class: type) -> None:
+def check_checkpointing(config: PretrainedConfig, auto_class: type) -> None:
     """Raises UserError where the architecture does not support activation checkpointing."""
-    architecture = model_class(auto_class, model.architecture())
+    architecture = model_class(auto_class, config)
     if architecture is not None and not architecture.supports_gradient_checkpointing:
         raise UserError(
             f"train.activation_checkpointing = true: {architecture.__name__} does not support it in transformers; use "

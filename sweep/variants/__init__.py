@@ -98,13 +98,8 @@ class Variant(ABC):
         return model
 
     def with_quantized_base(self) -> Variant | None:
-        """The variant to try instead, which holds the base in 4 bits; None where the base is quantised already.
-
-        A variant that has no form on a quantised base is replaced by LoRA of rank 16.
-        """
-        from sweep.variants.lora import QLoRA
-
-        return None if self.quantized else QLoRA(name="qlora_r16", learning_rate=self.learning_rate, r=16, alpha=32.0)
+        """The same method on a base in 4 bits; None where there is none, or where the base is quantised already."""
+        return None
 
     @property
     def extra_positions(self) -> int:

@@ -246,7 +246,7 @@ def test_an_unreachable_hub_is_reported_within_seconds(hub: ThreadingHTTPServer,
     assert time.monotonic() - began < 10
     assert "Check the name and the network" in found[0]
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert "HF_HUB_OFFLINE=1 forbids to ask: unset it" in reasons()[0]
+    assert "HF_HUB_OFFLINE=1 forbids a download: unset it" in reasons()[0]
 
 
 @pytest.mark.parametrize(

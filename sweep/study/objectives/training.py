@@ -7,20 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.hydra_config import HydraConfig
-
-from sweep.config.schema import RunConfig, Study, parse, plain_config
+from sweep.config.schema import RunConfig, Study
 from sweep.core import provenance, redaction
-from sweep.core.errors import ConfigError, Fault, UserError
-from sweep.core.setting import VARIANT, select, setting_digest, setting_name
+from sweep.core.errors import ConfigError, Fault
 from sweep.launch.hydra_task import TrainingTask
 from sweep.study import adaptive_seeds
-from sweep.study.conditions import Setting, name_clashes, require_same, require_same_study
+from sweep.study.conditions import require_same, require_same_study
 from sweep.study.entry import Seed, entries_of
 from sweep.study.objectives.base import Objective, Replicate
 from sweep.study.objectives.training_session import TrainingSession
+from sweep.study.objectives.training_settings import TrainingSettings
 from sweep.study.search.enumeration import Enumeration
-from sweep.study.search.space import Compose, Params, Space
+from sweep.study.search.space import Compose, Params
 
 if TYPE_CHECKING:
     from sweep.study.trial_store import TrialStore
@@ -30,37 +28,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingObjective(Objective):
-    """The objectives are the score and the memory; with a single `hydra.sweeper.direction`, the score alone. `known`
-    are the settings that were composed before the first job, by their parameters; `first` is the config of one."""
+    """The objectives are the score and the memory; with a single `hydra.sweeper.direction`, the score alone."""
 
     task: TrainingTask
-    compose: Compose
-    space: Space
-    first: RunConfig
-    known: Mapping[tuple[Any, ...], Setting]
+    settings: TrainingSettings
 
     @classmethod
     def from_space(
         cls, compose: Compose, found: Enumeration, *, task: TrainingTask, direction: Any, study_name: str | None = None
     ) -> TrainingObjective:
-        """Compose and check all settings, or the corners of the space if a sampler proposes the settings. ConfigError
-        with the faults of all settings."""
-        known: dict[tuple[Any, ...], Setting] = {}
-        faults: list[Fault] = []
-        for params in found.known():
-            key = tuple(params.items())
-            try:
-                known[key] = known.get(key) or _composed_setting(compose, found.space, params)
-            except ConfigError as error:
-                faults.extend(error.faults)
-        faults.extend(name_clashes(known.items()))
-        if faults:
-            raise ConfigError(faults)
-        if not known:
-            raise UserError("the study has no setting: name at least one value for each swept key")
-        first = next(iter(known.values())).config
-        if first.study.name is None:
-            raise ConfigError([Fault("study.name", "null", "a study needs a name")])
+        """ConfigError with the faults of all settings."""
+        settings = TrainingSettings.from_space(compose, found)
+        first = settings.first
         directions = _directions(first, direction)
         metric, count = first.task.metrics[first.task.score], len(directions)
         return cls(
@@ -71,47 +50,25 @@ class TrainingObjective(Objective):
             seeds=found.space.seeds or (first.seed,),
             devices_per_run=first.train.devices_per_run,
             task=task,
-            compose=compose,
-            space=found.space,
-            first=first,
-            known=known,
+            settings=settings,
         )
 
     @property
     def study(self) -> Study:
-        return self.first.study
-
-    @property
-    def higher_is_better(self) -> bool:
-        return self.directions[0] == "maximize"
-
-    def setting_of(self, params: Params) -> Setting:
-        return self.known.get(tuple(params.items())) or _composed_setting(self.compose, self.space, params)
+        return self.settings.study
 
     def first_settings(self) -> list[Params]:
-        """Each variant with its own values, if the space contains them."""
-        choices = self.space.dimensions[VARIANT].values or () if VARIANT in self.space.dimensions else None
-        settings = []
-        for params in [{}] if choices is None else [{VARIANT: choice} for choice in choices]:
-            chosen = [f"{key}={choice}" for key, choice in params.items()]
-            plain = _composed_plain(self.compose, [*self.space.fixed.values(), *chosen])
-            for key in self.space.in_order_of_dependence():
-                if key not in params and self.space.exists(key, params):
-                    own = select(plain, key.lstrip("+"))
-                    if self.space.dimensions[key].contains(own):
-                        params[key] = own
-            settings.append(params)
-        return settings
+        return self.settings.own_of_each_variant()
 
     def open(self, trials: TrialStore) -> TrainingSession:
         from sweep.launch.preparation import conditions_of  # MLflow takes seconds to import
         from sweep.launch.run_supervisor import store
 
         name = str(self.study.name)
-        runs = store(self.first.tracking)
-        settings = list(self.known.values())
+        runs = store(self.settings.first.tracking)
+        settings = list(self.settings.known.values())
         # The store holds masked conditions. An unmasked value would never be equal to its masked one.
-        conditions = [redaction.tree(conditions_of(s.config, s.plain, self.space.swept)) for s in settings]
+        conditions = [redaction.tree(conditions_of(s.config, s.plain, self.settings.space.swept)) for s in settings]
         require_same(conditions, settings)
         parent = runs.find_study(name)
         if parent is None:
@@ -120,21 +77,21 @@ class TrainingObjective(Objective):
         else:
             require_same_study(name, runs.study_conditions(parent), conditions[0])
         try:
-            return TrainingSession(self, runs, parent.info.run_id, trials)
+            return TrainingSession(self, self.settings, self.task.forecaster, runs, parent.info.run_id, trials)
         except BaseException:
             if not trials.others():
                 runs.close_study(parent.info.run_id, "KILLED")
             raise
 
     def attributes(self, params: Params) -> dict[str, Any]:
-        return {"setting": self.setting_of(params).name}
+        return {"setting": self.settings.setting_of(params).name}
 
     def in_order(self, settings: Sequence[Params]) -> list[Params]:
         """Smallest memory first, if the memory of all settings can be predicted. An out-of-memory run then comes late,
         and pruning finds runs that need no more memory to compare with."""
         if not self.study.predict_memory:
             return list(settings)
-        predicted = self.task.forecaster().predict_all([self.setting_of(params).plain for params in settings])
+        predicted = self.task.forecaster().predict_all([self.settings.setting_of(params).plain for params in settings])
         sizes = [one.allocated_bytes for one in predicted if one is not None]
         if len(sizes) < len(settings):
             return list(settings)
@@ -147,15 +104,15 @@ class TrainingObjective(Objective):
             {trial.number: entries_of(trial.user_attrs) for trial in trials.all() if "setting" in trial.user_attrs},
             self.seeds,
             threshold=self.study.score_threshold,
-            higher_is_better=self.higher_is_better,
+            higher_is_better=self.directions[0] == "maximize",
         )
 
     def overrides(self, replicate: Replicate) -> list[str]:
         return [
-            *self.space.overrides(replicate.params),
+            *self.settings.space.overrides(replicate.params),
             f"seed={replicate.seed}",
             f"study.trial={replicate.trial}",
-            f"study.swept=[{','.join(self.space.swept_in(replicate.params))}]",
+            f"study.swept=[{','.join(self.settings.space.swept_in(replicate.params))}]",
         ]
 
 
@@ -171,15 +128,3 @@ def _directions(first: RunConfig, asked: Any) -> list[str]:
         )
         raise ConfigError([Fault("hydra.sweeper.direction", str(asked), message)])
     return listed
-
-
-def _composed_setting(compose: Compose, space: Space, params: Params) -> Setting:
-    plain = _composed_plain(compose, space.overrides(params))
-    swept = space.swept_in(params)
-    return Setting(setting_name(plain, swept), setting_digest(plain, swept), parse(plain), plain)
-
-
-def _composed_plain(compose: Compose, overrides: list[str]) -> dict[str, Any]:
-    composed = compose(overrides)
-    HydraConfig.instance().set_config(composed)  # for Hydra's resolvers
-    return plain_config(composed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from hydra.core.utils import JobReturn
@@ -17,12 +17,13 @@ from sweep.diagnostics import annotate
 from sweep.study import pareto_front
 from sweep.study.completed_runs import CompletedRuns
 from sweep.study.entry import Entry, Seed
-from sweep.study.objectives.base import Replicate, Session
+from sweep.study.objectives.base import Objective, Replicate, Session
+from sweep.study.objectives.training_settings import TrainingSettings
 from sweep.study.objectives.training_values import record_of, to_optuna_values
 from sweep.study.search.space import Params
 
 if TYPE_CHECKING:
-    from sweep.study.objectives.training import TrainingObjective
+    from sweep.launch.memory_forecast import MemoryForecaster
     from sweep.study.trial_store import TrialStore
     from sweep.tracking.mlflow_store import MlflowStore
 
@@ -33,31 +34,40 @@ class TrainingSession(Session):
     """The runs of a study under one parent run in MLflow: those of earlier commands, and those of this command."""
 
     knows_all_runs = True
-    objective: TrainingObjective
 
-    def __init__(self, objective: TrainingObjective, runs: MlflowStore, parent_id: str, trials: TrialStore):
+    def __init__(
+        self,
+        objective: Objective,
+        settings: TrainingSettings,
+        forecaster: Callable[[], MemoryForecaster],
+        runs: MlflowStore,
+        parent_id: str,
+        trials: TrialStore,
+    ):
         """Reads the runs of earlier commands. Rows of coordinators that have died are closed."""
         super().__init__(objective)
+        self._settings = settings
+        self._forecaster = forecaster
         self._runs = runs
         self._parent_id = parent_id
         self._ended: list[Record] = []
         self._front: list[pareto_front.Standing] = []
-        digests = {setting.name: setting.digest for setting in objective.known.values()}
+        digests = {setting.name: setting.digest for setting in settings.known.values()}
         self._completed = CompletedRuns(runs.adopt(parent_id, trials.is_alive), digests, self._is_still_too_large)
         runs.reopen_study(parent_id)
 
     def _is_still_too_large(self, record: Record) -> bool:
         """Whether a run that was not launched would not be launched now either. A larger budget, a larger device, or
         `study.launch_despite_prediction` change that."""
-        known, study = self.objective.known.values(), self.objective.study
+        known, study = self._settings.known.values(), self._settings.study
         plain = next((setting.plain for setting in known if setting.name == record.setting), None)
         if plain is None or not study.predict_memory:
             return plain is None
-        forecaster = self.objective.task.forecaster()
+        forecaster = self._forecaster()
         return forecaster.skip_reason(forecaster.predict(plain), study) is not None
 
     def done(self, params: Params) -> dict[Seed, Entry]:
-        name, most = self.objective.setting_of(params).name, self.objective.study.max_attempts
+        name, most = self._settings.setting_of(params).name, self._settings.study.max_attempts
         found = {seed: self._entry_of(record) for seed, record in self._completed.done(name).items()}
         for seed in self.objective.seeds:
             attempts = self._completed.attempts[name, seed]
@@ -75,7 +85,7 @@ class TrainingSession(Session):
             log.info("All %d runs of study %s are done already.", done, self.objective.study_name)
         else:
             known = f"study {self.objective.study_name}: {done} of {done + left} runs are done"
-            most = "at most " if self.objective.study.replicates != "all" else ""
+            most = "at most " if self._settings.study.replicates != "all" else ""
             log.info("%s; launching %s%d on %s.", known, most, left, places)
 
     def entry(self, replicate: Replicate, returned: JobReturn) -> Entry:
@@ -86,13 +96,13 @@ class TrainingSession(Session):
         return self._entry_of(record)
 
     def _entry_of(self, record: Record) -> Entry:
-        return to_optuna_values(record, self.objective.study, len(self.objective.directions))
+        return to_optuna_values(record, self._settings.study, len(self.objective.directions))
 
     def _log_front(self) -> None:
         """Log the Pareto front if the last run has changed it."""
         runs = [*self._completed.all(), *self._ended]
-        metric = self.objective.study.memory_metric
-        standings = pareto_front.front(runs, metric, self.objective.higher_is_better)
+        metric = self._settings.study.memory_metric
+        standings = pareto_front.front(runs, metric, self.objective.directions[0] == "maximize")
         if len({run.setting for run in runs}) > 1 and standings and standings != self._front:
             log.info(pareto_front.line(standings))
         self._front = standings
@@ -123,7 +133,7 @@ class TrainingSession(Session):
 
     def conclude(self, arguments: Sequence[str]) -> None:
         tracking = [shlex.quote(argument) for argument in arguments if argument.startswith("tracking")]
-        command = " ".join(["python -m analysis", f"study={self.objective.study.name}", *tracking])
+        command = " ".join(["python -m analysis", f"study={self._settings.study.name}", *tracking])
         log.info("The study is complete. Its answer: %s", redaction.text(command))
 
     def close(self, finished: bool) -> None:

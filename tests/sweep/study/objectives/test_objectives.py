@@ -35,7 +35,7 @@ def test_an_objective_is_complete_before_the_study_opens(constructed: Constructe
     objective = constructed("study.name=mine", "variant=fft,lora_r8", "seed=3,4")
     assert (objective.study_name, objective.seeds, objective.devices_per_run) == ("mine", (3, 4), 1)
     assert (list(objective.directions), list(objective.worst)) == (["maximize", "minimize"], [0.0, float("inf")])
-    assert [setting.name for setting in objective.known.values()] == ["fft", "lora_r8"]
+    assert [setting.name for setting in objective.settings.known.values()] == ["fft", "lora_r8"]
 
 
 def test_the_faults_of_all_settings_are_raised_together(constructed: Constructed):
