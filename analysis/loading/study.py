@@ -21,16 +21,6 @@ class Point(NamedTuple):
     value: float
 
 
-def no_file(run_id: str) -> Path | None:
-    """For runs without files."""
-    return None
-
-
-def no_history(run_id: str, key: str) -> Sequence[Point]:
-    """For runs without values by step."""
-    return ()
-
-
 class Study(NamedTuple):
     """A study.
 
@@ -53,8 +43,8 @@ class Study(NamedTuple):
     runs: pd.DataFrame
     running: bool = False
     notes: tuple[str, ...] = ()
-    find_examples: Callable[[str], Path | None] = no_file
-    history: Callable[[str, str], Sequence[Point]] = no_history
+    find_examples: Callable[[str], Path | None] = lambda run_id: None
+    history: Callable[[str, str], Sequence[Point]] = lambda run_id, key: ()
 
     @property
     def unfinished(self) -> int:

@@ -13,9 +13,9 @@ from analysis.decision.pick_stability import Stability
 from analysis.decision.sample_size import CHANCE, MOST_EXAMPLES, MOST_SEEDS, SampleSize
 from analysis.decision.score_noise import ScoreNoise
 from analysis.decision.selection import Decision, inconclusive
+from analysis.formatting import FEW, few
 
 VERDICT_WORDS = {MEETS: "meets", FAILS: "fails", "inconclusive": "inconclusive"}
-_FEW = 6  # names in a sentence
 
 
 class Row(NamedTuple):
@@ -222,12 +222,6 @@ class Narrative:
         while len(numbers) < (seeds or 0):
             numbers.append(following)
             following += 1
-        if len(numbers) > _FEW and numbers == list(range(numbers[0], numbers[-1] + 1)):
+        if len(numbers) > FEW and numbers == list(range(numbers[0], numbers[-1] + 1)):
             return f"seed=range({numbers[0]},{numbers[-1] + 1})"
         return "seed=" + ",".join(map(str, numbers))
-
-
-def few(names: Sequence[str]) -> str:
-    """The first names, and how many more."""
-    rest = len(names) - _FEW
-    return ", ".join(names[:_FEW]) + (f" and {rest} more" if rest > 0 else "")
