@@ -86,9 +86,7 @@ class StudyReader(MlflowReader):
         tags = parent.data.tags
         return StudyState(
             name=tags[STUDY],
-            state={"RUNNING": "running, or its program died", "FINISHED": "finished"}.get(
-                parent.info.status, parent.info.status.lower()
-            ),
+            state="running, or its program died" if parent.info.status == "RUNNING" else parent.info.status.lower(),
             begun=datetime.fromtimestamp(parent.info.start_time / 1000),
             outcomes={str(key): int(count) for key, count in counts.items()},
             more=len(part) > _COUNTED,

@@ -22,10 +22,8 @@ _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 def output_fault(key: str, folder: str) -> Iterator[Fault]:
     """The fault of an output folder that cannot be created or written."""
     path = Path(folder).absolute()
-    nearest = path
     try:
-        while not nearest.exists() and nearest != nearest.parent:
-            nearest = nearest.parent
+        nearest = next(parent for parent in (path, *path.parents) if parent.exists())
     except OSError as error:
         yield Fault(key, folder, f"cannot be created: {error.strerror}")
         return
