@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 _BINARY = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10), ("B", 1))
 MISSING = "–"
+FEW = 6  # names in a sentence
 
 
 def scale(label: str, largest: float) -> tuple[float, str]:
@@ -44,3 +46,9 @@ def change(value: float, reference: float) -> str:
         return "the same"
     size = f"{abs(share):.0%}" if abs(share) >= 0.095 else f"{abs(share):.1%}"
     return f"{size} {'more' if share > 0 else 'less'}"
+
+
+def few(names: Sequence[str]) -> str:
+    """The first names, and how many more."""
+    rest = len(names) - FEW
+    return ", ".join(names[:FEW]) + (f" and {rest} more" if rest > 0 else "")

@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -25,7 +24,7 @@ _START_SECONDS = 90.0
 
 def main() -> None:
     options = _parser().parse_args()
-    signal.signal(signal.SIGTERM, _interrupted)  # as Ctrl-C does: the server ends too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # KeyboardInterrupt: the server ends too
     try:
         sys.exit(serve(Path(options.store), options.host, options.port, options.experiment))
     except UserError as error:
@@ -68,10 +67,6 @@ def _end(server: subprocess.Popen[bytes]) -> None:
             server.wait(3)
 
 
-def _interrupted(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 def links(uri: str, experiment: str, base: str) -> list[str]:
     """The links to print: the latest study's view and its answer."""
     from analysis.loading.mlflow_store import StudyReader
@@ -101,7 +96,7 @@ def _wait(server: subprocess.Popen[bytes], base: str) -> None:
         try:
             with urllib.request.urlopen(f"{base}/health", timeout=2):
                 return
-        except (urllib.error.URLError, OSError):
+        except OSError:
             time.sleep(0.2)
     raise UserError(f"the MLflow server did not answer within {_START_SECONDS:.0f} s")
 

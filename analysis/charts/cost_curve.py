@@ -27,12 +27,11 @@ _LEAST_RANGE = 0.05  # of the cost: less would magnify differences that mean not
 
 
 class Axis(NamedTuple):
-    """What stands on the horizontal axis: a column of the settings, its name in the runs, and its label, which ends in
-    the unit ("[bytes]" is shown as MiB or GiB). `more_is_better` where more is better (tokens/s)."""
+    """What stands on the horizontal axis."""
 
-    column: str
-    of_run: str
-    label: str
+    column: str  # of the settings
+    of_run: str  # its name in the runs
+    label: str  # ends in the unit; "[bytes]" is shown as MiB or GiB
     more_is_better: bool = False
 
 
@@ -134,24 +133,26 @@ def _thinned(marks: pd.DataFrame) -> pd.DataFrame:
     return marks.assign(score_halfwidth=marks["score_halfwidth"].where(marks["setting"].isin(kept)))
 
 
+def _by_variant(marks: pd.DataFrame, looks: style.Looks) -> list[tuple[pd.DataFrame, str, str]]:
+    """The marks of each variant, with its colour and marker."""
+    return [(group, *looks[str(variant)]) for variant, group in marks.groupby("variant", sort=False)]
+
+
 def _draw_runs(axes: Axes, runs: pd.DataFrame, looks: style.Looks) -> None:
-    for variant, group in runs.groupby("variant", sort=False):
-        colour, _ = looks[str(variant)]
+    for group, colour, _ in _by_variant(runs, looks):
         axes.plot(group["cost"], group["score"], ".", color=colour, markersize=6, alpha=0.5, mew=0, zorder=2)
 
 
 def _draw_pruned(axes: Axes, pruned: pd.DataFrame, looks: style.Looks) -> None:
     """Hollow; at the edge where they were stopped far from it."""
     low, high = axes.get_ylim()
-    for variant, group in pruned.groupby("variant", sort=False):
-        colour, marker = looks[str(variant)]
+    for group, colour, marker in _by_variant(pruned, looks):
         axes.plot(group["cost"], group["score"].clip(low, high), marker, mfc="none", mec=colour, markersize=6, mew=1.1,
                   zorder=2, clip_on=False)  # fmt: skip
 
 
 def _draw_settings(axes: Axes, settings: pd.DataFrame, looks: style.Looks) -> None:
-    for variant, group in settings.groupby("variant", sort=False):
-        colour, marker = looks[str(variant)]
+    for group, colour, marker in _by_variant(settings, looks):
         known = group[group["score_halfwidth"].notna()]
         axes.errorbar(known["cost"], known["score"], known["score_halfwidth"], fmt="none", ecolor=colour, alpha=0.45,
                       elinewidth=1.3, zorder=2)  # fmt: skip
@@ -176,9 +177,7 @@ def _limits(axes: Axes, marks: pd.DataFrame, score_threshold: float) -> pd.DataF
     settings, scores = marks[marks["kind"] == "setting"], marks.loc[marks["kind"] != "pruned", "score"].dropna()
     if len(settings) > _MANY:
         front = settings.loc[settings["front"].astype(bool), "score"]
-        reach = max(
-            front.max() - front.min(), 3 * abs(front.max() - score_threshold), abs(front.max() - score_threshold)
-        )
+        reach = max(front.max() - front.min(), 3 * abs(front.max() - score_threshold))
         lowest, highest = front.min() - reach / 3, front.max() + reach / 3
         scores = scores[scores.between(lowest, highest)]
     low, high = min(scores.min(), score_threshold), max(scores.max(), score_threshold)
@@ -197,14 +196,10 @@ def _limits(axes: Axes, marks: pd.DataFrame, score_threshold: float) -> pd.DataF
 
 def _draw_below(axes: Axes, outside: pd.DataFrame, looks: style.Looks) -> None:
     """A tick at the edge for each setting that is left out of the picture."""
-    if outside.empty:
-        return
     low, high = axes.get_ylim()
-    for variant, group in outside.groupby("variant", sort=False):
+    for group, colour, _ in _by_variant(outside, looks):
         edges = np.where(group["score"] < low, low, high)
-        axes.plot(
-            group["cost"], edges, "|", color=looks[str(variant)][0], markersize=9, mew=1.6, clip_on=False, zorder=5
-        )
+        axes.plot(group["cost"], edges, "|", color=colour, markersize=9, mew=1.6, clip_on=False, zorder=5)
 
 
 def _names(axes: Axes, settings: pd.DataFrame, looks: style.Looks) -> list[labels.Label]:
@@ -244,8 +239,9 @@ def _front_line(settings: pd.DataFrame, more_is_better: bool) -> list[tuple[floa
 
 def _name_the_threshold(axes: Axes, score_threshold: float, label: str, marks: pd.DataFrame) -> Text:
     """On the dashed line, above or below, at the end where fewest marks are near."""
-    points = axes.transAxes.inverted().transform(axes.transData.transform(marks[["cost", "score"]].to_numpy(float)))
-    height = axes.transAxes.inverted().transform(axes.transData.transform((marks["cost"].iloc[0], score_threshold)))[1]
+    to_axes = axes.transData - axes.transAxes
+    points = to_axes.transform(marks[["cost", "score"]].to_numpy(float))
+    height = to_axes.transform((marks["cost"].iloc[0], score_threshold))[1]
     weight = np.where(marks["kind"] == "run", 1, 4)
     choices = []
     for at_left in (False, True):

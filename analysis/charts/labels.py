@@ -55,8 +55,9 @@ def place(
     figure.set_layout_engine("none")  # names are placed for this layout
     renderer = figure.canvas.get_renderer()
     scale = figure.dpi / 72
-    points = [(label.x, label.y, label.radius) for label in labels] + list(marks)
-    boxes = np.array([_around(axes.transData.transform((x, y)), radius * scale) for x, y, radius in points])
+    points = np.array([*((label.x, label.y, label.radius) for label in labels), *marks], float).reshape(-1, 3)
+    centres, radii = axes.transData.transform(points[:, :2]), points[:, 2:] * scale
+    boxes = np.concatenate([centres - radii, centres + radii], axis=1)
     names = [np.array(text.get_window_extent(renderer).extents) for text in texts]
     strokes = [_along(axes.transData.transform(line)) for line in lines if len(line) > 1]
     crossed = np.concatenate(strokes) if strokes else np.zeros((0, 4))
@@ -86,9 +87,7 @@ def place(
         if not label.needed and costs[best] >= _STRAYED:
             text.remove()
             continue
-        text.set_position(tuple(offsets[best]))
-        text.set_horizontalalignment("center")
-        text.set_verticalalignment("center")
+        text.set(position=tuple(offsets[best]), horizontalalignment="center", verticalalignment="center")
         if best >= _NEAR_ENOUGH * len(_SIDES):
             line = {"arrowstyle": "-", "color": label.colour, "linewidth": 0.8, "shrinkA": 1, "shrinkB": label.radius}
             axes.annotate("", (label.x, label.y), tuple(offsets[best]), textcoords="offset points", arrowprops=line)
@@ -104,9 +103,7 @@ def place_at_right(axes: Axes, labels: Sequence[Label]) -> None:
     gap = _LINE_POINTS * axes.figure.dpi / 72 / (high - low)
     ordered = sorted(labels, key=lambda label: label.y)
     wanted = [axes.transAxes.inverted().transform(axes.transData.transform((0, label.y)))[1] for label in ordered]
-    heights: list[float] = []
-    for height in wanted:
-        heights.append(max(height, heights[-1] + gap) if heights else height)
+    heights = list(itertools.accumulate(wanted, lambda below, height: max(height, below + gap)))
     down = max(0.0, heights[-1] - 1.0) if heights else 0.0
     for label, height in zip(ordered, heights, strict=True):
         leader = {"arrowstyle": "-", "color": label.colour, "linewidth": 0.7, "shrinkA": 1, "shrinkB": 0}
@@ -123,10 +120,6 @@ def shorten(name: str) -> str:
 
 def _font(label: Label) -> dict[str, object]:
     return {"color": label.colour, "fontsize": 8.5, "fontweight": "bold", "bbox": BACKGROUND, "zorder": 6}
-
-
-def _around(centre: np.ndarray, radius: float) -> np.ndarray:
-    return np.array([centre[0] - radius, centre[1] - radius, centre[0] + radius, centre[1] + radius])
 
 
 def _overlaps(box: np.ndarray, others: np.ndarray) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 
 import matplotlib as mpl
 import pandas as pd
@@ -50,14 +52,11 @@ def draw(points: pd.DataFrame, *, title: str, value_label: str, looks: style.Loo
     with mpl.rc_context(style.RC):
         figure, axes = style.new_figure()
         names = []
-        dashes = ("-", "--", "-.", ":")
-        drawn: dict[str, int] = {}
+        dashes: dict[str, Iterator[str]] = defaultdict(lambda: itertools.cycle(("-", "--", "-.", ":")))
         for (setting, variant), line in points.groupby(["setting", "variant"], sort=False):
             colour = looks[str(variant)][0]
-            number = drawn.setdefault(str(variant), 0)
-            drawn[str(variant)] += 1
             line = line.sort_values("step")
-            axes.plot(line["step"], line["value"], dashes[number % len(dashes)], color=colour, linewidth=1.4)
+            axes.plot(line["step"], line["value"], next(dashes[str(variant)]), color=colour, linewidth=1.4)
             last = line.iloc[-1]
             names.append(labels.Label(last["step"], last["value"], str(setting), colour, 2.0))
         if log and 0 < 10 * points["value"].min() < points["value"].max():

@@ -28,13 +28,7 @@ PARTS = {
     ),
     "other": ("workspaces", "allocator_rounding", "other"),
 }
-_COLOURS = {
-    "weights": "#0072B2",
-    "gradients": "#56B4E9",
-    "optimizer state": "#E69F00",
-    "activations": "#009E73",
-    "other": style.FAINT,
-}
+_COLOURS = dict(zip(PARTS, ("#0072B2", "#56B4E9", "#E69F00", "#009E73", style.FAINT), strict=True))
 _NAME = re.compile(r"memory/(?:[a-z_]+/)?(?:train_|peak_|part_)*([a-z_]+)_bytes")
 _OUT_OF_MEMORY = "memory/oom_live_"  # what was alive when a run failed
 _MARK = " (out of memory)"

@@ -12,8 +12,8 @@ def data(runs: pd.DataFrame, higher_is_better: bool) -> pd.DataFrame:
     """One row per variant that was run under several factors; empty where there is none.
 
     Columns: `variant`; `factors`, ascending; `best_factor` and its mean `score` over the `ok` runs, NaN where none was
-    ok; `n_runs`, `train_seconds` and `energy_joules` of all its runs, whatever their outcome,
-    repeats included: NaN where a run lacks the figure, since a part of the cost would look like all of it.
+    ok; `n_runs`, `train_seconds` and `energy_joules` of all its runs, whatever their outcome, repeats included: NaN
+    where a run lacks the figure, since a part of the cost would look like all of it.
     """
     rows = []
     known = runs[pd.to_numeric(runs[FACTOR], errors="coerce").notna()] if FACTOR in runs else runs.iloc[:0]

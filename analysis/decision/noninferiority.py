@@ -1,13 +1,8 @@
 """The verdict on each setting: `meets`, `fails` or `inconclusive`, whichever setting is truly the best.
 
-A setting k meets the threshold t when its true score is at least t times that of every setting j: each pair has a
-contrast c = score_k − t · score_j, and k meets when all its contrasts are at least 0. The noise of a contrast is that
-of the examples, paired by example, and that of the seeds, pooled over settings near the best; it is read against
-Student's t (Miller 2024, arXiv 2411.00640; Cameron, Gelbach & Miller 2011; Satterthwaite 1946). The observed best is
-the best partly by chance, so nothing here depends on which setting looks best: `meets` is an intersection-union test
-(Berger 1982), `fails` joins its p-values by Simes (1986); together they are multiple comparisons with the best (Hsu
-1984). Over the settings, both keep a false discovery rate of LEVEL (Benjamini, Krieger & Yekutieli 2006; Ellis, Pecanka
-& Goeman 2020). docs/decision.md explains each step, and where more verdicts than that are false.
+A setting k meets the threshold t when all its contrasts c = score_k − t · score_j with settings j are at least 0. Their
+noise is that of examples, paired, and of seeds, pooled. The observed best is the best partly by chance, so nothing here
+depends on which setting looks best. docs/decision.md explains each step, with its sources, and its error rates.
 """
 
 from __future__ import annotations
@@ -30,16 +25,13 @@ _NEAR = 0.1  # of the best score: settings as near as this to it pool their vari
 
 
 class Contrasts(NamedTuple):
-    """Matrices over settings k (rows) and rivals j (columns): `value` is positive where k is good enough against j.
+    """Matrices over settings k (rows) and rivals j (columns)."""
 
-    `seed_variance` is what seeds add to the examples' noise; `observed_variance` is that of run means as they are seen,
-    which the noise of single answers is in. `seed_df` degrees of freedom are behind it."""
-
-    value: np.ndarray
+    value: np.ndarray  # positive where k is good enough against j
     example_variance: np.ndarray
-    seed_variance: np.ndarray
-    observed_variance: np.ndarray
-    seed_df: float
+    seed_variance: np.ndarray  # what seeds add to the examples' noise
+    observed_variance: np.ndarray  # of run means as they are seen, with the noise of single answers
+    seed_df: float  # degrees of freedom of the observed variance
 
     @property
     def variance(self) -> np.ndarray:
@@ -74,7 +66,7 @@ def verdicts(noise: ScoreNoise, rule: Rule, level: float = LEVEL) -> Verdicts:
     above = stats.t.cdf(quotient, freedom)
     itself = (noise.rivals, np.arange(len(noise.rivals)))
     below[itself], above[itself], quotient[itself] = 0.0, 1.0, np.inf
-    p_meets = below.max(axis=1)
+    p_meets = below.max(axis=1)  # an intersection-union test (Berger 1982)
     p_fails = _simes(above, count)
     meets, level_meets = _rejected(p_meets, level, known=1)
     fails, level_fails = _rejected(p_fails, level)
@@ -123,6 +115,7 @@ def seed_variances(noise: ScoreNoise, rule: Rule) -> tuple[np.ndarray, np.ndarra
 
 
 def _satterthwaite(made: Contrasts, n_examples: int | None) -> np.ndarray:
+    """Degrees of freedom of each contrast's variance (Satterthwaite 1946)."""
     with np.errstate(divide="ignore", invalid="ignore"):
         examples = made.example_variance**2 / max(1, (n_examples or 2) - 1)
         seeds = made.observed_variance**2 / made.seed_df
@@ -131,8 +124,8 @@ def _satterthwaite(made: Contrasts, n_examples: int | None) -> np.ndarray:
 
 
 def _simes(p: np.ndarray, count: int) -> np.ndarray:
-    """Each row's p-values joined: is any of its hypotheses false? Those above ASIDE are not. Of `count` settings all
-    that are not columns, since they cannot be the best, count as rivals that may be."""
+    """Each row's p-values joined (Simes 1986): is any of its hypotheses false? Those above ASIDE are not. Of `count`
+    settings all that are not columns, since they cannot be the best, count as rivals that may be."""
     order = np.arange(1, p.shape[1] + 1)
     kept = (p <= ASIDE).sum(axis=1, keepdims=True)
     hidden = count - p.shape[1]
@@ -141,8 +134,8 @@ def _simes(p: np.ndarray, count: int) -> np.ndarray:
 
 
 def _rejected(p: np.ndarray, level: float, known: int = 0) -> tuple[np.ndarray, float]:
-    """Which hypotheses are rejected, and the p-value that the next one would have to reach; `known` of them are false
-    for sure, though not which."""
+    """Which hypotheses are rejected at this false discovery rate (Benjamini, Krieger & Yekutieli 2006; Ellis, Pecanka &
+    Goeman 2020), and the p-value that the next one would have to reach; `known` of them are false for sure."""
     rejected = p <= ASIDE
     count = int(rejected.sum())
     if not count:

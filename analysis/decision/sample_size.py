@@ -58,8 +58,7 @@ def _sample_size(noise: ScoreNoise, found: Verdicts, k: int) -> SampleSize:
         """How large the variance may be with so many seeds."""
         freedom = max(1.0, per_seed_freedom * (seeds - 1)) if math.isfinite(per_seed_freedom) else math.inf
         critical = stdtrit(freedom, 1 - level) if math.isfinite(freedom) else ndtri(1 - level)  # stats.t.ppf, but quick
-        needed = critical + ndtri(CHANCE)
-        return (difference / needed) ** 2
+        return (difference / (critical + ndtri(CHANCE))) ** 2
 
     for seeds in range(now + 1, MOST_SEEDS + 1):
         if seed_part / seeds + example_part <= room(seeds):

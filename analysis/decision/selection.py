@@ -20,8 +20,7 @@ MEMORY_TIE = 0.001
 
 class Decision(NamedTuple):
     """`settings` with the columns `meets`, `selected` and `best` of the point-estimate rule, and where there is noise,
-    `verdict`, `p_meets`, `p_fails` and `sample_size`; `score_threshold` is the score that a setting
-    must reach."""
+    `verdict`, `p_meets`, `p_fails` and `sample_size`; `score_threshold` is the score that a setting must reach."""
 
     settings: pd.DataFrame
     best: str
@@ -41,19 +40,14 @@ def decide(
     """The point-estimate rule on means over seeds; with `noise`, a verdict per setting
     (`analysis.decision.noninferiority`).
 
-    A setting meets the threshold with score ≥ threshold × best; where lower is better, with score ≤ best / threshold;
-    with an absolute `margin`, within that distance of the best. The pick is the one with the least memory; ties go to
-    the better score, then to fewer trainable parameters, then to the name. Two figures tie when they are equal; and
-    where two settings were run under different seeds, and so on different batches, when they differ by at most
-    MEMORY_TIE. Settings without an `ok` run, or without a memory figure, cannot be picked.
+    The pick has the least memory of those that meet the threshold (`Rule`). docs/decision.md has the rule and its ties.
 
     `settings` has a row per setting with `setting`, `score`, `memory`, `trainable_params`, `outcomes` and `reason`, and
     may have `seeds` (the sorted seeds behind its means).
 
     Raises:
         UserError: without any score and memory; where all that reach the threshold lack a memory figure; or where a
-        share of
-            the best has no meaning, since the best is not positive.
+            share of the best has no meaning, since the best is not positive.
     """
     scored = settings[settings["score"].notna()]
     if not (scored["memory"].notna()).any():
@@ -72,8 +66,8 @@ def decide(
     if eligible.empty:
         raise UserError(
             f"the settings that reach the threshold ({', '.join(settings.loc[meets, 'setting'].astype(str))}) have no "
-            "memory figure, so "
-            "the smallest of them is unknown; run the study's command again, or choose another memory_metric"
+            "memory figure, so the smallest of them is unknown; run the study's command again, or choose another "
+            "memory_metric"
         )
     tied = eligible[_ties_with_smallest(eligible)]
     selected = str(tied.sort_values(["loss", "trainable_params", "setting"])["setting"].iloc[0])
@@ -111,16 +105,10 @@ def inconclusive(settings: pd.DataFrame) -> pd.DataFrame:
 
 
 def _no_share(settings: pd.DataFrame, best: float, threshold: float) -> str:
-    scores = [
-        f"  {row.setting}: score {row.score:.4g}, memory {row.memory:,.0f} bytes" for row in settings.itertuples()
-    ]
-    return "\n".join(
-        [
-            f"the best score is {best:g}: a share of it ({threshold:.4g}) has no meaning. Give an absolute distance "
-            "instead: margin=0.01",
-            *scores,
-        ]
-    )
+    rule = f"the best score is {best:g}: a share of it ({threshold:.4g}) has no meaning. Give an absolute distance "
+    rows = settings.itertuples()
+    scores = [f"  {row.setting}: score {row.score:.4g}, memory {row.memory:,.0f} bytes" for row in rows]
+    return "\n".join([rule + "instead: margin=0.01", *scores])
 
 
 def _nothing_to_decide(settings: pd.DataFrame) -> str:

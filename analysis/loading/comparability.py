@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from analysis.formatting import few
 from sweep.core.errors import UserError, alternatives
-
-_SHOWN = 6  # runs named per value
 
 
 def differing(runs: pd.DataFrame) -> pd.DataFrame:
@@ -60,23 +59,18 @@ def require_comparable(runs: pd.DataFrame, allow_different: Sequence[str] = ()) 
 
 
 def _refusal(runs: pd.DataFrame, differ: pd.DataFrame, refused: list[str]) -> str:
-    names = runs.set_index("run_id")["setting"].astype(str) + " · seed " + runs.set_index("run_id")["seed"].astype(str)
-    lines = []
-    for key in differ.columns:
-        groups = [(value, list(group)) for value, group in names.groupby(differ[key])]
-        values = "; ".join(f"{value} ({_few(group)})" for value, group in groups)
-        lines.append(f"  {key}: {values}")
-    if not lines:
-        lines.append("  their digests differ, and the conditions themselves were too long for the store")
-    keys = ",".join(refused)
-    return (
-        "these runs have different conditions and are not comparable:\n"
-        + "\n".join(lines)
-        + "\nUse one study for each; or delete the runs that differ in MLflow and repeat the study's command; or, if "
-        f"the difference does not matter, allow it, and the charts will mention it: allow_different=[{keys}]"
+    by_run = runs.set_index("run_id")
+    names = by_run["setting"].astype(str) + " · seed " + by_run["seed"].astype(str)
+    lines = [
+        f"  {key}: " + "; ".join(f"{value} ({few(list(group))})" for value, group in names.groupby(differ[key]))
+        for key in differ.columns
+    ] or ["  their digests differ, and the conditions themselves were too long for the store"]
+    return "\n".join(
+        [
+            "these runs have different conditions and are not comparable:",
+            *lines,
+            "Use one study for each; or delete the runs that differ in MLflow and repeat the study's command; or, if "
+            "the difference does not matter, allow it, and the charts will mention it: "
+            f"allow_different=[{','.join(refused)}]",
+        ]
     )
-
-
-def _few(names: list[str]) -> str:
-    rest = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

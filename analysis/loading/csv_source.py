@@ -21,17 +21,11 @@ _SHOWN = 5  # faults of one kind that a message lists
 
 
 def read(path: Path, memory_metric: str, direction: str | None = None) -> Study:
-    """Read runs, one per row.
-
-    Required columns are `setting`, `score` and the column `memory_metric`. Optional columns are `variant`, `seed`,
-    `train_seconds`, `energy_joules`, `tokens_per_second`, `trainable_params`, `outcome`, `reason`, `conditions` (any
-    text that is the same for comparable runs), `metric` (the score's name) and `n_examples` (a score in [0, 1] is the
-    mean over this number). Other columns of numbers are kept and can be the memory metric. Rows with an outcome other
-    than `ok` need neither score nor memory.
+    """Read runs, one per row. docs/reports-and-mlflow.md lists the columns.
 
     Args:
         path: The file.
-        memory_metric: The column of memory figures, in bytes, such as `max_memory_allocated`.
+        memory_metric: The column of memory figures, in bytes. Like the score, only rows with the outcome `ok` need it.
         direction: maximize or minimize; None is maximize, with a note.
 
     Raises:
@@ -48,8 +42,7 @@ def read(path: Path, memory_metric: str, direction: str | None = None) -> Study:
     runs = pd.DataFrame({"run_id": [f"row {line}" for line in table.index]}, index=table.index)
     for name in table.columns:
         text = table[name].str.strip()
-        numeric = name in NUMBERS or name == memory_metric or name == "seed"
-        if numeric:
+        if name in (*NUMBERS, memory_metric, "seed"):
             runs[name] = _numbers(text, faults)
         elif name in TEXTS:
             runs[name] = text
@@ -124,14 +117,9 @@ def _faults(column: pd.Series, wrong: pd.Series, message: str) -> list[str]:
 def _study(path: Path, runs: pd.DataFrame, direction: str | None) -> Study:
     numbered = runs.groupby("setting").cumcount()
     notes = []
-    if "seed" not in runs:
-        runs["seed"] = numbered
-    runs["seed"] = runs["seed"].fillna(numbered).astype(int)
-    for name, default in (("reason", ""), ("conditions", ""), ("metric", "score")):
-        runs[name] = runs[name].replace("", default) if name in runs else default
-    runs["variant"] = (
-        runs["variant"].where(runs["variant"] != "", runs["setting"]) if "variant" in runs else runs["setting"]
-    )
+    runs["seed"] = (runs["seed"].fillna(numbered) if "seed" in runs else numbered).astype(int)
+    for name, default in (("reason", ""), ("conditions", ""), ("metric", "score"), ("variant", runs["setting"])):
+        runs[name] = runs[name].where(runs[name] != "", default) if name in runs else default
     if direction is None:
         notes.append("The file does not give a direction: higher scores count as better (if not, direction=minimize).")
     return Study(

@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
@@ -25,10 +24,7 @@ _LISTED = 20  # studies
 
 
 class StudyState(NamedTuple):
-    """One line of the list of studies.
-
-    `outcomes` counts at most the first _COUNTED runs; `more` is true where the study has more runs.
-    """
+    """One line of the list of studies. `outcomes` counts the first _COUNTED runs; `more`: whether there are more."""
 
     name: str
     state: str
@@ -40,10 +36,6 @@ class StudyState(NamedTuple):
 
 class StudyReader(MlflowReader):
     """Reads studies as tables, and writes their answers: nothing else is written to the store."""
-
-    def __init__(self, uri: str, experiment: str):
-        super().__init__(uri, experiment)
-        self._artifact_uri: dict[str, str] = {}
 
     def states(self) -> tuple[list[StudyState], int]:
         """The latest studies with their state, latest first, and how many there are in all."""
@@ -70,7 +62,7 @@ class StudyReader(MlflowReader):
         children = self.children(parent.info.run_id, label=f"reading the runs of {name}")
         if not children:
             raise UserError(f"study {name} has no run yet; the command that started the study continues it")
-        self._artifact_uri.update((run.info.run_id, run.info.artifact_uri) for run in children)
+        artifacts = {run.info.run_id: run.info.artifact_uri for run in children}
         return Study(
             name=name,
             parent_id=parent.info.run_id,
@@ -78,31 +70,9 @@ class StudyReader(MlflowReader):
             command=parent.data.tags.get("command", ""),
             runs=_table(children),
             running=parent.info.status == "RUNNING",
-            find_examples=lambda run_id: self.find_file(run_id, self._artifact_uri.get(run_id, ""), EXAMPLES_FILE),
+            find_examples=lambda run_id: self.find_file(run_id, artifacts.get(run_id, ""), EXAMPLES_FILE),
             history=lambda run_id, key: [Point(*point) for point in self.history(run_id, key)],
         )
-
-    def log_report(
-        self,
-        parent_id: str,
-        title: str,
-        files: Sequence[Path],
-        note: str,
-        tags: Mapping[str, str],
-        view: Mapping[str, str],
-    ) -> None:
-        """Write the answer to the study's parent run.
-
-        Args:
-            parent_id: The study's parent run.
-            title: Becomes the run's name, with which its page and the list of runs begin.
-            files: The report's files.
-            note: Becomes the run's description, in Markdown.
-            tags: Further tags of the run.
-            view: Tags of the experiment.
-        """
-        self.annotate(parent_id, name=title, tags={NOTE: note, **tags}, files=files, folder="report")
-        self.tag_experiment(view)
 
     def tag_runs(self, tags: Mapping[str, Mapping[str, str]]) -> None:
         """Set tags on many runs: run id → tags."""
@@ -116,9 +86,7 @@ class StudyReader(MlflowReader):
         tags = parent.data.tags
         return StudyState(
             name=tags[STUDY],
-            state={"RUNNING": "running, or its program died", "FINISHED": "finished"}.get(
-                parent.info.status, parent.info.status.lower()
-            ),
+            state="running, or its program died" if parent.info.status == "RUNNING" else parent.info.status.lower(),
             begun=datetime.fromtimestamp(parent.info.start_time / 1000),
             outcomes={str(key): int(count) for key, count in counts.items()},
             more=len(part) > _COUNTED,

@@ -20,26 +20,15 @@ _TOLERANCE = 1e-6  # relative difference between a run's score and the score fro
 
 
 class Examples(NamedTuple):
-    """The per-example results of some runs, over the same examples.
-
-    Attributes:
-        run_ids: The runs.
-        n: The number of examples.
-        values: runs × examples: the metric's values; None for a corpus metric.
-        statistics: runs × examples × statistics, for a corpus metric.
-        names: The names of the statistics.
-        corpus: The corpus metric: it turns the sums of the statistics into a score.
-        groups: The number of each example's group, from 0, where examples belong together, such as several questions
-            on one passage.
-    """
+    """The per-example results of some runs, over the same examples."""
 
     run_ids: list[str]
-    n: int
-    values: np.ndarray | None = None
-    statistics: np.ndarray | None = None
-    names: tuple[str, ...] = ()
-    corpus: CorpusMetric | None = None
-    groups: np.ndarray | None = None
+    n: int  # examples
+    values: np.ndarray | None = None  # runs × examples: the metric's values; None for a corpus metric
+    statistics: np.ndarray | None = None  # runs × examples × statistics, for a corpus metric
+    names: tuple[str, ...] = ()  # of the statistics
+    corpus: CorpusMetric | None = None  # turns the sums of the statistics into a score
+    groups: np.ndarray | None = None  # each example's group, from 0, if some belong together (questions on one passage)
 
     @property
     def units(self) -> int:

@@ -21,40 +21,20 @@ class Point(NamedTuple):
     value: float
 
 
-def no_file(run_id: str) -> Path | None:
-    """For runs without files."""
-    return None
-
-
-def no_history(run_id: str, key: str) -> Sequence[Point]:
-    """For runs without values by step."""
-    return ()
-
-
 class Study(NamedTuple):
-    """A study.
-
-    Attributes:
-        name: Its name.
-        parent_id: Its parent run in the store; None without a store.
-        conditions: What the study holds fixed.
-        command: The command line that started it.
-        runs: One row per run, in order of their start.
-        running: Whether the study goes on.
-        notes: What a reader must know about the data.
-        find_examples: run id → the file of its per-example results, or None.
-        history: (run id, key) → the values of a measurement by step.
-    """
+    """A study."""
 
     name: str
-    parent_id: str | None
-    conditions: dict[str, str]
-    command: str
-    runs: pd.DataFrame
+    parent_id: str | None  # its run in the store; None without a store
+    conditions: dict[str, str]  # what the study holds fixed
+    command: str  # the command line that started it
+    runs: pd.DataFrame  # one row per run, in order of their start
     running: bool = False
-    notes: tuple[str, ...] = ()
-    find_examples: Callable[[str], Path | None] = no_file
-    history: Callable[[str, str], Sequence[Point]] = no_history
+    notes: tuple[str, ...] = ()  # what a reader must know about the data
+    # run id → the file of its per-example results, or None
+    find_examples: Callable[[str], Path | None] = lambda run_id: None
+    # (run id, key) → the values of a measurement by step
+    history: Callable[[str, str], Sequence[Point]] = lambda run_id, key: ()
 
     @property
     def unfinished(self) -> int:

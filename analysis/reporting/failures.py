@@ -44,15 +44,14 @@ def advice(found: list[Failure], runs: pd.DataFrame) -> dict[str, str]:
     Runs that hold suggestions for their own config (the fact `suggestions`) replace the general list. A change of any
     key but the variant is a change of the conditions, and so makes another study.
     """
-    advised = {outcome: text for outcome, text in _ADVICE.items() if any(f.outcome == outcome for f in found)}
-    for outcome in advised:
-        own = _own_suggestions(runs[runs["outcome"] == outcome])
-        if own:
-            advised[outcome] = "Each change alone: " + " ".join(own)
-    return {
-        outcome: text + (" Changes of anything but the variant make another study." if outcome in GENERAL else "")
-        for outcome, text in advised.items()
-    }
+    advised = {}
+    for outcome, general in _ADVICE.items():
+        if any(failure.outcome == outcome for failure in found):
+            own = _own_suggestions(runs[runs["outcome"] == outcome])
+            text = "Each change alone: " + " ".join(own) if own else general
+            other_study = " Changes of anything but the variant make another study." if outcome in GENERAL else ""
+            advised[outcome] = text + other_study
+    return advised
 
 
 def _own_suggestions(runs: pd.DataFrame) -> list[str]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 
 from analysis import formatting
 from analysis.charts import labels, style
-from analysis.loading.mlflow_store import COLOUR, StudyReader, StudyState
+from analysis.loading.mlflow_store import COLOUR, NOTE, StudyReader, StudyState
 from analysis.reporting import mlflow_view
 from analysis.reporting.report import Report
+from analysis.reporting.writer import markdown_cell
 from sweep.core.errors import UserError, first_line
 from sweep.core.formatting import table
 
@@ -26,8 +28,10 @@ def publish_to_mlflow(store: StudyReader, made: Report, files: Sequence[Path]) -
     if parent is None:
         return
     try:
-        view = mlflow_view.tags(made.study.name, parent, made.metric, made.memory_metric, store.client_version())
-        store.log_report(parent, title(made), files, note(made), _tags(made), view)
+        tags = {NOTE: note(made), **_tags(made)}
+        store.annotate(parent, name=title(made), tags=tags, files=files, folder="report")
+        version = metadata.version("mlflow")
+        store.tag_experiment(mlflow_view.tags(made.study.name, parent, made.metric, made.memory_metric, version))
         store.tag_runs(_run_tags(made))
     except UserError as error:
         log.warning("the report is written, but MLflow did not take all of it: %s", first_line(error))
@@ -45,16 +49,11 @@ def note(made: Report) -> str:
     table = ["| setting | score | verdict | peak memory |", "|---|---|---|---|"]
     for row in made.table()[:20]:
         mark = f" **({row['mark']})**" if row["mark"] else ""
-        table.append(f"| {_cell(row['setting'])}{mark} | {row['score']} | {row['verdict']} | {row['memory']} |")
+        table.append(f"| {markdown_cell(row['setting'])}{mark} | {row['score']} | {row['verdict']} | {row['memory']} |")
     begun = f"*{made.so_far}* " if made.so_far else ""
+    answer, confidence = markdown_cell(made.answer), markdown_cell(made.confidence)
     rest = "The whole report: Artifacts, report/report.html."
-    return "\n".join([f"{begun}**{_cell(made.answer)}**", "", _cell(made.confidence), "", rest, "", *table])
-
-
-def _cell(text: str) -> str:
-    from analysis.reporting.writer import markdown_cell
-
-    return markdown_cell(text)
+    return "\n".join([f"{begun}**{answer}**", "", confidence, "", rest, "", *table])
 
 
 def _tags(made: Report) -> dict[str, str]:
@@ -101,15 +100,6 @@ def listing(states: Sequence[StudyState], count: int) -> str:
         runs = f"{sum(state.outcomes.values())} and more" if state.more else outcomes
         rows.append((state.name, state.state, f"{state.begun:%Y-%m-%d %H:%M}", runs, state.pick or "no report yet"))
     more = [f"… and {count - len(states)} older ones"] if count > len(states) else []
-    return "\n".join(
-        [
-            table(rows, left=range(5)),
-            *more,
-            "",
-            f"The answer of one: python -m analysis study={_quoted(states[0].name)}",
-        ]
-    )
-
-
-def _quoted(name: str) -> str:
-    return name if all(c.isalnum() or c in "-_." for c in name) else f'"{name}"'
+    name = states[0].name
+    quoted = name if all(c.isalnum() or c in "-_." for c in name) else f'"{name}"'
+    return "\n".join([table(rows, left=range(5)), *more, "", f"The answer of one: python -m analysis study={quoted}"])

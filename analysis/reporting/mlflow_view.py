@@ -63,7 +63,7 @@ def _state(parent_id: str, metric: str, memory_metric: str) -> dict[str, Any]:
         "compareRunCharts": [_scatter(i, key, name) for i, (key, name) in enumerate(costs)],
         "compareRunSections": [
             {"uuid": _SECTION, "name": "Score against costs", "display": True, "isReordered": False, "deleted": False,
-             "isGenerated": False, "columns": 1 if len(costs) == 1 else 2, "cardHeight": 400}
+             "isGenerated": False, "columns": 2, "cardHeight": 400}
         ],
         "isAccordionReordered": True,
         "hideEmptyCharts": True,

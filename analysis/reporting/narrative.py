@@ -13,9 +13,9 @@ from analysis.decision.pick_stability import Stability
 from analysis.decision.sample_size import CHANCE, MOST_EXAMPLES, MOST_SEEDS, SampleSize
 from analysis.decision.score_noise import ScoreNoise
 from analysis.decision.selection import Decision, inconclusive
+from analysis.formatting import FEW, few
 
 VERDICT_WORDS = {MEETS: "meets", FAILS: "fails", "inconclusive": "inconclusive"}
-_FEW = 6  # names in a sentence
 
 
 class Row(NamedTuple):
@@ -112,10 +112,8 @@ class Narrative:
         found = self._stability
         if found is None or self._alone:
             return ""
-        others = [
-            (name, share) for name, share in found.shares.items() if name != self._decision.selected and share >= 0.05
-        ]
-        instead = ", ".join(f"{name} ({share:.0%})" for name, share in others[:3])
+        others = {name: share for name, share in found.shares.items() if name != self._decision.selected}
+        instead = ", ".join(f"{name} ({share:.0%})" for name, share in list(others.items())[:3] if share >= 0.05)
         rest = f", and otherwise mostly {instead}" if instead else ""
         return (
             f"Pick stability: with other {found.over}, drawn at random from these, {found.share:.0%} of the picks "
@@ -136,26 +134,25 @@ class Narrative:
         pick = self.pick
         ranked = self._settings[self._settings["memory"].notna() & self._settings["score"].notna()]
         others = ranked[(ranked["setting"] != pick.setting)]
-        up = others[others["meets"].astype(bool)].sort_values(["memory", "setting"])
-        down = others[~others["meets"].astype(bool) & (others["memory"] < pick.memory)]
-        down = down.sort_values("score", ascending=not self._decision.rule.higher_is_better)
+        others = others.sort_values("score", ascending=not self._decision.rule.higher_is_better)
+        meets = others["meets"].astype(bool)
+        up = others[meets].sort_values(["memory", "setting"])
+        down = others[~meets & (others["memory"] < pick.memory)]
         sentences = []
         if len(up):
-            sentences.append(
-                f"The runner-up, {up.iloc[0].setting}, reaches the threshold, too: {self._against(up.iloc[0])}."
-            )
+            near = up.iloc[0]
+            sentences.append(f"The runner-up, {near.setting}, reaches the threshold, too: {self._against(near)}.")
         if len(down):
-            nearest = down.iloc[0]
-            missed = abs(nearest.score - self._decision.score_threshold)
+            near = down.iloc[0]
+            missed = abs(near.score - self._decision.score_threshold)
             sentences.append(
-                f"Of those that need less memory, {nearest.setting} scores best. It misses the threshold by "
-                f"{missed:.4f}: "
-                f"{self._against(nearest)}."
+                f"Of those that need less memory, {near.setting} scores best. It misses the threshold by {missed:.4f}: "
+                f"{self._against(near)}."
             )
         if not sentences and len(others):
-            nearest = others.sort_values("score", ascending=not self._decision.rule.higher_is_better).iloc[0]
+            near = others.iloc[0]
             sentences.append(
-                f"No other setting reaches the threshold. Nearest is {nearest.setting}: {self._against(nearest)}."
+                f"No other setting reaches the threshold. Nearest is {near.setting}: {self._against(near)}."
             )
         return sentences or ["There is no other setting with both a score and a memory figure."]
 
@@ -180,9 +177,7 @@ class Narrative:
     def _question(self, row: pd.Series) -> Row:
         sample_size: SampleSize = row.sample_size
         distance = row.score - self._decision.score_threshold
-        if not self._decision.rule.higher_is_better:
-            distance = -distance
-        side = "above" if distance >= 0 else "below"
+        side = "above" if (distance if self._decision.rule.higher_is_better else -distance) >= 0 else "below"
         score = f"{self._metric} {formatting.show_score(row.score, row.score_halfwidth)}"
         rival = ""
         if sample_size.rival != row.setting:
@@ -191,22 +186,18 @@ class Narrative:
         return Row(str(row.setting), seen, self._next_step(sample_size))
 
     def _next_step(self, sample_size: SampleSize) -> str:
+        seeds = sample_size.seeds or 0
         if sample_size.first_look:
-            return (
-                f"Run {sample_size.seeds} seeds each ({self._flag(sample_size.seeds)}): with one, chance and "
-                "quality look the same."
-            )
+            return f"Run {seeds} seeds each ({self._flag(seeds)}): with one, chance and quality look the same."
         if sample_size.hopeless:
             return (
                 f"The difference is too small for this much noise: not even {MOST_SEEDS} seeds or {MOST_EXAMPLES:,} "
                 "validation examples would probably give a verdict. Let memory decide, or lower the threshold."
             )
         parts = []
-        if sample_size.seeds:
-            more = max(1, sample_size.seeds - int(self._noise.seeds.max()))
-            parts.append(
-                f"{more} more seed{'s' if more > 1 else ''} for each setting ({self._flag(sample_size.seeds)})"
-            )
+        if seeds:
+            more = max(1, seeds - int(self._noise.seeds.max()))
+            parts.append(f"{more} more seed{'s' if more > 1 else ''} for each setting ({self._flag(seeds)})")
         if sample_size.examples and self._noise.n_examples:
             what = "groups of validation examples" if self._noise.in_groups else "validation examples"
             parts.append(f"{sample_size.examples:,} {what} instead of {self._noise.n_examples:,}")
@@ -215,19 +206,10 @@ class Narrative:
             "the one seen so far."
         )
 
-    def _flag(self, seeds: int | None) -> str:
+    def _flag(self, seeds: int) -> str:
         """The seeds as one writes them on the command line, those that there are first."""
-        numbers = list(self._seeds)
-        following = max(numbers, default=-1) + 1
-        while len(numbers) < (seeds or 0):
-            numbers.append(following)
-            following += 1
-        if len(numbers) > _FEW and numbers == list(range(numbers[0], numbers[-1] + 1)):
+        following = max(self._seeds, default=-1) + 1
+        numbers = [*self._seeds, *range(following, following + seeds - len(self._seeds))]
+        if len(numbers) > FEW and numbers == list(range(numbers[0], numbers[-1] + 1)):
             return f"seed=range({numbers[0]},{numbers[-1] + 1})"
         return "seed=" + ",".join(map(str, numbers))
-
-
-def few(names: Sequence[str]) -> str:
-    """The first names, and how many more."""
-    rest = len(names) - _FEW
-    return ", ".join(names[:_FEW]) + (f" and {rest} more" if rest > 0 else "")

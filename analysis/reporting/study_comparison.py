@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment
 from markupsafe import Markup
 
 from analysis import formatting
@@ -41,7 +39,7 @@ class StudyComparison:
 
     @property
     def title(self) -> str:
-        return f"{self.first.study.name} and {self.second.study.name}"
+        return " and ".join(self.names)
 
     @property
     def answer(self) -> str:
@@ -56,11 +54,10 @@ class StudyComparison:
         parts = [f"{self.first.metric} {two.score - one.score:+.4f}"]
         if self.same_memory:
             parts.insert(0, f"{formatting.change(two.memory, one.memory)} memory")
-        picks = f"both pick {one.setting}" if one.setting == two.setting else (
-            f"{names[0]} picks {one.setting}, {names[1]} {two.setting}"
-        )  # fmt: skip
-        text = f"{picks}; that of {names[1]} has {' and '.join(parts)}."
-        return text[0].upper() + text[1:] if one.setting == two.setting else text
+        picks = f"{names[0]} picks {one.setting}, {names[1]} {two.setting}"
+        if one.setting == two.setting:
+            picks = f"Both pick {one.setting}"
+        return f"{picks}; that of {names[1]} has {' and '.join(parts)}."
 
     @property
     def same_scale(self) -> bool:
@@ -83,39 +80,28 @@ class StudyComparison:
         """A row per setting of either study, smallest memory first."""
         one, two = (report.settings.set_index("setting") for report in self.reports)
         names = list(dict.fromkeys([*one.sort_values("memory").index, *two.sort_values("memory").index]))
-        return [self._row(name, one, two) for name in names]
+        # A setting that a study lacks has a row of NaN there.
+        pairs = zip(one.reindex(names).itertuples(), two.reindex(names).itertuples(), strict=True)
+        return [self._row(*pair) for pair in pairs]
 
-    def _row(self, name: str, one: pd.DataFrame, two: pd.DataFrame) -> dict[str, str]:
-        row = {"setting": str(name)}
-        for number, settings in enumerate((one, two), start=1):
-            there = name in settings.index
-            found = settings.loc[name] if there else None
+    def _row(self, one: Any, two: Any) -> dict[str, str]:
+        row = {"setting": str(one.Index)}
+        for number, (report, found) in enumerate(zip(self.reports, (one, two), strict=True), start=1):
             row |= {
-                f"score{number}": formatting.show_score(found.score, found.score_halfwidth)
-                if there
-                else formatting.MISSING,
-                f"memory{number}": formatting.show_bytes(found.memory) if there else formatting.MISSING,
-                f"verdict{number}": VERDICT_WORDS.get(found.verdict, formatting.MISSING)
-                if there
-                else formatting.MISSING,
-                f"mark{number}": "selected" if there and found.selected else "",
+                f"score{number}": formatting.show_score(found.score, found.score_halfwidth),
+                f"memory{number}": formatting.show_bytes(found.memory),
+                f"verdict{number}": VERDICT_WORDS.get(found.verdict, formatting.MISSING),
+                f"mark{number}": "selected" if found.Index == report.decision.selected else "",
             }
-        both = name in one.index and name in two.index
-        row["score_change"] = (
-            f"{two.loc[name, 'score'] - one.loc[name, 'score']:+.4f}"
-            if both and self.same_scale and pd.notna(two.loc[name, "score"] - one.loc[name, "score"])
-            else formatting.MISSING
-        )
-        row["memory_change"] = (
-            formatting.change(two.loc[name, "memory"], one.loc[name, "memory"])
-            if both and self.same_memory
-            else formatting.MISSING
-        )
+        score_change = formatting.show(two.score - one.score, "+.4f")
+        memory_change = formatting.change(two.memory, one.memory)
+        row["score_change"] = score_change if self.same_scale else formatting.MISSING
+        row["memory_change"] = memory_change if self.same_memory else formatting.MISSING
         return row
 
     def as_json(self) -> dict[str, Any]:
         return {
-            "study": f"{self.first.study.name}+{self.second.study.name}",
+            "study": "+".join(self.names),
             "answer": self.answer,
             "differing_conditions": {key: [a, b] for key, a, b in self.differing},
             "first": self.first.as_json(),
@@ -137,22 +123,16 @@ def _into(made: StudyComparison, folder: Path, suffixes: list[str]) -> None:
         style.save(figure, folder / NAME, suffixes)
         svg = writer.inline((folder / f"{NAME}.svg").read_text())
     pd.DataFrame(made.table()).to_csv(folder / f"{NAME}.csv", index=False)
-    environment: Environment = writer.environment()
-    for template in ("comparison.html", "comparison.md"):
-        text = environment.get_template(f"{template}.j2").render(made=made, svg=Markup(svg), **writer.page_script())
-        (folder / template).write_text(text)
-    files = sorted([*(path.name for path in folder.iterdir()), writer.ANSWER])
-    (folder / writer.ANSWER).write_text(
-        json.dumps({**made.as_json(), "files": files}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    )
+    writer.render(folder, ("comparison.html", "comparison.md"), made=made, svg=Markup(svg))
+    writer.write_answer(folder, made.as_json())
 
 
 def summary(made: StudyComparison, out: Path) -> str:
     """For the terminal."""
     head = {
         "setting": "setting",
-        "score1": made.first.study.name,
-        "score2": made.second.study.name,
+        "score1": made.names[0],
+        "score2": made.names[1],
         "score_change": "change",
         "memory1": "memory",
         "memory2": "memory",

@@ -8,7 +8,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -91,15 +91,23 @@ def _write_into(report: Report, folder: Path, suffixes: list[str]) -> None:
     report.runs.drop(columns=["conditions"], errors="ignore").to_csv(folder / "runs.csv", index=False)
     _flat(report).to_csv(folder / "settings.csv", index=False)
     svgs = {name: Markup(inline((folder / f"{name}.svg").read_text())) for name in drawn.names}
-    templates = environment()
-    for template in _TEMPLATES:
-        text = templates.get_template(f"{template}.j2").render(
-            report=report, charts=svgs, left_out=drawn.left_out, main=figures.MAIN, **page_script()
-        )
-        (folder / template).write_text(text)
+    render(folder, _TEMPLATES, report=report, charts=svgs, left_out=drawn.left_out, main=figures.MAIN)
+    write_answer(folder, {**report.as_json(), "charts_left_out": drawn.left_out})
+
+
+def write_answer(folder: Path, answer: Mapping[str, object]) -> None:
+    """The answer for programs, with the names of all files. It is written last."""
     files = sorted([*(path.name for path in folder.iterdir()), ANSWER])
-    answer = {**report.as_json(), "charts_left_out": drawn.left_out, "files": files}
-    (folder / ANSWER).write_text(json.dumps(answer, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps({**answer, "files": files}, indent=1, ensure_ascii=False, allow_nan=False)
+    (folder / ANSWER).write_text(text + "\n")
+
+
+def render(folder: Path, names: Sequence[str], **content: object) -> None:
+    """Fill templates, and write the results into `folder`."""
+    templates = environment()
+    for name in names:
+        text = templates.get_template(f"{name}.j2").render(**content, **page_script())
+        (folder / name).write_text(text)
 
 
 def page_script() -> dict[str, str]:
@@ -118,8 +126,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters["cell"] = markdown_cell
-    made.filters["tex"] = latex
+    made.filters |= {"cell": markdown_cell, "tex": latex}
     return made
 
 

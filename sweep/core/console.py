@@ -20,19 +20,17 @@ class ConsoleHandler(logging.StreamHandler):
         super().__init__(sys.stdout)
 
     def emit(self, record: logging.LogRecord) -> None:
-        if _Bar.current is None:
+        if Progress.current is None:
             super().emit(record)
         else:
             tqdm.write(self.format(record), file=sys.stdout)
 
 
-class _Bar:
-    current: tqdm | None = None
-
-
 class Progress:
     """A progress bar over the runs of a study, with the phase of one run: `mine 3/8 runs [01:10<01:57, 2 running]
     lora_r8 · seed 0: training 120/300`. Nothing is drawn if standard error is not a terminal."""
+
+    current: tqdm | None = None
 
     def __init__(self, total: int, study: str | None = None):
         drawn = sys.stderr.isatty()
@@ -48,7 +46,7 @@ class Progress:
             unit=study or "",
             bar_format="{unit} {n_fmt}/{total_fmt} runs [{elapsed}<{remaining}{postfix}] {desc}",
         )
-        _Bar.current = None if self._bar.disable else self._bar
+        Progress.current = None if self._bar.disable else self._bar
 
     def running(self, count: int) -> None:
         """Show how many runs are running."""
@@ -64,13 +62,13 @@ class Progress:
 
     def __exit__(self, *exception: object) -> None:
         self._bar.close()
-        _Bar.current = None
+        Progress.current = None
 
 
 def show(text: str) -> None:
     """Update the text of the progress bar, if there is one."""
-    if _Bar.current is not None:
-        _Bar.current.set_description_str(text, refresh=True)
+    if Progress.current is not None:
+        Progress.current.set_description_str(text, refresh=True)
 
 
 def line(record: Record) -> str:

@@ -36,9 +36,6 @@ class ConfigError(UserError):
 
     def __init__(self, faults: Iterable[Fault]):
         self.faults = list(dict.fromkeys(faults))
-        super().__init__(self._text())
-
-    def _text(self) -> str:
         count = len(self.faults)
         head = f"{count} fault{'s' if count != 1 else ''} in the config:"
         width = min(48, max((len(fault.subject) for fault in self.faults), default=0))
@@ -47,7 +44,7 @@ class ConfigError(UserError):
             first, *rest = textwrap.wrap(fault.message, max(40, _LINE - width)) or [""]
             lines.append(f"  {fault.subject:<{width}}  {first}".rstrip())
             lines.extend(f"  {'':<{width}}  {line}" for line in rest)
-        return "\n".join([head, *lines])
+        super().__init__("\n".join([head, *lines]))
 
 
 def alternatives(wrong: str, known: Sequence[str]) -> str:

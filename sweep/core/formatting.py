@@ -14,14 +14,9 @@ def gib(count: float) -> str:
 
 
 def table(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> str:
-    """Aligned columns of text, two spaces apart.
+    """Columns of text, two spaces apart, from rows of equal length; "" for no rows.
 
-    Args:
-        rows: cells by row, the header first where there is one. All rows have the same length.
-        left: numbers of the columns that are aligned to the left, from 0. The others are aligned to the right.
-
-    Returns:
-        One line per row, without trailing spaces; "" for no rows.
+    The columns whose numbers are in `left` (from 0) are aligned to the left, the others to the right.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(

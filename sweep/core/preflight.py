@@ -15,15 +15,15 @@ from sweep.core import redaction
 from sweep.core.errors import Fault, UserError
 
 _TIMEOUT_SECONDS = 5.0
+_WEB_PORTS = {"http": 80, "https": 443}
+_DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
 def output_fault(key: str, folder: str) -> Iterator[Fault]:
     """The fault of an output folder that cannot be created or written."""
     path = Path(folder).absolute()
-    nearest = path
     try:
-        while not nearest.exists() and nearest != nearest.parent:
-            nearest = nearest.parent
+        nearest = next(parent for parent in (path, *path.parents) if parent.exists())
     except OSError as error:
         yield Fault(key, folder, f"cannot be created: {error.strerror}")
         return
@@ -61,24 +61,21 @@ def store_fault(key: str, uri: str) -> Iterator[Fault]:
         return
     try:
         parts = urlsplit(uri)
-        host, port = parts.hostname, parts.port
+        host, given_port = parts.hostname, parts.port
     except ValueError as error:
         yield Fault(key, shown, f"is not a URI: {error}")
         return
-    if parts.scheme in ("http", "https"):
-        port = port or (443 if parts.scheme == "https" else 80)
-    elif parts.scheme.partition("+")[0] in ("postgresql", "mysql", "mssql"):
-        port = port or {"postgresql": 5432, "mysql": 3306, "mssql": 1433}[parts.scheme.partition("+")[0]]
-    else:
-        yield Fault(
-            key, shown, "is not a supported store; give sqlite:////folder/file.db, http://host:port, or postgresql://…"
-        )
+    default_port = _WEB_PORTS.get(parts.scheme) or _DATABASE_PORTS.get(parts.scheme.partition("+")[0])
+    if default_port is None:
+        rule = "is not a supported store; give sqlite:////folder/file.db, http://host:port, or postgresql://…"
+        yield Fault(key, shown, rule)
         return
     if not host:
         yield Fault(key, shown, "has no host")
         return
+    port = given_port or default_port
     try:
-        if parts.scheme in ("http", "https"):
+        if parts.scheme in _WEB_PORTS:
             _request(parts.scheme, host, port)
         else:
             socket.create_connection((host, port), timeout=_TIMEOUT_SECONDS).close()

@@ -63,11 +63,8 @@ def conditions(
 ) -> dict[str, str]:
     """Everything that is fixed during a study, flat: key → value as text.
 
-    Args:
-        config: the resolved config.
-        facts: facts of the machine (device, resolved precision, digest of the base model).
-        swept: keys that the study varies; they are left out.
-        location_keys: keys that say where something is, and not what it is; they are left out.
+    `facts` are of the machine: device, resolved precision, digest of the base model. Left out are keys that the study
+    varies (`swept`), and those that say where something is, and not what it is (`location_keys`).
     """
     left_out = {*swept, *location_keys}
     fixed = {key: value for key, value in config.items() if key not in NOT_CONDITIONS}

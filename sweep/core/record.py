@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -36,14 +36,14 @@ class Record:
     that was not measured is absent, never 0 or NaN. `facts` are the same for text (`memory_source`, `device`).
     """
 
+    study: str | None = None
+    trial: int | None = None
     variant: str
     setting: str
     seed: int
+    conditions_hash: str | None = None
     outcome: Outcome
     reason: str = ""
-    study: str | None = None
-    trial: int | None = None
-    conditions_hash: str | None = None
     measurements: Mapping[str, float] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
 
@@ -62,18 +62,7 @@ class Record:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return {
-            "study": self.study,
-            "trial": self.trial,
-            "variant": self.variant,
-            "setting": self.setting,
-            "seed": self.seed,
-            "conditions_hash": self.conditions_hash,
-            "outcome": str(self.outcome),
-            "reason": self.reason,
-            "measurements": dict(self.measurements),
-            "facts": dict(self.facts),
-        }
+        return {**asdict(self), "outcome": str(self.outcome)}
 
 
 def is_memory(measurement: str) -> bool:

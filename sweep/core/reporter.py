@@ -15,28 +15,18 @@ class Reporter(Protocol):
         """The progress of the current phase."""
 
     def should_prune(self, step: int, score: float, error: float, memory_bytes: float | None) -> str | None:
-        """Whether the run should stop at this step.
+        """The reason to stop at this optimizer step, or None.
 
         Args:
-            step: number of the optimizer step.
-            score: validation score at the step.
-            error: its standard error.
-            memory_bytes: peak of training so far, None if it was not measured.
-
-        Returns:
-            The reason to stop, or None.
+            step: Number of the optimizer step.
+            score: Validation score at the step.
+            error: Its standard error.
+            memory_bytes: Peak of training so far, None if it was not measured.
         """
 
 
-class _Silent:
-    def metrics(self, step: int, values: dict[str, float]) -> None:
-        return
-
-    def progress(self, label: str, done: int, total: int) -> None:
-        return
-
-    def should_prune(self, step: int, score: float, error: float, memory_bytes: float | None) -> str | None:
-        return None
+class _Silent(Reporter):
+    """Does nothing: the methods of the protocol have no body."""
 
 
 silent: Reporter = _Silent()

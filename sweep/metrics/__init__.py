@@ -16,22 +16,17 @@ CORPUS = "corpus"  # the fact `corpus.<metric>`: class and options of a corpus m
 
 
 class ModelOutputs(NamedTuple):
-    """The outputs of a model for a set of examples, in order. What no metric needs is None.
-
-    `nll` is the negative log-likelihood of each reference given its prompt, in nats, summed over its `tokens` tokens.
-    """
+    """The outputs of a model for a set of examples, in order. What no metric needs is None."""
 
     references: Sequence[str]
     predictions: Sequence[str] | None = None
-    nll: Sequence[float] | None = None
-    tokens: Sequence[int] | None = None
+    nll: Sequence[float] | None = None  # of each reference given its prompt: negative log-likelihood in nats, summed
+    tokens: Sequence[int] | None = None  # of each reference: `nll` is the sum over so many
 
 
 class Measure(NamedTuple):
-    """The value of a metric for the whole set, and its columns of one value per example.
-
-    The columns are named by their suffix: "" is the metric itself, "/tokens" is the statistic `tokens`.
-    """
+    """The value of a metric for the whole set, and its columns of one value per example by the suffix of their names:
+    "" is the metric itself, "/tokens" is the statistic `tokens`."""
 
     score: float
     columns: dict[str, list[float]]
@@ -89,14 +84,7 @@ class CorpusMetric(Metric):
 
     @abstractmethod
     def from_sums(self, sums: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The value from the sums of the statistics.
-
-        Args:
-            sums: The sum of each statistic: arrays of one shape, one element per set of examples.
-
-        Returns:
-            The values, in the same shape. The formula works element by element.
-        """
+        """The values from the sums of each statistic: arrays of one shape, one element per set of examples."""
 
     def per_example(self, predictions: Sequence[str], references: Sequence[str]) -> list[float]:
         """The value of each example alone. The mean of these is not the score."""

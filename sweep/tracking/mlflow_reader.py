@@ -10,7 +10,6 @@ from urllib.parse import unquote, urlsplit
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Run, RunTag
-from mlflow.version import VERSION
 from tqdm import tqdm
 
 from sweep.core import preflight, redaction
@@ -28,11 +27,7 @@ class MlflowReader:
     """One experiment of a tracking store. The reader creates no store, experiment or run; it can annotate runs."""
 
     def __init__(self, uri: str, experiment: str):
-        """Open an experiment.
-
-        Raises:
-            UserError: where there is no such store or experiment.
-        """
+        """Raises UserError where there is no such store or experiment."""
         preflight.require_store(uri)
         self.uri = uri
         with store_errors(uri):
@@ -43,16 +38,9 @@ class MlflowReader:
             raise UserError(f"{name} has no experiment {experiment}; name another one with tracking.experiment=…")
         self.experiment_id = found.experiment_id
 
-    @staticmethod
-    def client_version() -> str:
-        """The version of the MLflow package."""
-        return VERSION
-
     def search(self, query: str, limit: int | None = None, label: str | None = None) -> list[Run]:
-        """All runs that match a query of MLflow's filter language, or the first `limit` of them.
-
-        With a `label`, a terminal shows a progress bar.
-        """
+        """All runs that match a query of MLflow's filter language, or the first `limit` of them. With a `label`, a
+        terminal shows a progress bar."""
         found: list[Run] = []
         size, token = limit or _PAGE, None
         hidden = label is None or not sys.stderr.isatty()
@@ -102,10 +90,7 @@ class MlflowReader:
             return Path(self.client.download_artifacts(run_id, artifact, str(folder)))
 
     def find_file(self, run_id: str, artifact_uri: str, name: str) -> Path | None:
-        """The file of one artifact, or None where the run has none.
-
-        A local store's file is not copied. `artifact_uri` is the folder of the run's artifacts.
-        """
+        """The file of one artifact, or None where the run has none. A file of a local store is not copied."""
         parts = urlsplit(artifact_uri)
         if parts.scheme in ("", "file"):
             file = Path(unquote(parts.path)) / name
@@ -126,15 +111,9 @@ class MlflowReader:
         files: Sequence[Path] = (),
         folder: str | None = None,
     ) -> None:
-        """Add to a run.
+        """Add to a run: a new name, tags with secrets masked, measurements, and files and folders as artifacts.
 
-        Args:
-            run_id: The run.
-            name: A new name for it.
-            tags: Tags to set. Secrets are masked.
-            measurements: Values to log, by key.
-            files: Files and folders to keep with the run.
-            folder: Where the files go among the run's artifacts; None is the top.
+        `folder` is the place of the files among the artifacts; None is the top.
         """
         now = int(time.time() * 1000)
         with store_errors(self.uri):

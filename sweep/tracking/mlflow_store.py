@@ -11,8 +11,8 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +43,7 @@ class MlflowStore(MlflowReader):
     def __init__(self, uri: str, experiment: str, artifacts: str):
         """Open the store. Create the database and the experiment where they do not exist.
 
-        Args:
-            uri: The store, as in `tracking.uri`.
-            experiment: The name of the experiment.
-            artifacts: The folder for files, for an experiment in a new SQLite store; a server has its own.
+        `artifacts` is the folder for files of a new experiment in SQLite; a server has its own.
 
         Raises:
             UserError: where the store cannot be opened.
@@ -55,10 +52,8 @@ class MlflowStore(MlflowReader):
             client = MlflowClient(tracking_uri=uri)
             found = client.get_experiment_by_name(experiment)
             if found is None:
-                local = sqlite_path(uri) is not None
-                client.create_experiment(
-                    experiment, artifact_location=Path(artifacts).absolute().as_uri() if local else None
-                )
+                folder = Path(artifacts).absolute().as_uri() if sqlite_path(uri) is not None else None
+                client.create_experiment(experiment, artifact_location=folder)
             elif found.lifecycle_stage == "deleted":
                 raise UserError(
                     f"tracking.experiment = {experiment} was deleted in this store; restore it "
@@ -84,12 +79,7 @@ class MlflowStore(MlflowReader):
             return dict(json.loads(self.fetch(parent.info.run_id, _CONDITIONS_FILE, Path(folder)).read_text()))
 
     def adopt(self, parent_id: str, is_alive: Callable[[str], bool]) -> list[Record]:
-        """The records of a study, after closing the rows of runs whose coordinator is dead.
-
-        Args:
-            parent_id: The study's parent run.
-            is_alive: Whether the process of this identity (`Record.facts["coordinator"]`) is alive.
-        """
+        """The records of a study, after closing the rows of runs whose coordinator (`Record.facts`) is dead."""
         found = self.records(parent_id)
         with store_errors(self.uri):
             for run_id, record in found:
@@ -102,20 +92,12 @@ class MlflowStore(MlflowReader):
     def open_run(
         self, record: Record, parent_id: str | None, params: Mapping[str, str], config: Mapping[str, Any]
     ) -> RunLog:
-        """Create the row of a run that is about to start.
+        """Create the row of a run that is about to start; `parent_id` is None for a run on its own.
 
         The row's outcome is `killed` until the run ends, so that the row is right however the program ends.
-
-        Args:
-            record: The run's identity and facts.
-            parent_id: The study's parent run; None for a run on its own.
-            params: Config values to show as MLflow params.
-            config: The whole composed config, kept as an artifact.
         """
         started = record.ended(Outcome.KILLED, "the program ended before this run did")
-        tags = {"kind": "run", **tags_of(started)}
-        if parent_id is not None:
-            tags[PARENT] = parent_id
+        tags = {"kind": "run", **tags_of(started), **({PARENT: parent_id} if parent_id is not None else {})}
         with store_errors(self.uri):
             run = self.client.create_run(self.experiment_id, run_name=record.name, tags=clean_tags(tags))
             run_id = run.info.run_id
@@ -178,13 +160,10 @@ class RunLog:
             self._store.client.set_terminated(self.run_id, _STATUS.get(record.outcome, "FAILED"))
 
 
-@contextmanager
-def _creation_lock(uri: str) -> Iterator[None]:
+def _creation_lock(uri: str) -> AbstractContextManager[Any]:
     """One process at a time opens a SQLite store, since the first one creates its tables."""
     path = sqlite_path(uri)
     if path is None:
-        yield
-        return
+        return nullcontext()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
-        yield
+    return FileLock(f"{path}.lock")
