@@ -157,7 +157,7 @@ def test_labels_cover_the_response_and_the_end_and_nothing_else(tiny_checkpoint:
     [row] = encode_pairs(tokenizer, [{"prompt": "walk =>", "response": "I_WALK"}], 64)
     assert tokenizer.convert_ids_to_tokens(row["input_ids"]) == ["<s>", "walk", "=>", "I_WALK", "</s>"]
     assert row["labels"] == [IGNORED] * 3 + row["input_ids"][3:]
-    with pytest.raises(UserError, match="cuts every response off"):
+    with pytest.raises(UserError, match="cuts off every response"):
         encode_pairs(tokenizer, [{"prompt": "walk =>", "response": "I_WALK"}], 3)
 
 
