@@ -59,7 +59,7 @@ class Examples(NamedTuple):
 
 
 class Absent(NamedTuple):
-    """There are no per-example results to use. `reason` says why."""
+    """There are no per-example results to use. `reason` states why."""
 
     reason: str
 

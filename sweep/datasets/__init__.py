@@ -31,8 +31,8 @@ class Example(TypedDict, total=False):
 
 
 def without_role(role: str, split: str, columns: Sequence[str], instead: str = "") -> str:
-    """The message for a role without a column. `columns` are those of the training split; `instead` says what would do
-    instead of the role."""
+    """The message for a role without a column. `columns` are those of the training split; `instead` states what would
+    do instead of the role."""
     if role in columns:
         return f"the {split} split has no column {role!r}, as the training split has: all need the same columns"
     said = f"task.data.columns.{role} is not given, and no column is named {role!r}{instead}; "

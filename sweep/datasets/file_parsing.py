@@ -32,10 +32,9 @@ class Rows(NamedTuple):
 class Layout(NamedTuple):
     """What a CSV or TSV file does not say about its format.
 
-    `column_names` are for a file without a header. `quoted` says whether fields may be in quotation marks (None: yes in
-    CSV; no in TSV, where a quotation mark is an ordinary character, as in GLUE's files, which have unpaired ones). With
-    `skip_malformed`, lines with another number of fields than columns are skipped, and a warning counts them.
-    """
+    `column_names` are for a file without a header. `quoted` states whether fields may be in quotation marks (None: yes
+    in CSV; no in TSV, where a quotation mark is an ordinary character, as in GLUE's files, which have unpaired ones).
+    With `skip_malformed`, lines with another number of fields than columns are skipped, and a warning counts them."""
 
     column_names: Sequence[str] | None = None
     quoted: bool | None = None

@@ -22,7 +22,7 @@ MANIFEST = "export.json"  # in an exported folder: its run and its base
 
 @dataclass(frozen=True, kw_only=True)
 class StoredRun:
-    """`weights` is a folder; `rows` are the validation results by example; `why` says how the run was selected."""
+    """`weights` is a folder; `rows` are the validation results by example; `why` states how the run was selected."""
 
     run_id: str
     record: Record

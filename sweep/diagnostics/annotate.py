@@ -41,7 +41,7 @@ def last_phase(record: Record) -> str | None:
 
 
 def machine_of(record: Record) -> Machine:
-    """What the run ran on, as far as its record says."""
+    """What the run ran on, as far as its record states."""
     capacity = record.measurements.get("memory/capacity_bytes")
     capability = record.facts.get("capability")  # "9.0"
     return Machine(

@@ -80,7 +80,7 @@ def run_supervised(
 
 
 def new_record(run: PreparedRun) -> Record:
-    """The record of a run that has not started. It says `killed`, until the run has another outcome."""
+    """The record of a run that has not started. It states `killed`, until the run has another outcome."""
     config, conditions = run.config, run.conditions
     return Record(
         variant=config.variant.name,

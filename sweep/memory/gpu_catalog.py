@@ -19,7 +19,7 @@ RESERVED_PRIOR = 1.16
 
 @dataclass(frozen=True)
 class Card:
-    """A GPU. `capacity_bytes` is the total that the driver reports: with ECC, less than the name says."""
+    """A GPU. `capacity_bytes` is the total that the driver reports: with ECC, less than the name states."""
 
     label: str
     name: str
@@ -27,7 +27,7 @@ class Card:
 
 
 # Total memory in MiB as `nvidia-smi` prints it, from outputs that makers and users have posted; none was measured here.
-# It is less than the label says with ECC (T4, L40S) or where the label rounds (an "80 GB" H100 has 79.6 GiB). Where
+# It is less than the label states with ECC (T4, L40S) or where the label rounds (an "80 GB" H100 has 79.6 GiB). Where
 # several cards have a label, this is the smallest of them. `present` asks the cards of this machine themselves.
 NAMED = (
     Card("16", "T4", 15360 * _MIB),

@@ -26,7 +26,7 @@ _NO_LIMIT = 10**9  # tokens
 class Workload:
     """The longest micro-batch of a run, as encoded `rows` for the collator of `task`, and the shape of evaluation.
 
-    `length` is in tokens. `padded` says whether a micro-batch of that length has padding: models then build a mask.
+    `length` is in tokens. `padded` states whether a micro-batch of that length has padding: models then build a mask.
     `prompt_length` is the length of the longest prompt at evaluation, in tokens. `of_seed` is the run's seed where the
     seed decides which examples are used: where training is shorter than one pass over the data.
     """

@@ -2,7 +2,7 @@
 
 Phases are `load`, `train` and `eval`. Peaks are reset between them, since generation at evaluation can need more than
 training, and a decision on the peak of the whole process would then be about evaluation. The names are the same on
-every device; `source` says what was counted.
+every device; `source` states what was counted.
 """
 
 from __future__ import annotations

@@ -22,11 +22,11 @@ _SAMPLE_SECONDS = 0.1  # drivers update the figure this often
 
 class EnergyMeter:
     """Energy used while it is entered. `joules` is the sum over the leased GPUs, None if nothing measures it. `source`
-    says how it was measured, or why it was not.
+    states how it was measured, or why it was not.
 
     The driver counts millijoules for GPUs since Volta (`nvmlDeviceGetTotalEnergyConsumption`). Two readings have only
     the error of the counter, which is updated some ten times a second. Older GPUs report their power only: it is
-    sampled ten times a second and integrated, and `source` says so.
+    sampled ten times a second and integrated, and `source` states so.
     """
 
     def __init__(self) -> None:

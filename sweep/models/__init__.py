@@ -111,7 +111,7 @@ class Model(ABC):
         transformers. `arguments` are the task's, such as the number and names of labels.
 
         Raises:
-            UserError: where the checkpoint is damaged, or of another architecture than its config says.
+            UserError: where the checkpoint is damaged, or of another architecture than its config states.
         """
         from safetensors import SafetensorError
 

@@ -95,7 +95,7 @@ def check_loaded(path: str, model: PreTrainedModel, found: Mapping[str, Any]) ->
         shown = ", ".join(lost[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
         raise UserError(
             f"the checkpoint {path} has no weights for {shown} of {type(model).__name__}, which would be randomly "
-            "initialised: it is damaged, or of another architecture than its config.json says"
+            "initialised: it is damaged, or of another architecture than its config.json states"
         )
     if not poolers:
         return []

@@ -37,7 +37,7 @@ class ChildFailed(Exception):
 
 
 class ChildKilled(Exception):
-    """The process ended without an answer. `host_oom` says whether the kernel's out-of-memory killer was active."""
+    """The process ended without an answer. `host_oom` states whether the kernel's out-of-memory killer was active."""
 
     def __init__(self, exit_code: int, host_oom: bool):
         self.exit_code = exit_code
@@ -140,7 +140,7 @@ class ForkServer:
         while True:
             worker = self._next_worker()
             try:
-                with suppress(BrokenPipeError):  # the process has ended: its exit code says more than this error
+                with suppress(BrokenPipeError):  # the process has ended: its exit code states more than this error
                     worker.connection.send(call)
                 answer = self._listen(worker, on_event)
                 if answer is not None and answer[0] == "returned":

@@ -116,7 +116,7 @@ class Task(ABC):
         return {}
 
     def without_data(self) -> Self:
-        """This task for a prediction of memory, which knows lengths only: without the parts that depend on texts."""
+        """This task for a prediction of memory, which has lengths only: without the parts that depend on texts."""
         return self
 
     def measured(self, answers: ModelOutputs, rows: list[dict[str, Any]], truncated: int = 0) -> Evaluation:

@@ -17,7 +17,7 @@ class Diverged(Exception):
 
 
 class DivergenceWatch:
-    """Checks each optimizer step. `guess` is the loss of random guessing, infinite if it is unknown; `scaled` says
+    """Checks each optimizer step. `guess` is the loss of random guessing, infinite if it is unknown; `scaled` states
     whether the loss is scaled for fp16."""
 
     def __init__(self, guess: float = math.inf, scaled: bool = False):

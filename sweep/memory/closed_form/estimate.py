@@ -1,7 +1,7 @@
 """Peak memory of training by a closed form, in bytes: a formula that a person can check by hand.
 
 It covers dense gated decoders (Llama, Mistral, Qwen2) with a fused attention kernel, and refuses other runs with a
-reason: the execution on fake tensors (`simulation`) covers them. Each term says where it comes from: the models' code
+reason: the execution on fake tensors (`simulation`) covers them. Each term states where it comes from: the models' code
 in transformers 5 and PEFT 0.21, checked against the meter. Nothing is fitted (docs/memory-prediction.md).
 
 Letters: T tokens of the longest micro-batch, V vocabulary size; bytes per element: `w` of a stored weight, `c` of a

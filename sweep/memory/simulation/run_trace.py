@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 class Trace:
     """All events of a run in order, their blocks, and the attention kernels that ran.
 
-    `evaluation_fault` is the reason why the events lack evaluation, or ""; `layers` says how many layers were executed.
-    """
+    `evaluation_fault` is the reason why the events lack evaluation, or ""; `layers` states how many layers were
+    executed."""
 
     events: Sequence[Event]
     blocks: dict[int, Block]
@@ -92,7 +92,7 @@ def train(model: nn.Module, config: RunConfig, workload: Workload, machine: Mach
         gradient_accumulation_steps=accumulated,
         precision=precision,
         group_by_length=False,
-        torch_compile=False,  # the compiler's fusion is not predicted: an assumption says so
+        torch_compile=False,  # the compiler's fusion is not predicted: an assumption states so
     )
     fit(
         model,
