@@ -65,7 +65,7 @@ def _own_suggestions(runs: pd.DataFrame) -> list[str]:
     ]
 
 
-def doubts(runs: pd.DataFrame) -> list[str]:
+def warnings_of(runs: pd.DataFrame) -> list[str]:
     """The warnings of the runs (their fact `warnings`): one line for each setting and kind of warning, in the text of
     the first run that has it."""
     if "warnings" not in runs:

@@ -104,7 +104,7 @@ class Report:
             runs = f"{repeated} runs were" if repeated > 1 else "One run was"
             notes.append(f"{runs} repeated with the same setting and seed: the latest counts.")
         notes += learning_rates.sentences(learning_rates.data(self.runs, self.higher_is_better))
-        notes += failures.doubts(self.study.latest())
+        notes += failures.warnings_of(self.study.latest())
         if self.noise.own_variance is None:
             notes.append(
                 "The verdicts account for the noise of seeds, not for that of the validation examples: "

@@ -198,10 +198,10 @@ def test_the_warnings_of_runs_are_in_the_notes():
     runs["warnings"] = None
     first = runs.index[runs["setting"] == runs["setting"].iloc[0]]
     runs.loc[first, "warnings"] = "the loss did not move: 3 in the first quarter of the steps, 3 in the last"
-    [note] = failures.doubts(runs)
+    [note] = failures.warnings_of(runs)
     assert note.startswith(f"{runs['setting'].iloc[0]} (seed {runs['seed'].iloc[0]}) the loss did not move")
     assert note.endswith(f"So in {len(first)} of its runs.")
-    assert failures.doubts(study().runs) == []
+    assert failures.warnings_of(study().runs) == []
 
 
 def test_advice_is_the_runs_own_where_they_have_suggestions():
