@@ -190,7 +190,8 @@ def type_name(hint: Any) -> str:
 
 def _link(cls: type) -> str:
     name = {"Dataset": "data"}.get(cls.__name__, cls.__name__.lower())
-    return f"[{name}](#{name})"
+    in_page = name in (*COMPONENTS, "train", "study", "tracking", "meters")
+    return f"[{name}](#{name})" if in_page else f"`{cls.__module__}.{cls.__name__}`"
 
 
 def _options(name: str, command: str) -> str:

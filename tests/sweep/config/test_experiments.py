@@ -46,11 +46,11 @@ def test_a_variant_of_an_experiment_builds_in_it(variant: str):
     parse(compose(f"experiment={Path(variant).parent}", f"variant={variant.removesuffix('.yaml')}"))
 
 
-def test_several_experiments_are_no_sweep():
+def test_several_experiments_are_refused():
     arguments = Namespace(
         overrides=["experiment=glue_roberta,quickstart"], multirun=True, config_dir=None, config_name=None
     )
-    with pytest.raises(ConfigError, match="names several: each is a study of its own"):
+    with pytest.raises(ConfigError, match="names several experiments"):
         validation.check(ROOT / "conf", arguments, "config", lambda composed, multirun: [])
 
 

@@ -168,7 +168,7 @@ def test_full_weights_are_exported_whole(study: Study, tmp_path: Path):
 
 
 def test_a_variant_that_changes_no_weights_is_not_merged(study: Study, tmp_path: Path):
-    with pytest.raises(UserError, match="nothing to merge it into"):
+    with pytest.raises(UserError, match="cannot be merged into them"):
         export(study, tmp_path / "out", run="prompt_tuning", merge=True)
     assert list(tmp_path.iterdir()) == []
 
