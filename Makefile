@@ -4,6 +4,7 @@
 # make docs         the documentation as a site, in site/; a broken link or an undocumented key fails
 # make ui           the MLflow UI over the studies of this folder
 # make test-fast    the tests that start no process and train no model
+# make test-cuda    PyTorch's CUDA build on machines that stand-in libraries describe; it installs 7 GB, once
 # The machine needs Python 3.11 or newer, make and git. All packages are installed into .venv, once.
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test test-fast lint docs ui clean
+.PHONY: quickstart test test-fast test-cuda lint docs ui clean
 .DEFAULT_GOAL := quickstart
 
 $(STAMP): requirements.lock pyproject.toml
@@ -28,6 +29,20 @@ quickstart: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# No GPU is needed. Pip's own settings, which may name another build of PyTorch, are not read.
+CUDA_VENV := .venv-cuda
+$(CUDA_VENV)/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -m venv $(CUDA_VENV)
+	@echo "Installing PyTorch's CUDA build into $(CUDA_VENV), once: a few minutes"
+	@PIP_FIND_LINKS= PIP_CONFIG_FILE=/dev/null $(CUDA_VENV)/bin/python -m pip install --quiet $$(grep '^torch==' requirements.lock)
+	@$(CUDA_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	@$(CUDA_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+test-cuda: $(CUDA_VENV)/.installed
+	$(CUDA_VENV)/bin/python -m pytest tests/cuda -v --no-header -p no:cacheprovider | tee benchmarks/results/cuda_build.txt
+	@! grep -q -E "^(FAILED|ERROR)|no tests ran|skipped" benchmarks/results/cuda_build.txt
 
 test-fast: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
