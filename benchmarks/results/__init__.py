@@ -12,8 +12,8 @@ from typing import Any
 from sweep.core.provenance import commit, versions
 
 
-def save(name: str, figures: dict[str, Any]) -> None:
-    """Print the figures, and keep them in `benchmarks/results/NAME.json`."""
+def save(name: str, figures: dict[str, Any], shown: bool = True) -> None:
+    """Keep the figures in `benchmarks/results/NAME.json`, and print them unless they were shown before."""
     rounded = {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in figures.items()}
     content = {
         "date": date.today().isoformat(),
@@ -23,7 +23,8 @@ def save(name: str, figures: dict[str, Any]) -> None:
         "figures": rounded,
     }
     Path(__file__).with_name(f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
-    print(json.dumps(rounded, indent=1))
+    if shown:
+        print(json.dumps(rounded, indent=1))
 
 
 def _processor() -> str:
