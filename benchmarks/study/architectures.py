@@ -59,7 +59,8 @@ def _try(task: str, folder: str, data: str, variant: str) -> dict[str, Any]:
     from sweep.training_run import run_training
 
     given = [
-        "model=pretrained", f"model.path={folder}", f"task={task}", "data@task.data=files", f"task.data.train={data}/train.jsonl",
+        "model=pretrained", f"model.path={folder}", f"task={task}", "data@task.data=files",
+        f"task.data.train={data}/train.jsonl",
         f"task.data.validation={data}/validation.jsonl", f"variant={variant}", "train.max_steps=2",
         "train.max_length=64", "train.micro_batch_size=2", "train.gradient_accumulation_steps=1",
         "train.eval_batch_size=2", *([] if task == "classification" else ["task.max_new_tokens=4"]),
