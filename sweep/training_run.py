@@ -31,6 +31,7 @@ from sweep.training import trained_weights
 from sweep.training.divergence import Diverged
 from sweep.training.fit import Pruned, fit
 from sweep.training.options import Train
+from sweep.training.parameter_counts import block_fractions, count_parameters
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -71,10 +72,10 @@ def _run_phases(config: RunConfig, folder: Path, measured: Measurements, report:
 
     with meter.phase("load"), meter.window():
         tokenizer = config.model.load_tokenizer()
-        model = _load_and_wrap(config, task, tokenizer, device)
+        model, fractions = _load_and_wrap(config, task, tokenizer, device)
         meter.watch(model)
     total, trainable = count_parameters(model)
-    measured.add({"total_params": total, "trainable_params": trainable})
+    measured.add({"total_params": total, "trainable_params": trainable, **fractions})
 
     examples = task.encode(tokenizer, data.train, config.train.max_length)
     measured.add({
@@ -134,8 +135,10 @@ def _run_phases(config: RunConfig, folder: Path, measured: Measurements, report:
         _write_parquet(folder / EXAMPLES_FILE, evaluation.rows)
 
 
-def _load_and_wrap(config: RunConfig, task: Task, tokenizer: PreTrainedTokenizerBase, device: str) -> torch.nn.Module:
-    """The base model on its device, wrapped by the variant."""
+def _load_and_wrap(
+    config: RunConfig, task: Task, tokenizer: PreTrainedTokenizerBase, device: str
+) -> tuple[torch.nn.Module, dict[str, float]]:
+    """The base model on its device, wrapped by the variant, and the shares of it that are adapted and quantised."""
     train, variant = config.train, config.variant
     compute = precision.resolve(train.precision, device)
     quantization = variant.quantization(precision.dtype_of(compute), task.task_type, train.sharded)
@@ -144,7 +147,7 @@ def _load_and_wrap(config: RunConfig, task: Task, tokenizer: PreTrainedTokenizer
     base = config.model.load(task.auto_class(), quantization, place, task.model_arguments(tokenizer))
     model = variant.wrap(base, task.task_type, train.activation_checkpointing)
     precision.cast_fp16_weights(model, compute)
-    return model
+    return model, block_fractions(model, base)
 
 
 class _Evaluator(NamedTuple):
@@ -234,17 +237,6 @@ def device_name() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{models[0] if models else 'CPU'}, {torch.get_num_threads()} threads"
-
-
-def count_parameters(model: torch.nn.Module) -> tuple[int, int]:
-    """(all, trainable). A 4-bit weight counts its original elements, not its packed bytes."""
-    total = trainable = 0
-    for parameter in model.parameters():
-        state = getattr(parameter, "quant_state", None)
-        size = math.prod(state.shape) if state is not None else parameter.numel()
-        total += size
-        trainable += size if parameter.requires_grad else 0
-    return total, trainable
 
 
 def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:

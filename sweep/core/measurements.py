@@ -12,6 +12,8 @@ TRAIN_SECONDS = "train_seconds"
 ENERGY_JOULES = "energy_joules"
 TOTAL_PARAMS = "total_params"
 TRAINABLE_PARAMS = "trainable_params"
+ADAPTED_FRACTION = "base/adapted_fraction"
+QUANTIZED_FRACTION = "base/quantized_fraction"
 LOSS_BY_STEP = "train/loss"
 SCORE_BY_STEP = "eval/score"
 TRAINED_BYTES = "weights/trained_bytes"
@@ -37,6 +39,8 @@ MEASUREMENTS = tuple(
         (ENERGY_JOULES, "J", "Energy of the train phase, summed over the GPUs of the run."),
         (TOTAL_PARAMS, "count", "All parameters. A 4-bit weight counts its elements, not its packed bytes."),
         (TRAINABLE_PARAMS, "count", "Parameters that train."),
+        (ADAPTED_FRACTION, "fraction", "Share of the weights of the blocks that an adapter changes."),
+        (QUANTIZED_FRACTION, "fraction", "Share of the weights of the blocks that is held in 4 or 8 bits."),
         ("memory/sum_over_ranks_<figure>", "bytes", "Sum of a memory figure over the ranks of a run on several GPUs."),
         ("memory/<phase>_max_allocated_bytes", "bytes", "Peak of allocated memory in the phase."),
         ("memory/<phase>_max_reserved_bytes", "bytes", "Peak of the memory that PyTorch's CUDA allocator holds."),

@@ -30,7 +30,7 @@ def remarked(record: Record, config: RunConfig, plain: Mapping[str, Any], precis
     rate = config.variant.learning_rate * config.study.learning_rate_multiplier
     found = {
         "suggestions": mitigations.text(steps),
-        "warnings": "\n".join(warnings(record.measurements, config.task.higher_is_better, rate)),
+        "warnings": "\n".join(warnings(record.measurements, config.task.higher_is_better, rate, config.variant)),
     }
     return replace(record, facts={**record.facts, **{key: value for key, value in found.items() if value}})
 

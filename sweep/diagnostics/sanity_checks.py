@@ -9,13 +9,16 @@ from statistics import fmean, variance
 from typing import Any
 
 from sweep.core.formatting import gib
+from sweep.core.measurements import ADAPTED_FRACTION, QUANTIZED_FRACTION
 from sweep.metrics import Metric
+from sweep.variants import Variant
 
 TRUNCATED = 0.03  # share of the examples
 LEAKED = 0.01
 GROWN = 0.001  # share of a phase's peak by which each step or batch grows: less than that is kept results
 ERRORS = 2.0  # a difference counts from this many standard errors
 FAR_TOO_HIGH = 1.0  # a learning rate above those of all families
+COVERED = 0.5  # share of the weights of the blocks
 FEWEST_STEPS = 12  # with fewer, a loss has hardly changed
 
 
@@ -46,6 +49,20 @@ def moved(losses: Sequence[float]) -> dict[str, float]:
     return {"train/first_loss": fmean(first), "train/last_loss": fmean(last), "train/loss_change_stderr": error}
 
 
+def _partial_coverage(measured: Mapping[str, float], variant: Variant) -> Iterator[str]:
+    adapted, quantized = (measured.get(key, 1.0) for key in (ADAPTED_FRACTION, QUANTIZED_FRACTION))
+    if variant.adapts_all_layers and adapted < COVERED:
+        yield (
+            f"the adapters reach {adapted:.0%} of the weights of the blocks: the others, such as experts that are no "
+            "linear layers, stay as they are. Name them in variant.target_modules, or compare with another variant"
+        )
+    if variant.quantized and quantized < COVERED:
+        yield (
+            f"{quantized:.0%} of the weights of the blocks are quantised: bitsandbytes quantises linear layers only, "
+            "so the others, such as experts, need as much memory as without quantisation"
+        )
+
+
 def _other(rate: float) -> str:
     """Learning rates to try, the likelier one first: a loss does not fall where steps are tiny or where they
     overshoot."""
@@ -53,7 +70,7 @@ def _other(rate: float) -> str:
     return f"{FAR_TOO_HIGH / 10:g}, a usual one" if rate > FAR_TOO_HIGH else f"{high}, and {low}"
 
 
-def warnings(measured: Mapping[str, float], higher_is_better: bool, rate: float) -> Iterator[str]:
+def warnings(measured: Mapping[str, float], higher_is_better: bool, rate: float, variant: Variant) -> Iterator[str]:
     """A sentence for each doubtful figure, the most serious one first. `rate` is the learning rate of the run."""
     first, last = measured.get("train/first_loss"), measured.get("train/last_loss")
     if first is not None and last is not None and last > first - ERRORS * measured["train/loss_change_stderr"]:
@@ -73,6 +90,7 @@ def warnings(measured: Mapping[str, float], higher_is_better: bool, rate: float)
             )
     if measured.get("eval/distinct_predictions") == 1 and count > 1:
         yield f"the answer is the same for all {count:.0f} validation examples"
+    yield from _partial_coverage(measured, variant)
     leaked = measured.get("data/contaminated_fraction", 0.0)
     if leaked > LEAKED:
         yield (

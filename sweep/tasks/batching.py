@@ -65,10 +65,17 @@ def positions_of(model: torch.nn.Module) -> int | None:
 def positions_in(config: Mapping[str, Any]) -> int | None:
     """The same, from the keys of a config.json: 512 for RoBERTa's 514 positions."""
     found, kind = config.get("max_position_embeddings") or config.get("n_positions"), config.get("model_type", "")
-    if not isinstance(found, int) or kind in RELATIVE:
-        return None
+    if not isinstance(found, int) or found < 1 or kind in RELATIVE or _has_relative_positions(config):
+        return None  # XLNet states -1 for "no limit"
     pad = config.get("pad_token_id")
     return found - (pad if isinstance(pad, int) else 1) - 1 if kind in OFFSET else found
+
+
+def _has_relative_positions(config: Mapping[str, Any]) -> bool:
+    """Whether the model adds no position to its input: DeBERTa v2 and v3 compare positions inside attention, ALiBi adds
+    a distance there. Their max_position_embeddings limits nothing."""
+    absolute = config.get("position_biased_input", True)
+    return config.get("alibi") is True or (config.get("relative_attention") is True and not absolute)
 
 
 # Models with relative positions: their n_positions limits nothing.

@@ -102,6 +102,11 @@ class Variant(ABC):
         return None
 
     @property
+    def adapts_all_layers(self) -> bool:
+        """Whether the variant is meant to adapt every linear layer of the blocks."""
+        return False
+
+    @property
     def extra_positions(self) -> int:
         """How many tokens this variant puts before every sequence."""
         return 0

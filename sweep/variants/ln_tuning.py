@@ -20,7 +20,8 @@ class LNTuning(Adapter):
     expected_warning: ClassVar[str] = "Unsupported layer type"  # PEFT (0.21) looks for the sizes of linear layers
 
     target_modules: str | list[str] = AUTO
-    """Last parts of the names of the normalisation layers; "auto": PEFT's choice, else all modules that are norms."""
+    """Last parts of the names of the normalisation layers; "auto": PEFT's choice, else all modules that are norms. A
+    module of this name that is no norm is left out, as ModernBERT's first `attn_norm`."""
 
     def faults(self) -> Iterator[tuple[str, str]]:
         if isinstance(self.target_modules, str) and self.target_modules != AUTO:
@@ -38,6 +39,11 @@ class LNTuning(Adapter):
             found = dict.fromkeys(n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, norms))
             targets = list(MAPPING.get(model.config.model_type, found))
         require_names(model, targets, norms, "normalisation layer")
+        names = [
+            name
+            for name, module in model.named_modules()
+            if isinstance(module, norms) and any(f".{name}".endswith(f".{target}") for target in targets)
+        ]
         return LNTuningConfig(
-            task_type=task_type, target_modules=targets, modules_to_save=heads(model, task_type) or None
+            task_type=task_type, target_modules=names, modules_to_save=heads(model, task_type) or None
         )

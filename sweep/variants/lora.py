@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Lt
 
-from sweep.variants.peft_adapter import Adapter, has_conv1d, heads, linear_targets, name_faults
+from sweep.variants.peft_adapter import ALL_LINEAR, Adapter, has_conv1d, heads, linear_targets, name_faults
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +25,9 @@ HEADS = ("classifier", "pre_classifier", "score", "classification_head", "head",
 class LoRA(Adapter):
     """Low-rank adapters on a frozen base: r·(d_in + d_out) trainable parameters for each adapted matrix."""
 
+    # PEFT (0.21) writes patterns for the experts of a mixture, and adapts the experts, but finds no match for a part.
+    expected_warning: ClassVar[str] = "The following (rank|alpha)_pattern keys did not match"
+
     r: Annotated[int, Ge(1)]
     """Rank of the two adapter matrices."""
     alpha: Annotated[float, Gt(0), Lt(1e9)]
@@ -40,6 +43,10 @@ class LoRA(Adapter):
 
     def faults(self) -> Iterator[tuple[str, str]]:
         yield from name_faults(self.target_modules)
+
+    @property
+    def adapts_all_layers(self) -> bool:
+        return self.target_modules == ALL_LINEAR
 
     def with_quantized_base(self) -> QLoRA | None:
         """The same adapters on a base in 4 bits."""
@@ -72,7 +79,7 @@ class _OnQuantizedBase(LoRA):
     quantized: ClassVar[bool] = True
     # The saved part may be loaded onto a base that is not quantised. GPT-2's weights are (in, out) there, and (out, in)
     # where quantised: PEFT adapts.
-    expected_warning: ClassVar[str] = "fan_in_fan_out is set to False"
+    expected_warning: ClassVar[str] = f"fan_in_fan_out is set to False|{LoRA.expected_warning}"
 
     def prepare(self, model: PreTrainedModel, activation_checkpointing: bool) -> PreTrainedModel:
         from peft import prepare_model_for_kbit_training

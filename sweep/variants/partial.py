@@ -42,17 +42,21 @@ class Partial(Variant):
                     f"variant.parameters: {pattern!r} matches no parameter of {type(model).__name__}; their names end "
                     f"in: {have}"
                 )
-        patterns = [*self.parameters, *self._last_blocks(names), *(f"{head}.*" for head in heads(model, task_type))]
+        blocks = self._last_blocks(model, names)
+        patterns = [*self.parameters, *blocks, *(f"{head}.*" for head in heads(model, task_type))]
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(any(fnmatchcase(name, pattern) for pattern in patterns))
         if activation_checkpointing:  # the first trainable parameter may follow frozen blocks
             model.enable_input_require_grads()
         return model
 
-    def _last_blocks(self, names: list[str]) -> list[str]:
-        """Patterns for the last blocks. A block is the first numbered module in a name, as in model.layers.3."""
+    def _last_blocks(self, model: PreTrainedModel, names: list[str]) -> list[str]:
+        """Patterns for the last blocks. A block is the first numbered module in a name, as in model.layers.3. The last
+        blocks of an encoder-decoder are those of its decoder."""
         if not self.last_layers:
             return []
+        if model.config.is_encoder_decoder:
+            names = [name for name in names if "decoder." in name]
         found = [match for match in (re.match(r"(.*?\.)(\d+)\.", name) for name in names) if match]
         prefix = found[0][1] if found else ""
         count = 1 + max((int(match[2]) for match in found if match[1] == prefix), default=-1)

@@ -27,7 +27,7 @@ class Adapter(Variant):
 
     is_adapter: ClassVar[bool] = True
     mergeable: ClassVar[bool] = True
-    expected_warning: ClassVar[str | None] = None  # the beginning of a warning of PEFT that is hidden
+    expected_warning: ClassVar[str | None] = None  # how a warning of PEFT that is hidden begins
 
     @abstractmethod
     def peft_config(self, model: PreTrainedModel, task_type: str) -> PeftConfig:
@@ -40,10 +40,11 @@ class Adapter(Variant):
     def wrap(self, model: PreTrainedModel, task_type: str, activation_checkpointing: bool) -> PeftModel:
         from peft import get_peft_model
 
-        config = self.peft_config(model, task_type)
+        base = self.prepare(model, activation_checkpointing)
+        config = self.peft_config(base, task_type)
         try:
             with self._without_expected_warning():
-                return get_peft_model(self.prepare(model, activation_checkpointing), config)
+                return get_peft_model(base, config)
         except (ValueError, NotImplementedError) as error:
             raise UserError(f"variant {self.name} does not fit {type(model).__name__}: {first_line(error)}") from error
 
@@ -66,7 +67,7 @@ class Adapter(Variant):
     def _without_expected_warning(self) -> Iterator[None]:
         with warnings.catch_warnings():
             if self.expected_warning:
-                warnings.filterwarnings("ignore", message=self.expected_warning, category=UserWarning)
+                warnings.filterwarnings("ignore", message=self.expected_warning)
             yield
 
     def merge(self, model: PeftModel) -> PreTrainedModel:

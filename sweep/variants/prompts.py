@@ -14,7 +14,7 @@ from sweep.variants.peft_adapter import Adapter
 
 if TYPE_CHECKING:
     from peft import PeftModel, PrefixTuningConfig, PromptTuningConfig
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,8 @@ class PromptTuning(_Prompt):
             task_type=task_type,
             num_virtual_tokens=self.num_virtual_tokens,
             prompt_tuning_init=self.init.upper(),
-            **shape(model),
+            token_dim=_width(model),
+            num_attention_heads=getattr(model.config, "num_attention_heads", 1),  # PEFT demands it, and does not use it
         )
 
     def wrap(self, model: PreTrainedModel, task_type: str, activation_checkpointing: bool) -> PeftModel:
@@ -69,7 +70,14 @@ class PrefixTuning(_Prompt):
     def peft_config(self, model: PreTrainedModel, task_type: str) -> PrefixTuningConfig:
         from peft import PrefixTuningConfig
 
-        return PrefixTuningConfig(task_type=task_type, num_virtual_tokens=self.num_virtual_tokens, **shape(model))
+        heads = model.config.num_attention_heads
+        cached = _cached_heads(model.config)
+        return PrefixTuningConfig(
+            task_type=task_type,
+            num_virtual_tokens=self.num_virtual_tokens,
+            token_dim=_width(model) * cached // heads,
+            num_attention_heads=cached,
+        )
 
     def prepare(self, model: PreTrainedModel, activation_checkpointing: bool) -> PreTrainedModel:
         if activation_checkpointing:
@@ -90,9 +98,17 @@ def takes_cache(model: PreTrainedModel) -> bool:
     return "past_key_values" in inspect.signature(model.forward).parameters
 
 
-def shape(model: PreTrainedModel) -> dict[str, int]:
-    """Sizes that PEFT reads from the config under names that not every architecture uses."""
-    return {
-        "token_dim": model.get_input_embeddings().weight.shape[1],
-        "num_attention_heads": model.config.num_attention_heads,
-    }
+def _width(model: PreTrainedModel) -> int:
+    """The width of the embeddings. Not every architecture uses the same name for it in its config."""
+    return model.get_input_embeddings().weight.shape[1]
+
+
+def _cached_heads(config: PretrainedConfig) -> int:
+    """The heads of keys and values in the cache: one for multi-query attention (Shazeer 2019, arXiv 1911.02150). PEFT
+    (0.21) reads `num_key_value_heads` alone, which Falcon and GPT-BigCode do not have."""
+    heads = config.num_attention_heads
+    if hasattr(config, "num_key_value_heads"):
+        return heads  # PEFT replaces it
+    if getattr(config, "new_decoder_architecture", False):
+        return config.num_kv_heads
+    return 1 if getattr(config, "multi_query", False) else heads

@@ -25,8 +25,10 @@ from sweep.metrics.f1 import F1
 from sweep.tasks.generation import encode_pairs, pad_batch
 from sweep.training.divergence import SKIPPED_IN_A_ROW, STEPS, Diverged, DivergenceWatch
 from sweep.training.fit import fit
+from sweep.variants.full import Full
 
 RATE = 2e-4
+VARIANT = Full(name="fft", learning_rate=RATE)
 
 
 def config(*overrides: str) -> RunConfig:
@@ -218,7 +220,7 @@ def test_chance_level_is_the_score_of_the_most_frequent_answer():
 def test_a_score_within_noise_of_chance_level_gives_a_warning():
     def said(score: float, guess: float, count: int = 400, higher: bool = True) -> str:
         measured = {"score": score, "eval/majority_baseline": guess, "eval/examples": count}
-        return " ".join(sanity_checks.warnings(measured, higher, RATE))
+        return " ".join(sanity_checks.warnings(measured, higher, RATE, VARIANT))
 
     noise = 2 * math.sqrt(0.25 / 400)
     assert "at chance level" in said(0.5 + noise - 0.001, 0.5)
@@ -233,12 +235,12 @@ def test_a_loss_that_does_not_move_gives_a_warning():
     noise = (0.1 * torch.randn(80, generator=generator)).tolist()
     flat = sanity_checks.moved([3 + n for n in noise])
     assert flat["train/first_loss"] == pytest.approx(3, abs=0.1)
-    [said] = sanity_checks.warnings(flat, True, RATE)
+    [said] = sanity_checks.warnings(flat, True, RATE, VARIANT)
     assert "did not move: 2.98 in the first quarter of the steps, 3 in the last" in said
     assert "was 0.0002: try 0.002, and 2e-05" in said
-    assert "was 1000: try 0.1, a usual one" in " ".join(sanity_checks.warnings(flat, True, 1000.0))
+    assert "was 1000: try 0.1, a usual one" in " ".join(sanity_checks.warnings(flat, True, 1000.0, VARIANT))
     falling = sanity_checks.moved([3 - 0.01 * step + n for step, n in enumerate(noise)])
-    assert list(sanity_checks.warnings(falling, True, RATE)) == []
+    assert list(sanity_checks.warnings(falling, True, RATE, VARIANT)) == []
     assert sanity_checks.moved([3.0] * 11) == {}
 
 
@@ -247,13 +249,14 @@ def test_truncation_and_one_answer_for_all_give_warnings():
         "data/truncated_fraction": 0.04, "eval/distinct_predictions": 1.0, "eval/examples": 20,
         "data/dropped_examples": 5, "data/train_examples": 95,
     }  # fmt: skip
-    said = list(sanity_checks.warnings(measured, True, RATE))
+    said = list(sanity_checks.warnings(measured, True, RATE, VARIANT))
     assert said[0] == "the answer is the same for all 20 validation examples"
     assert said[1].startswith("4% of the training examples were cut")
     assert said[2].startswith("5% of the training examples were left out")
-    assert "verbatim" in " ".join(sanity_checks.warnings({"data/contaminated_fraction": 0.02}, True, RATE))
+    assert "verbatim" in " ".join(sanity_checks.warnings({"data/contaminated_fraction": 0.02}, True, RATE, VARIANT))
     less = {"data/contaminated_fraction": 0.01, "data/truncated_fraction": 0.02, "data/dropped_examples": 1}
-    assert list(sanity_checks.warnings({**measured, **less, "eval/distinct_predictions": 2.0}, True, RATE)) == []
+    fine = {**measured, **less, "eval/distinct_predictions": 2.0}
+    assert list(sanity_checks.warnings(fine, True, RATE, VARIANT)) == []
 
 
 def test_the_record_holds_suggestions_and_warnings():

@@ -91,7 +91,7 @@ def test_weights_mapped_from_a_file_are_counted(tiny_checkpoint: Path):
 
 
 VARIANTS = {
-    "fft": Full(name="fft", learning_rate=1e-3),
+    "fft": Full(name="fft", learning_rate=1e-3, variant=Full(name="fft", learning_rate=1e-3)),
     "lora": LoRA(name="lora", learning_rate=1e-3, r=8, alpha=16),
     "qlora": QLoRA(name="qlora", learning_rate=1e-3, r=8, alpha=16),
 }
@@ -226,7 +226,7 @@ def test_a_cache_that_grows_during_evaluation_is_reported():
                 cache.append(torch.zeros(MIB // 4))
     assert meter.readings["memory/eval_growth_bytes_per_batch"] == MIB
     assert "grows by 1.0 MiB with each batch of eval" in next(
-        sanity_checks.warnings(meter.readings, higher_is_better=True, rate=1e-3)
+        sanity_checks.warnings(meter.readings, True, 1e-3, Full(name="fft", learning_rate=1e-3))
     )
     assert not list(
         sanity_checks.warnings(

@@ -20,7 +20,7 @@ from sweep.training.batch_order import training_order
 from sweep.training.divergence import Diverged
 from sweep.training.fit import METERED_STEPS, fit
 from sweep.training.options import Train
-from sweep.training_run import count_parameters
+from sweep.training.parameter_counts import count_parameters
 from sweep.variants.full import Full
 from sweep.variants.lora import LoRA, QLoRA
 

@@ -12,7 +12,9 @@ import pytest
 import torch
 from conftest import ROOT, compose
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
@@ -26,7 +28,7 @@ from transformers import (
 from sweep.config.schema import parse
 from sweep.core.errors import ConfigError, UserError
 from sweep.models.scan_llama import build_tokenizer
-from sweep.training_run import count_parameters
+from sweep.training.parameter_counts import count_parameters
 from sweep.variants import Variant
 
 VARIANTS = sorted(path.stem for path in (ROOT / "conf" / "variant").glob("*.yaml"))
@@ -282,3 +284,57 @@ def test_what_is_generated_does_not_depend_on_the_batch(name: str, decoder: Path
         together, alone = answers(4), answers(1)
     assert together == alone
     assert len(set(alone)) > 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [
+        ("t5", {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 3, "num_decoder_layers": 2, "num_heads": 2}),
+        ("bart", {"d_model": 32, "encoder_layers": 3, "decoder_layers": 2, "encoder_ffn_dim": 64,
+                  "decoder_ffn_dim": 64, "encoder_attention_heads": 2, "decoder_attention_heads": 2}),
+    ],
+)  # fmt: skip
+def test_the_last_layer_of_an_encoder_decoder_is_its_decoder_s(kind: str, sizes: dict[str, int]):
+    model = AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model(kind, vocab_size=32, **sizes))
+    variant_of("last_layer").wrap(model, "SEQ_2_SEQ_LM", False)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    last = model.get_decoder().get_submodule({"t5": "block", "bart": "layers"}[kind])[1]
+    assert {id(p) for n, p in model.named_parameters() if n in trained} == {id(p) for p in last.parameters()}
+
+
+def test_a_module_named_as_a_norm_that_is_none_is_left_out():
+    """ModernBERT's first attention has no norm before it: its place holds an identity."""
+    config = AutoConfig.for_model(
+        "modernbert",
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        vocab_size=64,
+        pad_token_id=0,
+    )
+    model = AutoModelForSequenceClassification.from_config(config)
+    norms = sum(p.numel() for m in model.model.modules() if isinstance(m, torch.nn.LayerNorm) for p in m.parameters())
+    wrapped = variant_of("ln_tuning").wrap(model, "SEQ_CLS", False)
+    trained = sum(
+        p.numel() for n, p in wrapped.named_parameters() if p.requires_grad and "modules_to_save.default.norm" not in n
+    )
+    head = sum(p.numel() for n, p in model.named_parameters() if n.startswith(("head", "classifier")))
+    assert norms <= trained <= norms + head
+
+
+def test_prefixes_have_the_one_head_of_multi_query_attention():
+    """Keys and values of 20 tokens in 2 layers, 8 wide: not 32 wide as the hidden states."""
+    config = AutoConfig.for_model("falcon", hidden_size=32, num_hidden_layers=2, num_attention_heads=4, vocab_size=32)
+    assert config.multi_query
+    model = variant_of("prefix_tuning").wrap(AutoModelForCausalLM.from_config(config), "CAUSAL_LM", False)
+    assert count_parameters(model)[1] == 2 * 2 * 20 * 8
+    assert logits(model).shape == (2, 12, 32)
+
+
+def test_a_model_without_attention_takes_no_prefix_and_takes_prompts():
+    config = AutoConfig.for_model("mamba", hidden_size=32, num_hidden_layers=1, state_size=4, vocab_size=32)
+    model = AutoModelForCausalLM.from_config(config)
+    with pytest.raises(UserError, match="needs a model that accepts a cache of keys and values"):
+        variant_of("prefix_tuning").wrap(model, "CAUSAL_LM", False)
+    assert count_parameters(variant_of("prompt_tuning").wrap(model, "CAUSAL_LM", False))[1] == 20 * 32
