@@ -103,6 +103,7 @@ def _run_phases(config: RunConfig, folder: Path, measured: Measurements, report:
             report=report,
             evaluate=evaluator.evaluate_during_training,
         )
+    meter.watch(model)  # without the optimizer: its state would stay in memory during evaluation
     measured.add({
         "train/steps": fitted.steps,
         "train_seconds": fitted.train_seconds,
