@@ -22,6 +22,7 @@ from sweep.core.run_request import RunRequest
 from sweep.diagnostics import sanity_checks
 from sweep.meters import Meters
 from sweep.meters.measurements import Measurements
+from sweep.meters.other_processes import out_of_memory_reason
 from sweep.metrics.standard_error import standard_error
 from sweep.models.compatibility import check_checkpointing
 from sweep.runtime import distributed, precision
@@ -54,10 +55,12 @@ def run_training(request: RunRequest, report: Reporter) -> Record:
     except UserError as error:
         outcome, reason = Outcome.FAILED, str(error)
     except Exception as error:  # noqa: BLE001  one failed run must not end a study
-        outcome = Outcome.OOM if is_out_of_memory(error) else Outcome.FAILED
-        if outcome is Outcome.OOM:
-            measured.add(measured.memory.out_of_memory())
-        reason = f"{type(error).__name__}: {str(error).strip() or 'no message'}"
+        outcome, reason = Outcome.FAILED, f"{type(error).__name__}: {str(error).strip() or 'no message'}"
+        if measured.memory.ran_out or is_out_of_memory(error):
+            figures = measured.memory.out_of_memory()
+            measured.add(figures)
+            others = out_of_memory_reason({**request.record.measurements, **figures})
+            outcome, reason = (Outcome.FAILED, f"{others} ({reason})") if others else (Outcome.OOM, reason)
         Path(folder, TRACEBACK_FILE).write_text(traceback.format_exc())
     return measured.close(request.record, outcome, reason)
 
@@ -104,6 +107,7 @@ def _run_phases(config: RunConfig, folder: Path, measured: Measurements, report:
             report=report,
             evaluate=evaluator.evaluate_during_training,
         )
+    meter.watch(model)  # without the optimizer: its state would stay in memory during evaluation
     measured.add({
         "train/steps": fitted.steps,
         "train_seconds": fitted.train_seconds,

@@ -74,9 +74,12 @@ def this_gpu(report: object = None) -> Any:
 
 
 def row_of(cell: Cell, folder: str, shape: tuple[int, int], machine: Any, log_file: Path) -> dict[str, Any]:
-    predicted_row = isolated_call.call(
-        "benchmarks.memory.gpu:predicted", cell, folder, shape, machine, log_file=log_file
-    )
+    try:
+        predicted_row = isolated_call.call(
+            "benchmarks.memory.gpu:predicted", cell, folder, shape, machine, log_file=log_file
+        )
+    except isolated_call.ChildFailed as error:
+        return {"not_predicted": str(error)}
     row = {f"predicted_{kind}_bytes": predicted_row[f"{kind}_bytes"] for kind in ("allocated", "reserved", "requested")}
     row |= {"peak_at": predicted_row["peak_at"], "attention": predicted_row["assumptions"]["attention_kernel"]}
     if predicted_row["allocated_bytes"] > 0.97 * machine.capacity_bytes:

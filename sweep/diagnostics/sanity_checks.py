@@ -10,6 +10,7 @@ from typing import Any
 
 from sweep.core.formatting import gib
 from sweep.core.measurements import ADAPTED_FRACTION, QUANTIZED_FRACTION
+from sweep.meters import PHASES
 from sweep.metrics import Metric
 from sweep.variants import Variant
 
@@ -107,6 +108,12 @@ def warnings(measured: Mapping[str, float], higher_is_better: bool, rate: float,
                 f"memory grows by {gib(growth)} with each {unit} of {phase}: something keeps its tensors alive, and "
                 "a longer run needs more than the measured peak"
             )
+    others = max((measured.get(f"memory/{phase}_others_bytes", 0.0) for phase in PHASES), default=0.0)
+    if others:
+        yield (
+            f"other processes held {gib(others)} on the GPU: the run's memory is its own, but its speed and its energy "
+            "include what they did"
+        )
     dropped, kept = measured.get("data/dropped_examples", 0.0), measured.get("data/train_examples", 0.0)
     if dropped > TRUNCATED * (dropped + kept):
         share = dropped / (dropped + kept)

@@ -20,9 +20,11 @@ from typing import Any
 import torch
 
 from sweep import training_run
+from sweep.core.artifacts import LOG_FILE
 from sweep.core.record import Outcome, Record, is_memory
 from sweep.core.reporter import Reporter, silent
 from sweep.core.run_request import RunRequest
+from sweep.launch.crash import outcome_of_crash
 from sweep.launch.device_leases import VISIBLE
 from sweep.processes import child_process, isolated_call
 
@@ -131,7 +133,8 @@ def _listen(processes: Sequence[Any], pipes: Sequence[connection.Connection], re
 def _died(request: RunRequest, process: Any, host_oom: bool) -> Record:
     code = process.exitcode or 0
     death = isolated_call.ChildKilled(code, host_oom=host_oom and code == -signal.SIGKILL)
-    return request.record.ended(Outcome.OOM if death.host_oom else Outcome.KILLED, f"of a rank: {death}")
+    outcome, reason = outcome_of_crash(death, Path(request.folder, LOG_FILE), request.record)
+    return request.record.ended(outcome, f"of a rank: {reason}")
 
 
 def _devices(count: int) -> list[str | None] | None:

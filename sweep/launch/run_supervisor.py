@@ -18,6 +18,7 @@ from sweep.core.run_request import RunRequest
 from sweep.core.setting import setting_digest, setting_name
 from sweep.diagnostics import annotate
 from sweep.launch import device_leases
+from sweep.launch.crash import outcome_of_crash
 from sweep.launch.device_leases import Lease
 from sweep.launch.memory_forecast import MemoryForecaster
 from sweep.launch.preparation import PreparedRun, first_devices
@@ -131,7 +132,7 @@ def _launch(request: RunRequest, row: RunLog, lease: Lease, should_prune: Should
         return request.record.ended(Outcome.KILLED, "interrupted by Ctrl-C")
     except isolated_call.ChildKilled as error:
         crashed = request.record.added({}, {"exit_kind": "crashed"})
-        return crashed.ended(Outcome.OOM if error.host_oom else Outcome.KILLED, str(error))
+        return crashed.ended(*outcome_of_crash(error, log_file, request.record))
 
 
 def close_run(row: RunLog, record: Record, folder: Path) -> None:

@@ -12,6 +12,8 @@ from sweep.memory.prediction import CATEGORIES, Machine, Prediction, Unpredictab
 
 __all__ = ["CATEGORIES", "Machine", "Prediction", "Unpredictable", "predict"]
 
+_WITHOUT_GPU = {"CUDA_VISIBLE_DEVICES": ""}  # so that no library creates a context on a GPU while a run trains there
+
 
 def predict(
     configs: Sequence[Mapping[str, Any]], machine: Machine, known: dict[str, Prediction | Unpredictable] | None = None
@@ -30,7 +32,7 @@ def predict(
 
     predict_all = "sweep.memory.predictor:predict_all"
     try:
-        answers, found = isolated_call.call(predict_all, list(configs), machine, dict(known or {}))
+        answers, found = isolated_call.call(predict_all, list(configs), machine, dict(known or {}), env=_WITHOUT_GPU)
     except (isolated_call.ChildFailed, isolated_call.ChildKilled) as error:
         return [Unpredictable(reason=f"the predictor itself failed: {error}") for _ in configs]
     if known is not None:

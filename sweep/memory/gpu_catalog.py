@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sweep.memory.prediction import Machine, Prediction
+from sweep.meters.other_processes import CONTEXT_BYTES
 from sweep.runtime import nvml
 
 _MIB = 2**20
-# Memory of the CUDA context and of the libraries' kernels, which the allocator does not manage: 0.3 to 0.6 GiB, by the
-# card's generation.
-CONTEXT_BYTES = 600 * _MIB
 # Reserved over allocated memory, where no better figure is known: 1.04 to 1.49 were measured on a T4 (fitcheck's
 # archive, 61 rows), 1.16 on average.
 RESERVED_PRIOR = 1.16

@@ -57,6 +57,7 @@ class MemoryMeter(ABC):
         self.facts: dict[str, str] = {"memory_source": self.source}
         self.timeline: list[StepMemory] = []
         self.extra: Sequence[PhaseMeter] = ()
+        self.ran_out = False  # whether an allocation failed in the current phase, whichever error followed
         self._model: torch.nn.Module | None = None
         self._optimizer: torch.optim.Optimizer | None = None
 
@@ -65,8 +66,10 @@ class MemoryMeter(ABC):
         """Measure one phase. If the phase raises an error, the readings until then remain.
 
         The garbage of the previous phase is collected first. A Trainer and its optimizer refer to each other: without
-        the collection, the peak of evaluation would contain them or not, by chance.
+        the collection, the peak of evaluation would contain them or not, by chance. The first phase starts the meter:
+        on a GPU, that can fail as any other use of the GPU can.
         """
+        self.ran_out = False
         if self.readings:
             gc.collect()
         self._batches: list[int] = []

@@ -10,8 +10,10 @@ from pathlib import Path
 import torch
 
 from sweep.core.artifacts import SNAPSHOT_FILE
+from sweep.core.errors import first_line
 from sweep.meters import MemoryMeter, live_figures
 from sweep.meters.memory_timeline import StepMemory
+from sweep.meters.other_processes import others_bytes
 from sweep.runtime import nvml
 
 log = logging.getLogger(__name__)
@@ -32,16 +34,25 @@ class CudaMemory(MemoryMeter):
 
     def __init__(self, snapshot_folder: Path | None = None) -> None:
         super().__init__()
-        self.facts["capability"] = ".".join(map(str, torch.cuda.get_device_capability()))
         self._peaks: dict[str, int] = {}
         self._at_oom: dict[str, float] = {}
         self._snapshot_folder = snapshot_folder
-        if snapshot_folder is not None:
-            torch.cuda.memory._record_memory_history(max_entries=_HISTORY)  # PyTorch documents it under this name
-        # The observer sees live memory before the error is raised. If PyTorch drops it, `out_of_memory` reads later.
-        observe = getattr(torch._C, "_cuda_attach_out_of_memory_observer", None)
-        if observe is not None:
-            observe(self._memory_ran_out)
+        self._started = False
+
+    def _start(self) -> None:
+        """Observe the allocator from now on. The observer sees live memory before the error is raised."""
+        self._started = True
+        self.facts["capability"] = ".".join(map(str, torch.cuda.get_device_capability()))
+        observe = getattr(
+            torch._C, "_cuda_attach_out_of_memory_observer", None
+        )  # if PyTorch drops it, memory is read later
+        try:
+            if observe is not None:
+                observe(self._memory_ran_out)
+            if self._snapshot_folder is not None:  # Python's stacks only: C++ names are found slowly, during the error
+                torch.cuda.memory._record_memory_history(max_entries=_HISTORY, stacks="python")
+        except RuntimeError as error:  # other allocators, such as backend:cudaMallocAsync, refuse it
+            self.facts["memory_at_oom"] = f"read after the error: the allocator has no observer ({first_line(error)})"
 
     @contextmanager
     def step(self, number: int, wanted: bool = True) -> Iterator[None]:
@@ -58,6 +69,7 @@ class CudaMemory(MemoryMeter):
     def aside(self) -> Iterator[None]:
         self._take_peaks()
         yield
+        torch.cuda.empty_cache()  # else reserved memory would contain the cache that this work has left
         torch.cuda.reset_peak_memory_stats()
 
     def synchronize(self) -> None:
@@ -65,17 +77,29 @@ class CudaMemory(MemoryMeter):
 
     def out_of_memory(self) -> Mapping[str, float]:
         """The state inside the allocator at the failed allocation. Much is freed before the error is handled."""
-        return self._at_oom or super().out_of_memory()
+        if self._at_oom:
+            return self._at_oom
+        try:
+            free, total = torch.cuda.mem_get_info()
+        except RuntimeError:  # the context itself found no memory
+            return super().out_of_memory()
+        return {**super().out_of_memory(), **self._device_figures(free, total, torch.cuda.memory_reserved())}
+
+    def _device_figures(self, free: int, total: int, reserved: int) -> dict[str, float]:
+        others = others_bytes(total, free, reserved)
+        shared = {} if others is None else {"memory/oom_others_bytes": others}
+        return {"memory/oom_device_free_bytes": free, **shared}
 
     def _memory_ran_out(self, device: int, requested: int, total: int, free: int) -> None:
         """Called by the allocator when an allocation fails. An error here must not hide the out-of-memory error."""
+        self.ran_out = True
         try:
             live = torch.cuda.memory_allocated(device)
             self._at_oom = {
                 **live_figures(self._model, self._optimizer, live),
                 "memory/oom_requested_bytes": requested,
                 "memory/oom_allocated_bytes": live,
-                "memory/oom_device_free_bytes": free,
+                **self._device_figures(free, total, torch.cuda.memory_reserved(device)),
             }
             if self._snapshot_folder is not None:
                 torch.cuda.memory._dump_snapshot(str(self._snapshot_folder / SNAPSHOT_FILE))
@@ -86,12 +110,17 @@ class CudaMemory(MemoryMeter):
         """Keep the peaks until now, and reset them."""
         stats = torch.cuda.memory_stats()
         for name in _PEAKS:
-            self._peaks[name] = max(self._peaks.get(name, 0), stats[f"{name}_bytes.all.peak"])
+            peak = stats[f"{name}_bytes.all.peak"]
+            if peak or name != "requested":  # cudaMallocAsync does not count requests, and reports 0
+                self._peaks[name] = max(self._peaks.get(name, 0), peak)
         torch.cuda.reset_peak_memory_stats()
 
     def _begin(self) -> None:
+        if not self._started:
+            self._start()
         self.synchronize()
-        self._peaks = {}
+        torch.cuda.empty_cache()  # else reserved memory would contain the cache of the previous phase
+        self._peaks, self._at_oom = {}, {}
         torch.cuda.reset_peak_memory_stats()
 
     def _end(self, phase: str) -> None:
@@ -101,9 +130,13 @@ class CudaMemory(MemoryMeter):
         stats = torch.cuda.memory_stats()
         self.readings[f"memory/{phase}_end_allocated_bytes"] = stats["allocated_bytes.all.current"]
         self.readings["memory/alloc_retries"] = stats["num_alloc_retries"]
-        self.readings["memory/capacity_bytes"] = torch.cuda.mem_get_info()[1]
+        free, total = torch.cuda.mem_get_info()
+        self.readings["memory/capacity_bytes"] = total
+        others = others_bytes(total, free, stats["reserved_bytes.all.current"])
+        if others is not None:
+            self.readings[f"memory/{phase}_others_bytes"] = others
         used = nvml.used_bytes(torch.cuda.current_device())
-        if used is not None:  # the allocator keeps its memory at the end of a phase: this is its highest value
+        if used is not None:
             self.readings[f"memory/{phase}_device_used_bytes"] = used
 
     def _live_bytes(self) -> int:

@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import torch
 
+# In lower case. They are in the messages of PyTorch's allocators, the CUDA runtime and driver, Triton and NCCL; of
+# cuBLAS, which cannot be initialised on a full GPU; of cuBLAS and cuDNN; and of PyTorch's CPU allocator.
 _SIGNS = (
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "CUDA error: out of memory",
-    "can't allocate memory",  # torch's CPU allocator
+    "out of memory",
+    "cublas_status_not_initialized",
+    "alloc_failed",
+    "allocation_failed",
+    "can't allocate memory",
     "not enough memory",
 )
+# bitsandbytes' C code prints an error of CUDA, and ends the process.
+_PRINTED = re.compile(r"^Error .*\bmemory\b.* at line \d+ in file .*$", re.MULTILINE)
+_PRINTED_EXIT_CODE = 1
+_LAST_BYTES = 10_000  # of a log
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """True for the errors of PyTorch, Python, cuBLAS, cuDNN and the CPU allocator."""
+    """Whether this error, or one that it was raised from, means that a device or the host has too little memory."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)
+    if isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS):
+        return True
+    before = error.__cause__ or error.__context__
+    return before is not None and is_out_of_memory(before)
+
+
+def printed_out_of_memory(exit_code: int, log_file: Path) -> str | None:
+    """The line in which a process that ended without a result reported out of memory; None if it did not."""
+    if exit_code != _PRINTED_EXIT_CODE or not log_file.exists():
+        return None
+    found = _PRINTED.findall(log_file.read_bytes()[-_LAST_BYTES:].decode(errors="replace"))
+    return found[-1] if found else None

@@ -36,6 +36,8 @@ def machine(described: Machine, log: EventLog, *, padded: bool, kernel: str | No
     cuda_kernels.register_bitsandbytes()
     cuda_kernels.register_grouped_product()
     with ExitStack() as stack:
+        # transformers prefers the GPUs of this machine to the simulated device, and splits batches over them.
+        stack.enter_context(mock.patch.multiple(torch.cuda, is_available=lambda: False, device_count=lambda: 0))
         if described.kind == "cuda":
             device = fake_device.register()
             for patch in _cuda(described, kernel, seen):

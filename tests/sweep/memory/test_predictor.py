@@ -13,6 +13,7 @@ from conftest import compose
 from benchmarks.memory import architectures, cpu
 from benchmarks.memory.cpu import Cell
 from sweep.config.schema import parse
+from sweep.core.reporter import silent
 from sweep.memory import CATEGORIES, Machine, Prediction, Unpredictable, predict, predictor, workload
 from sweep.processes import isolated_call
 
@@ -192,6 +193,33 @@ def test_equal_settings_are_one_execution(predictions: dict[str, Prediction]):
 def test_checkpointing_saves_activations(predictions: dict[str, Prediction]):
     with_it, without = predictions["checkpointing"].breakdown, predictions["lora"].breakdown
     assert with_it["activations"] < 0.5 * without["activations"]
+
+
+def predicted_on_a_machine_with_gpus(plain: dict[str, Any], report: object) -> Prediction | Unpredictable:
+    """As in the predictor's process on a machine with eight GPUs. Any use of one raises an error, in a CPU build."""
+    from unittest import mock
+
+    import torch
+
+    with mock.patch.multiple(torch.cuda, is_available=lambda: True, device_count=lambda: 8):
+        (found,), _ = predictor.predict_all([plain], HOPPER, {}, silent)
+    return found
+
+
+@pytest.mark.parametrize("setting", ["fft fused", "qlora"])
+def test_a_gpu_of_this_machine_changes_no_prediction(
+    setting: str, predictions: dict[str, Prediction], checkpoints: Path
+):
+    overrides = {"fft fused": ["variant=fft", "train.max_length=8"], "qlora": ["variant=qlora_r16"]}[setting]
+    plain = config_of("llama", checkpoints, *overrides)
+    found = isolated_call.call(f"{__name__}:predicted_on_a_machine_with_gpus", plain)
+    assert found == predictions[setting]
+
+
+def test_the_predictor_s_process_sees_no_gpu(monkeypatch: pytest.MonkeyPatch):
+    """Otherwise a library could create a CUDA context in it: 0.5 GB of the GPU that a run trains on."""
+    monkeypatch.setattr(isolated_call, "call", lambda *args, **options: ([options["env"]], {}))
+    assert predict([], HOPPER) == [{"CUDA_VISIBLE_DEVICES": ""}]
 
 
 def test_what_is_wrong_with_a_setting_is_its_answer(predictions: dict[str, Prediction]):
