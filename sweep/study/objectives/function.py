@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn
 
-from sweep.core.errors import UserError, first_line
+from sweep.core.errors import UserError, described, first_line
+from sweep.hydra_compat.isolated_job import JobFailed, exception_of, traceback_of
 from sweep.study.entry import Entry
-from sweep.study.objectives.base import Objective, Replicate, Session, exception_of
+from sweep.study.objectives.base import Objective, Replicate, Session
 from sweep.study.search.enumeration import Enumeration
 from sweep.study.search.space import Compose, Params, Space
 
@@ -100,7 +101,8 @@ class FunctionSession(Session):
                 error = unsuitable if self.objective.needs_values else None
         if error is not None:
             self._failures.append(error)
-            log.warning("trial %d failed: %s: %s", replicate.trial, type(error).__name__, first_line(error))
+            why = str(error) if isinstance(error, JobFailed) else described(error)
+            log.warning("%s", f"trial {replicate.trial} failed: {first_line(why)}\n{traceback_of(error)}".rstrip())
             return Entry(outcome="failed", final=False)
         if any(math.isnan(number) for number in values):
             log.warning("trial %d returned %s: not a number", replicate.trial, returned.return_value)

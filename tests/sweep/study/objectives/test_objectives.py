@@ -12,8 +12,8 @@ from hydra.core.utils import JobReturn, JobStatus
 from sweep.config.hydra_options import SweeperOptions
 from sweep.core.errors import ConfigError
 from sweep.hydra_compat.composer import Composer
+from sweep.hydra_compat.isolated_job import exception_of
 from sweep.launch.hydra_task import TrainingTask
-from sweep.study.objectives.base import exception_of
 from sweep.study.objectives.training import TrainingObjective
 from sweep.study.search.enumeration import enumerate_settings
 
