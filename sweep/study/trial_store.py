@@ -216,15 +216,15 @@ class TrialStore:
         self.study.tell(number, values)
 
     def best(self) -> list[FrozenTrial]:
-        """The best trial, or the Pareto front, of the trials that are complete and violate no constraint."""
+        """The best trial, or the Pareto front, of the trials that are complete and violate no constraint. Empty if
+        nothing was measured."""
         if not any(trial.state is TrialState.COMPLETE for trial in self.all()):
             return []
-        if len(self._directions) > 1:
-            return list(self.study.best_trials)
         try:
-            return [self.study.best_trial]
+            found = self.study.best_trials if len(self._directions) > 1 else [self.study.best_trial]
         except ValueError:  # none is feasible
             return []
+        return [trial for trial in found if all(map(math.isfinite, trial.values))]  # others returned no number
 
     def fail(self, number: int) -> None:
         self.study.tell(number, state=TrialState.FAIL)
