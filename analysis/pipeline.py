@@ -14,7 +14,7 @@ from analysis.decision.pick_stability import stability
 from analysis.decision.score_noise import estimate_noise
 from analysis.decision.selection import decide
 from analysis.loading import comparability, csv_source, per_example
-from analysis.loading.study import Study
+from analysis.loading.study import DIRECTIONS, Study
 from analysis.reporting import writer
 from analysis.reporting.narrative import few
 from analysis.reporting.report import Report
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from analysis.loading.mlflow_store import StudyReader
 
 _STEPS = 4  # of what would settle it, on the terminal
-DIRECTIONS = ("maximize", "minimize")
 MEASURED = ("train_seconds", "energy_joules", "tokens_per_second", "trainable_params")
 
 

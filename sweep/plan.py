@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sweep.cli import app, plan_table, validation
 from sweep.cli.validation import validate
+from sweep.config.hydra_options import sweeper_options
 from sweep.config.schema import plain_config
 from sweep.core import redaction
 from sweep.core.errors import ConfigError, Fault, UserError, alternatives, first_line
@@ -99,10 +100,10 @@ def settings(args: Any) -> tuple[list[tuple[str, Mapping[str, Any]]], str, bool]
         from sweep.study.objectives.training import TrainingObjective
         from sweep.study.search.enumeration import enumerate_settings
 
-        options, loader = OmegaConf.to_container(config.hydra.sweeper, resolve=True), composing.loader
+        options, loader = sweeper_options(config.hydra.sweeper), composing.loader
         found = enumerate_settings(loader, config, options, args.overrides, seed_is_replicate=True)
         compose = functools.partial(loader.load_sweep_config, config)
-        study = TrainingObjective.from_space(compose, found, task=task, direction=options.get("direction"))
+        study = TrainingObjective.from_space(compose, found, task=task, direction=options.direction)
     return [(one.name, one.plain) for one in study.settings.known.values()], str(study.study_name), found.searching
 
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import csv
+import itertools
 import json
+import math
+import re
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from analysis.loading.study import Study
+from analysis.loading import csv_table
+from analysis.loading.csv_table import cell_faults
+from analysis.loading.study import DIRECTIONS, Study
 from sweep.core.errors import UserError, alternatives
 from sweep.core.measurements import ENERGY_JOULES, SCORE, TOKENS_PER_SECOND, TRAIN_SECONDS, TRAINABLE_PARAMS
 from sweep.core.record import Outcome
 
 REQUIRED = ("setting", SCORE)
-NUMBERS = (SCORE, TRAIN_SECONDS, ENERGY_JOULES, TOKENS_PER_SECOND, TRAINABLE_PARAMS, "n_examples")
-TEXTS = ("setting", "variant", "outcome", "reason", "conditions", "metric")
-_SHOWN = 5  # faults of one kind that a message lists
+NUMBERS = (SCORE, TRAIN_SECONDS, ENERGY_JOULES, TOKENS_PER_SECOND, TRAINABLE_PARAMS, "n_examples", "seed")
+TEXTS = ("setting", "variant", "outcome", "reason", "conditions", "conditions_hash", "metric", "direction")
+_RUNNING = "running"  # the outcome, in runs.csv of a report, of a run that had not ended
+_SMALLEST_BYTES = 2**20  # of a fine-tuning
+_LOWER_IS_BETTER = re.compile(r"(^|[^a-z])(loss|perplexity|ppl|nll|rmse|mse|mae|wer|cer|ter|error)([^a-z]|$)")
+_PLAIN = "write digits and a decimal point, without a unit or a percent sign"
 
 
 def read(path: Path, memory_metric: str, direction: str | None = None) -> Study:
@@ -26,12 +32,12 @@ def read(path: Path, memory_metric: str, direction: str | None = None) -> Study:
     Args:
         path: The file.
         memory_metric: The column of memory figures, in bytes. Like the score, only rows with the outcome `ok` need it.
-        direction: maximize or minimize; None is maximize, with a note.
+        direction: maximize or minimize, whatever the file states; None is the file's, else maximize with a note.
 
     Raises:
         UserError: for a file without such a table. The message names columns, rows and values.
     """
-    table = _table(path)
+    table = csv_table.read(path, (*REQUIRED, memory_metric))
     missing = [name for name in (*REQUIRED, memory_metric) if name not in table]
     if missing:
         hints = "; ".join(f"{name} ({alternatives(name, list(table.columns))})" for name in missing)
@@ -41,97 +47,109 @@ def read(path: Path, memory_metric: str, direction: str | None = None) -> Study:
     faults: list[str] = []
     runs = pd.DataFrame({"run_id": [f"row {line}" for line in table.index]}, index=table.index)
     for name in table.columns:
-        text = table[name].str.strip()
-        if name in (*NUMBERS, memory_metric, "seed"):
-            runs[name] = _numbers(text, faults)
+        text = table[name]
+        if name == memory_metric:
+            runs[name] = csv_table.numbers(text, f"bytes; {_PLAIN} (22 GiB is 23622320128)", faults)
+        elif name in NUMBERS:
+            runs[name] = csv_table.numbers(text, _PLAIN, faults)
         elif name in TEXTS:
             runs[name] = text
-        else:
+        elif name != "run_id":
             number = pd.to_numeric(text.where(text != ""), errors="coerce")
             runs[name] = number if (number.notna() | (text == "")).all() else text
     runs["outcome"] = _outcomes(runs, faults)
+    runs["running"] = runs["outcome"] == _RUNNING
     _require(runs, memory_metric, faults)
+    runs["direction"], notes = _direction(runs, direction, faults)
     if faults:
         raise UserError(f"{path} has rows that cannot be read:\n" + "\n".join(f"  {fault}" for fault in faults))
-    return _study(path, runs.reset_index(drop=True), direction)
-
-
-def _table(path: Path) -> pd.DataFrame:
-    """All cells as text, indexed by the line of the file, without empty lines."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
-    except FileNotFoundError:
-        raise UserError(f"there is no file {path}") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} could not be read as CSV: {error}") from error
-    rows = [(line, row) for line, row in rows if any(row)]
-    if not rows:
-        raise UserError(f"{path} is empty: it needs a header ({', '.join(REQUIRED)}, …) and rows")
-    (_, header), *body = rows
-    if twice := sorted({name for name in header if header.count(name) > 1}):
-        raise UserError(f"{path} has more than one column {', '.join(map(repr, twice))}")
-    if wrong := [
-        f"line {line} has {len(row)} cells, the header {len(header)}" for line, row in body if len(row) != len(header)
-    ]:
-        raise UserError(f"{path} has rows that cannot be read:\n" + "\n".join(f"  {fault}" for fault in wrong[:_SHOWN]))
-    return pd.DataFrame([row for _, row in body], columns=header, index=[line for line, _ in body], dtype=object)
-
-
-def _numbers(text: pd.Series, faults: list[str]) -> pd.Series:
-    """Empty cells and "nan" are missing."""
-    given = text.where(~text.str.lower().isin(["", "nan", "na", "null", "none"]))
-    number = pd.to_numeric(given, errors="coerce").replace([np.inf, -np.inf], np.nan)
-    faults += _faults(given, given.notna() & number.isna(), "is not a finite number")
-    return number
+    return _study(path, runs.reset_index(drop=True), [*notes, *_doubts(runs, memory_metric)])
 
 
 def _outcomes(runs: pd.DataFrame, faults: list[str]) -> pd.Series:
     if "outcome" not in runs:
         return pd.Series("ok", index=runs.index)
     outcome = runs["outcome"].str.lower().replace("", "ok").rename("outcome")
-    faults += _faults(outcome, ~outcome.isin(list(Outcome)), f"is not an outcome; there is: {', '.join(Outcome)}")
+    known = [*Outcome, _RUNNING]
+    faults += cell_faults(outcome, ~outcome.isin(known), f"is not an outcome; there is: {', '.join(known)}")
     return outcome
 
 
 def _require(runs: pd.DataFrame, memory_metric: str, faults: list[str]) -> None:
     memory = runs[memory_metric]
-    faults += _faults(runs["setting"], runs["setting"] == "", "is empty")
-    faults += _faults(memory, memory <= 0, "must be above 0, in bytes")
+    faults += cell_faults(runs["setting"], runs["setting"] == "", "is empty")
+    faults += cell_faults(memory, memory <= 0, "must be above 0, in bytes")
     for name, least in (("seed", 0), ("n_examples", 1)):
         if name in runs:
             whole = runs[name].isna() | ((runs[name] % 1 == 0) & (runs[name] >= least))
-            faults += _faults(runs[name], ~whole, f"must be a whole number of at least {least}")
+            faults += cell_faults(runs[name], ~whole, f"must be a whole number of at least {least}")
 
 
-def _faults(column: pd.Series, wrong: pd.Series, message: str) -> list[str]:
-    """A line for each of the first wrong cells, and how many more there are."""
-    cells = {line: column[line] for line in column.index[wrong][:_SHOWN]}
-    texts = {line: repr(cell) if isinstance(cell, str) else f"{cell:g}" for line, cell in cells.items()}
-    shown = [f"line {line}: {column.name} = {text} {message}" for line, text in texts.items()]
-    rest = int(wrong.sum()) - _SHOWN
-    return [*shown, f"and {rest} more in {column.name}"] if rest > 0 else shown
+def _direction(runs: pd.DataFrame, asked: str | None, faults: list[str]) -> tuple[str | None, list[str]]:
+    """The direction of the score, None if it must be given, and notes on it."""
+    stated = runs["direction"].str.lower() if "direction" in runs else pd.Series("", index=runs.index)
+    faults += cell_faults(
+        runs.get("direction", stated), ~stated.isin(["", *DIRECTIONS]), "must be maximize or minimize"
+    )
+    found = sorted(set(stated) - {""})
+    if asked is not None:
+        others = [one for one in found if one != asked]
+        return asked, [f"direction={asked} was given; the file states {', '.join(others)}."] if others else []
+    if len(found) > 1:
+        faults.append(f"direction: the rows state {' and '.join(found)}, and there is one ranking of all rows")
+    if found:
+        return found[0], []
+    if "metric" in runs and any(_LOWER_IS_BETTER.search(name.lower()) for name in runs["metric"]):
+        return None, []
+    note = "The file does not give a direction: higher scores count as better (if not, direction=minimize)."
+    return "maximize", [note]
 
 
-def _study(path: Path, runs: pd.DataFrame, direction: str | None) -> Study:
-    numbered = runs.groupby("setting").cumcount()
+def _doubts(runs: pd.DataFrame, memory_metric: str) -> list[str]:
+    """Columns that look as if they had another unit, and columns that are not used for that reason."""
     notes = []
-    runs["seed"] = (runs["seed"].fillna(numbered) if "seed" in runs else numbered).astype(int)
+    ok = runs[runs["outcome"] == "ok"]
+    largest = ok[memory_metric].max()
+    if largest < _SMALLEST_BYTES:
+        notes.append(
+            f"{memory_metric} is at most {largest:g} bytes, less than any fine-tuning needs. The column is in bytes: "
+            "if these are GiB, multiply by 1073741824."
+        )
+    if "n_examples" in runs:
+        if not ok[SCORE].dropna().between(0, 1).all():
+            notes.append(
+                f"The column n_examples is not used: it needs scores from 0 to 1, and these reach {ok[SCORE].max():g}. "
+                "Divide percent by 100."
+            )
+        elif ok["n_examples"].isna().any():
+            notes.append("The column n_examples is not used: some rows have none.")
+    return notes
+
+
+def _study(path: Path, runs: pd.DataFrame, notes: list[str]) -> Study:
+    runs["seed"] = _seeds(runs)
     for name, default in (("reason", ""), ("conditions", ""), ("metric", "score"), ("variant", runs["setting"])):
         runs[name] = runs[name].where(runs[name] != "", default) if name in runs else default
-    if direction is None:
-        notes.append("The file does not give a direction: higher scores count as better (if not, direction=minimize).")
     return Study(
         name=path.stem,
         parent_id=None,
         conditions={"source": path.name},
         command="",
         runs=runs.assign(
-            running=False,
-            direction=direction or "maximize",
-            conditions_hash=runs["conditions"],
+            conditions_hash=runs["conditions"].where(runs["conditions"] != "", runs.get("conditions_hash", "")),
             conditions=[json.dumps({"conditions": text}) for text in runs["conditions"]],
         ),
         notes=tuple(notes),
     )
+
+
+def _seeds(runs: pd.DataFrame) -> pd.Series:
+    """The seeds of the file. A row without one gets the smallest number that its setting has not."""
+    given = runs["seed"] if "seed" in runs else pd.Series(float("nan"), index=runs.index)
+    taken = {setting: set(own.dropna().astype(int)) for setting, own in given.groupby(runs["setting"])}
+    seeds = []
+    for setting, seed in zip(runs["setting"], given, strict=True):
+        own = taken[setting]
+        seeds.append(next(n for n in itertools.count() if n not in own) if math.isnan(seed) else int(seed))
+        own.add(seeds[-1])
+    return pd.Series(seeds, index=runs.index)

@@ -13,6 +13,8 @@ from sweep.core.measurements import SCORE
 # Columns that `Study.runs` always has. Numbers may be missing (NaN). Every other column is a measurement or a tag.
 COLUMNS = ("run_id", "setting", "variant", "seed", "outcome", "reason", SCORE, "running", "conditions_hash")
 
+DIRECTIONS = ("maximize", "minimize")
+
 
 class Point(NamedTuple):
     """A value at an optimizer step."""

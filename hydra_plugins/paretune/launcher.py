@@ -48,16 +48,16 @@ class ParetuneLauncher(Launcher):
         of the first `with_configs` jobs include their configs; None is all jobs."""
         from hydra.core.utils import configure_log, setup_globals
 
+        from sweep.config.hydra_options import launcher_options
         from sweep.hydra_compat.isolated_job import Application
         from sweep.launch.device_leases import leases
         from sweep.launch.job_pool import JobPool
 
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        devices_per_run = max(devices_per_run, self.options.get("devices_per_run") or 1)
-        options = {**self.options, "slots": self.options.get("slots") or slots, "devices_per_run": devices_per_run}
-        application = Application(self.task_function, self.hydra_context, self.config)
-        return JobPool(application, leases(**options), with_configs)
+        options = launcher_options(self.options)
+        leased = leases(options.devices, options.slots or slots, max(devices_per_run, options.devices_per_run))
+        return JobPool(Application(self.task_function, self.hydra_context, self.config), leased, with_configs)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         returned: dict[int, JobReturn] = {}

@@ -7,10 +7,15 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import MISSING, DictConfig
+
+_OPTUNA_SWEEPER = "hydra_plugins.hydra_optuna_sweeper"
 
 
 @dataclass
@@ -25,8 +30,8 @@ class ParetuneSweeperConf:
     direction: Any = None
     """`maximize` or `minimize`; a list for several numbers. Null: the score in its direction, and the memory
     minimised."""
-    storage: str | None = "sqlite:///${hydra.runtime.cwd}/optuna.db"
-    """URL of Optuna's database; null is in memory."""
+    storage: Any = "sqlite:///${hydra.runtime.cwd}/optuna.db"
+    """URL of Optuna's database, or a `_target_` of `optuna.storages`; null is in memory."""
     study_name: str | None = None
     """Name of the study in Optuna; null is `study.name`."""
     n_trials: int | None = None
@@ -92,6 +97,15 @@ class OptunaSweeper(ParetuneSweeper):
         super().sweep(arguments)
 
 
+class OptunaSweeperPath(SearchPathPlugin):
+    """Hydra knows a plug-in by the path of its class, and configs for hydra-optuna-sweeper contain that path. Hydra
+    calls this once it has found all plug-ins, before it composes a config."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        if find_spec(_OPTUNA_SWEEPER) is None:
+            Plugins.instance().class_name_to_class[f"{_OPTUNA_SWEEPER}.optuna_sweeper.OptunaSweeper"] = OptunaSweeper
+
+
 # Null stands for Optuna's own default. The names are Optuna's. Old configs may contain names that Optuna has removed.
 _OLD_TPE = {"consider_prior": None, "prior_weight": None, "consider_magic_clip": None, "consider_endpoints": None}
 _TPE = {"n_startup_trials": 10, "multivariate": None, "group": None, "constant_liar": None,
@@ -119,7 +133,7 @@ SAMPLERS: dict[str, dict[str, Any]] = {
 def _register() -> None:
     store = ConfigStore.instance()
     store.store(group="hydra/sweeper", name="paretune", node=ParetuneSweeperConf, provider="paretune")
-    if find_spec("hydra_plugins.hydra_optuna_sweeper") is not None:
+    if find_spec(_OPTUNA_SWEEPER) is not None:
         return  # its own groups have these names
     store.store(group="hydra/sweeper", name="optuna", node=OptunaSweeperConf, provider="paretune")
     for name, options in SAMPLERS.items():

@@ -11,6 +11,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from sweep.config import hydra_options
 from sweep.config.schema import parse, plain_config
 from sweep.core import preflight, redaction
 from sweep.core.errors import ConfigError, Fault, first_line
@@ -118,6 +119,8 @@ def validate(composed: DictConfig, multirun: bool) -> Iterator[Fault]:
         yield Fault("hydra.verbose", str(verbose), "must be true, false, or names of loggers")
     folder_key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
     try:
+        if multirun:
+            yield from hydra_options.faults(composed)
         folder = OmegaConf.select(composed, folder_key)
         storage = OmegaConf.select(composed, "hydra.sweeper.storage") if multirun else None
     except OmegaConfBaseException as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import math
 import typing
 from abc import ABC
 from collections.abc import Mapping
@@ -57,6 +58,11 @@ def build(cls: type, node: Any, path: str, faults: list[Fault]) -> Any:
 
 def _value(hint: Any, value: Any, path: str, faults: list[Fault]) -> Any:
     """One field: a nested dataclass, a mapping of components, or a plain value checked by pydantic, strictly."""
+    if hint is Any:
+        return value
+    if isinstance(value, float) and not math.isfinite(value):
+        faults.append(Fault(path, str(value), "must be a finite number"))
+        return INVALID
     if is_dataclass(hint) or _is_component(hint):
         return build(hint, value, path, faults)
     origin, args = typing.get_origin(hint), typing.get_args(hint)

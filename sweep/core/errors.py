@@ -56,6 +56,15 @@ def alternatives(wrong: str, known: Sequence[str]) -> str:
     return f"did you mean {similar[0]}?" + (f" ({listed})" if len(known) <= _FEW else "")
 
 
+def described(error: BaseException) -> str:
+    """The class of an exception and its message. The text of an exception from outside may fail, too."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001  whatever its author's code raises
+        text = "it has no text"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 def first_line(text: object) -> str:
     """The first line that is not empty."""
     return next((line.strip() for line in str(text).splitlines() if line.strip()), "")

@@ -140,7 +140,7 @@ class Composer:
         """The parameters that the config itself sweeps, without the command line."""
         composed = self.compose(overrides, multirun=True)
         params = OmegaConf.select(composed, "hydra.sweeper.params")
-        return {} if params is None else {str(k): str(v) for k, v in OmegaConf.to_container(params).items()}
+        return {} if params is None else {str(k): value_text(v) for k, v in OmegaConf.to_container(params).items()}
 
     def parse(self, text: str) -> Override:
         return self._parser.parse_overrides([text])[0]  # unlike parse_override, it resolves glob over the presets
@@ -167,3 +167,12 @@ def composition_fault(error: Exception, overrides: Sequence[str], base: DictConf
 
 def override_text(override: Override) -> str:
     return str(override.input_line)
+
+
+def value_text(value: Any) -> str:
+    """A value of YAML as the value of an override. A text is one already: `params` hold Hydra's sweep syntax."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list):
+        return f"[{','.join(repr(one) if isinstance(one, str) else value_text(one) for one in value)}]"
+    return str(value)

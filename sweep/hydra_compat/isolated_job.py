@@ -6,22 +6,25 @@ a script. The fork server imports nothing of training, and loads the application
 
 from __future__ import annotations
 
+import io
 import pickle
 import sys
 import tempfile
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, suppress
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import cloudpickle
 from hydra.core.singleton import Singleton
-from hydra.core.utils import JobReturn, run_job, setup_globals
+from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.basecontainer import BaseContainer
 
+from sweep.core.errors import described
 from sweep.core.reporter import Reporter
 
 
@@ -31,6 +34,24 @@ class Application(NamedTuple):
     task_function: TaskFunction
     context: HydraContext
     config: DictConfig
+
+
+class Answer(NamedTuple):
+    """What a job sends: its pickled JobReturn, and for a parent that cannot read that, what it is as text, and the
+    traceback of its exception."""
+
+    returned: bytes
+    summary: str
+    traceback: str
+
+
+class JobFailed(Exception):
+    """A job without a result that this process can read: why, and the traceback of the job as a note."""
+
+    def __init__(self, summary: str, traceback_text: str = ""):
+        super().__init__(summary)
+        if traceback_text:
+            self.add_note(traceback_text)
 
 
 @contextmanager
@@ -54,9 +75,9 @@ def unpack(file: str) -> tuple[Application, dict[str, object]]:
     return application, resolvers
 
 
-def run(file: str, composed: bytes, with_configs: bool, reporter: Reporter) -> bytes:
+def run(file: str, composed: bytes, with_configs: bool, reporter: Reporter) -> Answer:
     """Run one job as Hydra's own launchers do: its folder, its logging, its environment, its callbacks. `file` is the
-    application from `packed`, `composed` the config from `dump`. Returns the job's pickled JobReturn."""
+    application from `packed`, `composed` the config from `dump`."""
     application, resolvers = unpack(file)
     setup_globals()
     BaseContainer._resolvers.update(resolvers)
@@ -69,7 +90,20 @@ def run(file: str, composed: bytes, with_configs: bool, reporter: Reporter) -> b
     )
     if not with_configs:
         returned.cfg = returned.hydra_cfg = None
-    return cloudpickle.dumps(returned)
+    return answer(returned)
+
+
+def answer(returned: JobReturn) -> Answer:
+    """What a job sends to the process that started it."""
+    error = exception_of(returned)
+    if error is None:
+        summary, frames = f"the job returned a {type(returned.return_value).__name__} that cannot be sent", ""
+    else:
+        summary, frames = described(error), traceback_of(error)
+    try:
+        return Answer(cloudpickle.dumps(returned), summary, frames)
+    except Exception as unsendable:  # noqa: BLE001  pickling calls methods of the value
+        return Answer(b"", summary, frames or described(unsendable))
 
 
 def numbered(composed: DictConfig, number: int) -> DictConfig:
@@ -89,9 +123,38 @@ def dump(composed: DictConfig) -> bytes:
     return cloudpickle.dumps(composed)
 
 
-def load(answer: bytes) -> JobReturn:
-    returned: JobReturn = cloudpickle.loads(answer)
+def load(sent: Answer) -> JobReturn | JobFailed:
+    """A job's JobReturn; an exception has its traceback as a note. JobFailed if the value or the exception cannot be
+    built here: many exceptions of libraries cannot, since their class has arguments that pickle does not pass."""
+    try:
+        returned: JobReturn = cloudpickle.loads(sent.returned)
+        error = exception_of(returned)
+        if error is not None:
+            error.add_note(sent.traceback)
+    except Exception as unreadable:  # noqa: BLE001  unpickling calls code of the value
+        return JobFailed(sent.summary, sent.traceback or described(unreadable))
     return returned
+
+
+def exception_of(returned: JobReturn) -> Exception | None:
+    """The exception that a job raised, with its own frames, or None if the job is complete. Hydra's property raises it,
+    and prints all overrides to stderr, which may contain credentials: the printed line is discarded."""
+    if returned.status is JobStatus.COMPLETED:
+        return None
+    try:
+        with redirect_stderr(io.StringIO()):
+            _ = returned.return_value
+    except Exception as error:  # noqa: BLE001  the job's own exception, of any class
+        here = error.__traceback__  # this function and the property, then the frames of the job
+        return error.with_traceback(here and here.tb_next and here.tb_next.tb_next)
+    return None
+
+
+def traceback_of(error: Exception) -> str:
+    """The traceback of a job's exception; of one that came from another process, the note that `load` has added."""
+    if error.__traceback__ is not None:
+        return "".join(traceback.format_exception(error)).rstrip()
+    return "".join(getattr(error, "__notes__", [])[-1:])
 
 
 def folder_of(composed: DictConfig) -> Path:

@@ -88,13 +88,16 @@ class JobPool:
         self._open.__exit__(*exception)
 
     def _isolate(self, overrides: list[str], arguments: tuple[Any, ...], lease: Lease, answered: Answered) -> Any:
-        def on_answer(answer: bytes) -> None:
-            answered(isolated_job.load(answer))
+        def on_answer(answer: isolated_job.Answer) -> None:
+            loaded = isolated_job.load(answer)
+            answered(_returned(overrides, loaded) if isinstance(loaded, isolated_job.JobFailed) else loaded)
 
         try:
             return self._server.call(f"{isolated_job.__name__}:run", *arguments, env=lease.env, on_answer=on_answer)
-        except (ChildFailed, ChildKilled) as error:
-            return _returned(overrides, error)
+        except ChildFailed as error:
+            return _returned(overrides, isolated_job.JobFailed(str(error), error.traceback))
+        except ChildKilled as error:
+            return _returned(overrides, isolated_job.JobFailed(str(error)))
 
     def _supervise(self, overrides: list[str], number: int, lease: Lease) -> JobReturn:
         context, task_function = self._application.context, self._application.task_function

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import connection
 from typing import Any, NamedTuple
 
-from sweep.core.errors import UserError
+from sweep.core.errors import UserError, described
 
 SERVER_VARIABLE = "PARETUNE_SERVER"  # the environment variable with the first call in the fork server
 QUESTIONS = frozenset({"should_prune"})  # the child waits for the answer to these events
@@ -75,7 +75,7 @@ def work(connected: connection.Connection, initialise: str, arguments: Sequence[
     except Exception as error:  # noqa: BLE001  every error is the parent's to handle
         traceback.print_exc()
         user_error = str(error) if isinstance(error, UserError) else None
-        answer = ("raised", (f"{type(error).__name__}: {error}", traceback.format_exc(), user_error))
+        answer = ("raised", (described(error), traceback.format_exc(), user_error))
     connected.send(answer)
 
 

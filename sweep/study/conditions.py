@@ -40,13 +40,15 @@ def require_same(conditions: Sequence[Mapping[str, str]], settings: Sequence[Set
             )
 
 
-def require_same_study(name: str, begun: Mapping[str, str], now: Mapping[str, str]) -> None:
+def require_same_study(
+    name: str, begun: Mapping[str, str], now: Mapping[str, str], name_key: str = "study.name"
+) -> None:
     """Raise UserError if the conditions of the study's first command and of this one differ."""
     if differing := _differing(begun, now):
         lines = "\n".join(f"  {key}: {old} → {new}" for key, old, new in differing)
         raise UserError(
             f"study {name} began under other conditions, so that its runs cannot be compared:\n{lines}\n"
-            "Give this study its own name (study.name=…), or use the old values."
+            f"Give this study its own name ({name_key}=…), or use the old values."
         )
 
 

@@ -12,6 +12,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
@@ -20,7 +21,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from sweep.core.errors import UserError
-from sweep.core.preflight import sqlite_path
 
 log = logging.getLogger(__name__)
 BEAT_SECONDS = 20.0
@@ -67,11 +67,11 @@ class Heartbeat:
 
 
 class StudyLock:
-    """Held by one coordinator at a time, of all that share an Optuna storage. The lock is a file next to the SQLite
-    database, an advisory lock in PostgreSQL, or a named lock in MySQL. A study in memory has one process only."""
+    """Held by one coordinator at a time, of all that share an Optuna storage. `place` is a lock file, or the URL of a
+    PostgreSQL (advisory lock) or MySQL (named lock). None: a study in memory has one process only."""
 
-    def __init__(self, storage: str | None, study: str):
-        self._storage = storage
+    def __init__(self, place: str | Path | None, study: str):
+        self._place = place
         self._study = study
         self._thread = threading.RLock()
         self._depth = 0
@@ -86,20 +86,19 @@ class StudyLock:
                 self._depth -= 1
 
     def _between_processes(self) -> AbstractContextManager[Any]:
-        if not self._storage:
+        if self._place is None:
             return nullcontext()
-        file = sqlite_path(self._storage)
-        return self._in_database() if file is None else FileLock(f"{file.absolute()}.lock")
+        return FileLock(self._place) if isinstance(self._place, Path) else self._in_database(self._place)
 
     @contextmanager
-    def _in_database(self) -> Iterator[None]:
-        kind = _kind_of(self._storage)
+    def _in_database(self, url: str) -> Iterator[None]:
+        kind = _kind_of(url)
         if kind not in _ADVISORY:
             raise UserError(
                 f"hydra.sweeper.storage: must be SQLite, PostgreSQL or MySQL; {kind} has no lock for coordinators"
             )
         key = {"key": zlib.crc32(self._study.encode()) - (1 << 31)}  # PostgreSQL's is a signed number of 32 bits
-        engine = create_engine(self._storage, poolclass=NullPool, **engine_options(self._storage))
+        engine = create_engine(url, poolclass=NullPool, **engine_options(url))
         with engine.connect() as connection:  # the lock ends with the connection
             acquire, release = map(text, _ADVISORY[kind])
             connection.execute(acquire, key)

@@ -18,6 +18,7 @@ from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from sweep.config.hydra_options import sweeper_options
 from sweep.core import console, provenance, redaction
 from sweep.core.errors import UserError, first_line
 from sweep.launch.hydra_task import TrainingTask
@@ -48,8 +49,7 @@ class Engine:
         self._task_function = task_function
         self._training = task_function if isinstance(task_function, TrainingTask) else None
         self._config = config
-        self._options = options
-        self._n_jobs = max(1, int(options.get("n_jobs") or 1))
+        self._options = sweeper_options(options)
 
     def sweep(self, arguments: Sequence[str]) -> list[list[JobReturn]]:
         """Run the study that `arguments` describe, or its missing part.
@@ -73,7 +73,7 @@ class Engine:
         folder.mkdir(parents=True, exist_ok=True)
         self._save_command(folder, arguments)
         trials = TrialStore(
-            storage=self._options.get("storage"),
+            storage=self._options.storage,
             name=objective.study_name,
             directions=objective.directions,
             metric_names=objective.metric_names,
@@ -83,23 +83,24 @@ class Engine:
         )
         self._set_pruner(trials, objective)
         session: Session | None = None
+        limit = self._options.n_trials
         # SIGTERM, for example from a cluster's scheduler, ends a study as Ctrl-C does: processes end, rows are closed.
         with isolated_call.handling(signal.SIGTERM, signal.default_int_handler), Heartbeat(trials.heartbeat):
             try:
                 with trials.lock():
                     session = objective.open(trials)
-                    scheduler = Scheduler(trials, session, found, int(self._options.get("n_trials") or DEFAULT_TRIALS))
+                    scheduler = Scheduler(trials, session, found, DEFAULT_TRIALS if limit is None else limit)
                     scheduler.enqueue()
                 returns = self._run(session, scheduler, folder)
             except STORAGE_FAILS as error:  # the study cannot be closed in a storage that fails
-                fault = f"hydra.sweeper.storage = {self._options.get('storage')} fails: {first_line(error)}"
+                fault = f"hydra.sweeper.storage = {self._options.storage} fails: {first_line(error)}"
                 raise UserError(f"{redaction.text(fault)}\nOnce it works, the same command continues.") from error
             except BaseException:
                 self._close(session, trials, finished=False)
                 raise
             self._close(session, trials, finished=True)
         self._save_results(trials, folder)
-        session.require_complete(self._options.get("max_failure_rate"))
+        session.require_complete(self._options.max_failure_rate)
         session.conclude(arguments)
         return returns
 
@@ -107,13 +108,13 @@ class Engine:
 
     def _objective(self, found: Enumeration) -> Objective:
         compose = functools.partial(self._context.config_loader.load_sweep_config, self._config)
-        options = {"direction": self._options.get("direction"), "study_name": self._options.get("study_name")}
+        options = {"direction": self._options.direction, "study_name": self._options.study_name}
         if self._training:
             return TrainingObjective.from_space(compose, found, task=self._training, **options)
         return FunctionObjective.from_space(compose, found, **options)
 
     def _sampler(self, found: Enumeration, objective: Objective) -> Any:
-        node = self._options.get("sampler")
+        node = self._options.sampler
         if not found.searching or samplers.kind_of(node) is not None:
             return None  # Optuna's default is TPE
         if found.space.dimensions:
@@ -121,7 +122,7 @@ class Engine:
         return samplers.build(node)
 
     def _set_pruner(self, trials: TrialStore, objective: Objective) -> None:
-        pruner = self._options.get("pruner")
+        pruner = self._options.pruner
         if not pruner:
             return
         if self._training is None:
@@ -136,13 +137,13 @@ class Engine:
         number = _next_index(folder)
         numbers: dict[tuple[int, Any], int] = {}
         ended = itertools.count()
-        most_failures = self._options.get("max_failure_rate")
+        most_failures = self._options.max_failure_rate
         objective = session.objective
         with self._launcher(objective) as launcher:
             session.announce(scheduler.left(), launcher.places)
             with console.Progress(scheduler.left(), objective.study_name) as bar:
                 while True:
-                    while launcher.free and not session.gives_up(most_failures, self._n_jobs):
+                    while launcher.free and not session.gives_up(most_failures, self._options.n_jobs):
                         replicate = scheduler.next_run()
                         if replicate is None:
                             break
@@ -171,14 +172,14 @@ class Engine:
             hydra_context=self._context, task_function=self._task_function, config=self._config
         )
         if hasattr(launcher, "open_pool"):  # it takes one job at a time
-            return launcher.open_pool(self._n_jobs, objective.devices_per_run, WITH_CONFIGS)
+            return launcher.open_pool(self._options.n_jobs, objective.devices_per_run, WITH_CONFIGS)
         name = HydraConfig.get().runtime.choices.get("hydra/launcher")
-        if self._options.get("pruner"):
+        if self._options.pruner:
             raise UserError(
                 "hydra.sweeper.pruner needs a launcher that receives the evaluations of its runs, and hydra/launcher="
                 f"{name} does not; take hydra/launcher=paretune"
             )
-        return nullcontext(BatchLauncher(launcher, self._n_jobs, str(name)))
+        return nullcontext(BatchLauncher(launcher, self._options.n_jobs, str(name)))
 
     def _own_number(self, folder: Path, number: int) -> int:
         """The next job number whose folder does not exist. Creating the folder claims the number: another coordinator

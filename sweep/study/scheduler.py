@@ -45,11 +45,11 @@ class Scheduler:
                     self._trials.set_replicate(trial.number, seed, Entry())
         if self._settings is None:
             if not self._trials.all():
-                for params in self._objective.first_settings():
+                for params in self._objective.first_settings()[: self._limit]:
                     self._trials.enqueue(params, {}, {})
             return
-        pending = [params_of(trial) for trial in unfinished]
-        complete = [params_of(trial) for trial in self._trials.all() if _is_ok(trial)]
+        pending = [self._params_of(trial) for trial in unfinished]
+        complete = [self._params_of(trial) for trial in self._trials.all() if _is_ok(trial)]
         for params in self._objective.in_order(self._settings):
             done = self._session.done(params)
             is_done = not _left_of(self._objective.seeds, done) if self._session.knows_all_runs else params in complete
@@ -109,7 +109,7 @@ class Scheduler:
         trial = self._trials.ask(self._space.in_order_of_dependence(), self._space.exists)
         if self._extend is not None:
             self._extend(trial)
-        return trial.number, dict(trial.params)
+        return trial.number, self._space.exact(trial.params)
 
     def _claim_first(self, number: int, params: Params) -> Replicate:
         self._trials.set_attributes(number, self._objective.attributes(params))
@@ -127,7 +127,7 @@ class Scheduler:
         for trial, entries, seeds in self._begun(trials):
             taken = {seed for seed, entry in entries.items() if self._is_taken(entry)}
             candidates += [
-                (len(taken), trial.number, seed, dict(trial.params))
+                (len(taken), trial.number, seed, self._space.exact(trial.params))
                 for seed in _left_of(seeds, entries)
                 if seed not in taken
             ]
@@ -152,7 +152,7 @@ class Scheduler:
         for _ in range(_MOST_DUPLICATES):
             number, params = self._ask()
             tried = [trial for trial in self._trials.all() if trial.state is not TrialState.FAIL]
-            twin = next((t for t in tried if t.number != number and params_of(t) == params), None)
+            twin = next((t for t in tried if t.number != number and self._params_of(t) == params), None)
             if twin is None:
                 return self._claim_first(number, params)
             self._trials.set_attributes(number, {_DUPLICATE: twin.number})
@@ -166,11 +166,14 @@ class Scheduler:
         self._trials.enqueue(random.choice(untried), {}, {})
         return self._claim_first(*self._ask())
 
+    def _params_of(self, trial: FrozenTrial) -> Params:
+        return self._space.exact(params_of(trial))
+
     def _untried(self) -> list[Params]:
         """The settings that have not run; none if they cannot be listed."""
         if self._extend is not None or not self._space.size_at_most(_MOST_SETTINGS):
             return []
-        tried = [params_of(trial) for trial in self._trials.all() if trial.state is not TrialState.FAIL]
+        tried = [self._params_of(trial) for trial in self._trials.all() if trial.state is not TrialState.FAIL]
         return [params for params in self._space.settings() if params not in tried]
 
 

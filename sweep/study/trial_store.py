@@ -24,6 +24,7 @@ from sweep.core.errors import UserError, first_line
 from sweep.study import coordinator
 from sweep.study.entry import Entry, Seed, as_attributes
 from sweep.study.search.dimension import Value
+from sweep.study.storage import KEY, lock_of, opened
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -32,13 +33,13 @@ STORAGE_FAILS = (SQLAlchemyError, optuna.exceptions.StorageInternalError)
 
 
 class TrialStore:
-    """One Optuna study. `storage` is the URL of a database, or None for a study in memory. `worst` has the values that
-    a trial gets for objectives that were not measured. UserError if the storage does not work, or does not fit."""
+    """One Optuna study. `storage` is the value of `hydra.sweeper.storage`. `worst` has the values that a trial gets for
+    objectives that were not measured. UserError if the storage does not work, or does not fit."""
 
     def __init__(
         self,
         *,
-        storage: str | None,
+        storage: Any,
         name: str | None,
         directions: Sequence[str],
         metric_names: Sequence[str] | None,
@@ -50,14 +51,10 @@ class TrialStore:
         self._worst = list(worst)
         self._sampler = sampler
         self.me = process_identity.identity()
-        self.lock = coordinator.StudyLock(storage, name or "")
+        self.lock = coordinator.StudyLock(lock_of(storage), name or "")
         try:
             with self.lock():
-                self._storage = (
-                    optuna.storages.RDBStorage(storage, coordinator.engine_options(storage))
-                    if storage
-                    else optuna.storages.InMemoryStorage()
-                )
+                self._storage = opened(storage)
                 self.study = self._create(name)
                 self._require_same_objectives()
                 self.space = self._widened(space)
@@ -66,9 +63,7 @@ class TrialStore:
                         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                         self.study.set_metric_names(list(metric_names))
         except (SQLAlchemyError, ValueError, ImportError, RuntimeError) as error:
-            raise UserError(
-                redaction.text(f"hydra.sweeper.storage = {storage} does not work: {first_line(error)}")
-            ) from error
+            raise UserError(redaction.text(f"{KEY} = {storage} does not work: {first_line(error)}")) from error
 
     def _create(self, name: str | None) -> optuna.Study:
         return optuna.create_study(
@@ -221,15 +216,15 @@ class TrialStore:
         self.study.tell(number, values)
 
     def best(self) -> list[FrozenTrial]:
-        """The best trial, or the Pareto front, of the trials that are complete and violate no constraint."""
+        """The best trial, or the Pareto front, of the trials that are complete and violate no constraint. Empty if
+        nothing was measured."""
         if not any(trial.state is TrialState.COMPLETE for trial in self.all()):
             return []
-        if len(self._directions) > 1:
-            return list(self.study.best_trials)
         try:
-            return [self.study.best_trial]
+            found = self.study.best_trials if len(self._directions) > 1 else [self.study.best_trial]
         except ValueError:  # none is feasible
             return []
+        return [trial for trial in found if all(map(math.isfinite, trial.values))]  # others returned no number
 
     def fail(self, number: int) -> None:
         self.study.tell(number, state=TrialState.FAIL)

@@ -134,6 +134,55 @@ def test_a_config_written_for_hydra_optuna_sweeper_runs_unchanged(sphere):
     assert len([path for path in (sphere.folder / "out").iterdir() if path.is_dir()]) == 22
 
 
+PRESET = """
+# @package _global_
+defaults:
+  - override /hydra/sweeper: optuna
+hydra:
+  mode: MULTIRUN
+  sweeper:
+    _target_: hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper
+    storage:
+      _target_: optuna.storages.RDBStorage
+      url: sqlite:///optuna.db
+    study_name: preset
+    n_jobs: 1
+    direction: maximize
+    n_trials: 3
+    sampler:
+      _target_: optuna.samplers.TPESampler
+      seed: 1234
+      n_startup_trials: 10
+      consider_prior: true
+      prior_weight: 1.0
+      consider_magic_clip: true
+      consider_endpoints: false
+      n_ei_candidates: 24
+      multivariate: false
+      warn_independent_sampling: true
+    params:
+      x: interval(0.0001, 0.1)
+      y: choice(1, 2, 3)
+"""
+
+
+def test_a_preset_with_class_paths_and_a_storage_node_runs_unchanged(sphere):
+    """The form of the much-used preset of lightning-hydra-template."""
+    (sphere.folder / "conf/hparams_search").mkdir()
+    (sphere.folder / "conf/hparams_search/preset.yaml").write_text(PRESET)
+    config = sphere.folder / "conf/config.yaml"
+    config.write_text("defaults: [_self_, {optional hparams_search: null}]\n" + CONFIG.partition("x: 1")[1] + "\n" +
+                      CONFIG.partition("x: 1")[2])  # fmt: skip
+    done, results = sphere("hparams_search=preset")
+    assert done.returncode == 0, done.stderr
+    assert len(calls(sphere.folder)) == 3
+    study = optuna.load_study(study_name="preset", storage=f"sqlite:///{sphere.folder}/optuna.db")
+    assert results["best_value"] == study.best_value == max(trial.value for trial in study.trials)
+    none, _ = sphere("hparams_search=preset", "hydra.sweeper.n_trials=0", "hydra.sweeper.study_name=empty")
+    assert none.returncode == 0, none.stderr
+    assert len(calls(sphere.folder)) == 3
+
+
 def test_a_grid_is_exhausted_and_a_fixed_key_is_not_searched(sphere):
     done, results = sphere("hydra/sweeper/sampler=grid", "hydra/launcher=paretune", "hydra.sweeper.n_jobs=2", "y=0")
     assert done.returncode == 0, done.stderr

@@ -4,14 +4,12 @@ that returns numbers. Each has an objective, which is complete before the study 
 
 from __future__ import annotations
 
-import io
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stderr
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn
 
 from sweep.study.entry import Entry, Seed
 from sweep.study.search.dimension import Value
@@ -101,16 +99,3 @@ class Session(ABC):
 
     def close(self, finished: bool) -> None:  # noqa: B027  a function leaves nothing open
         """The study ends and no other coordinator works on it. `finished` is False after an exception."""
-
-
-def exception_of(returned: JobReturn) -> Exception | None:
-    """The exception that a job raised, or None if the job is complete. Hydra's property raises it, and prints all
-    overrides to stderr, which may contain credentials: the printed line is discarded."""
-    if returned.status is JobStatus.COMPLETED:
-        return None
-    try:
-        with redirect_stderr(io.StringIO()):
-            _ = returned.return_value
-    except Exception as error:  # noqa: BLE001  the job's own exception, of any class
-        return error
-    return None

@@ -10,10 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn
+from optuna.trial import TrialState
 
-from sweep.core.errors import UserError, first_line
+from sweep.core import redaction
+from sweep.core.errors import UserError, described, first_line
+from sweep.hydra_compat.isolated_job import JobFailed, exception_of, traceback_of
+from sweep.study.conditions import require_same_study
 from sweep.study.entry import Entry
-from sweep.study.objectives.base import Objective, Replicate, Session, exception_of
+from sweep.study.objectives.base import Objective, Replicate, Session
 from sweep.study.search.enumeration import Enumeration
 from sweep.study.search.space import Compose, Params, Space
 
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from sweep.study.trial_store import TrialStore
 
 log = logging.getLogger(__name__)
+_CONDITIONS, _SEARCHED = "conditions", "searched"
 _COMPOSED = 4  # settings that are composed before the first job: a key that the config lacks is missing in all
 
 
@@ -54,10 +59,24 @@ class FunctionObjective(Objective):
         )
 
     def open(self, trials: TrialStore) -> FunctionSession:
+        """UserError if the study began with other fixed overrides. A key that was fixed may be searched now; the
+        reverse would give trials without the key, which look like the first ones."""
+        study, now = trials.study, {**self.attributes({}), **dict.fromkeys(self.space.dimensions, _SEARCHED)}
+        finished = [trial for trial in trials.all() if trial.state is TrialState.COMPLETE]
+        begun = study.user_attrs.get(_CONDITIONS)
+        if begun is None:  # a study of hydra-optuna-sweeper: each trial has the fixed overrides, and perhaps more
+            known = {key: str(value) for trial in finished for key, value in trial.user_attrs.items() if key in now}
+            searched = {key for trial in finished for key in trial.params if key in now}
+            begun = {**now, **known, **dict.fromkeys(searched, _SEARCHED)}
+        if finished:
+            more = {key: value for key, value in now.items() if value == _SEARCHED}
+            require_same_study(study.study_name, {**begun, **more}, now, "hydra.sweeper.study_name")
+        study.set_user_attr(_CONDITIONS, now)
         return FunctionSession(self)
 
     def attributes(self, params: Params) -> dict[str, Any]:
-        return {key: override.partition("=")[2] for key, override in self.space.fixed.items()}
+        fixed = {key.lstrip("+"): text.partition("=")[2] for key, text in self.space.fixed.items()}
+        return dict(redaction.tree(fixed))
 
     def overrides(self, replicate: Replicate) -> list[str]:
         return self.space.overrides(replicate.params)
@@ -100,7 +119,8 @@ class FunctionSession(Session):
                 error = unsuitable if self.objective.needs_values else None
         if error is not None:
             self._failures.append(error)
-            log.warning("trial %d failed: %s: %s", replicate.trial, type(error).__name__, first_line(error))
+            why = str(error) if isinstance(error, JobFailed) else described(error)
+            log.warning("%s", f"trial {replicate.trial} failed: {first_line(why)}\n{traceback_of(error)}".rstrip())
             return Entry(outcome="failed", final=False)
         if any(math.isnan(number) for number in values):
             log.warning("trial %d returned %s: not a number", replicate.trial, returned.return_value)

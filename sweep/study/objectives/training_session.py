@@ -81,7 +81,9 @@ class TrainingSession(Session):
 
     def announce(self, left: int, places: str) -> None:
         done = sum(record.seed in self.objective.seeds for record in self._completed.all())
-        if left == 0:
+        if left == 0 and done == 0:
+            log.info("Study %s has no run, and this command launches none.", self.objective.study_name)
+        elif left == 0:
             log.info("All %d runs of study %s are done already.", done, self.objective.study_name)
         else:
             known = f"study {self.objective.study_name}: {done} of {done + left} runs are done"
@@ -125,13 +127,16 @@ class TrainingSession(Session):
                 f"{len(lost)} of the study's runs ended without a result:\n{lines}\n"
                 "Fix the cause and give the same command again: it repeats these runs and no others."
             )
-        if not any(record.outcome is Outcome.OK for record in [*self._ended, *self._completed.all()]):
+        runs = [*self._ended, *self._completed.all()]
+        if runs and not any(record.outcome is Outcome.OK for record in runs):
             raise UserError(
                 "no run of this study was ok, so that it has no answer. Out of memory: smaller micro-batches, shorter "
                 "sequences, activation checkpointing or QLoRA. Diverged: a lower learning rate."
             )
 
     def conclude(self, arguments: Sequence[str]) -> None:
+        if not self._ended and not self._completed.all():
+            return
         tracking = [shlex.quote(argument) for argument in arguments if argument.startswith("tracking")]
         command = " ".join(["python -m analysis", f"study={self._settings.study.name}", *tracking])
         log.info("The study is complete. Its answer: %s", redaction.text(command))

@@ -7,9 +7,9 @@ from hydra.core.utils import JobReturn
 from sweep.config.schema import Study
 from sweep.core.errors import UserError
 from sweep.core.record import Outcome, Record
+from sweep.hydra_compat.isolated_job import exception_of
 from sweep.memory.prediction_metrics import PREDICTED
 from sweep.study.entry import Entry
-from sweep.study.objectives.base import exception_of
 
 
 def record_of(returned: JobReturn) -> Record:

@@ -48,8 +48,8 @@ class Dimension:
         texts = [cls.plain_text(v) for v in values] if shuffled else list(override.sweep_string_iterator())
         if not values:
             raise UserError(f"{override.input_line} has no value; name at least one")
-        if isinstance(sweep, RangeSweep) and not shuffled:
-            return cls._of_range(key, values)
+        if isinstance(sweep, RangeSweep) and not shuffled and all(isinstance(value, int | float) for value in values):
+            return cls._of_range(key, _exact(sweep, values))
         by_text = {text: v if isinstance(v, Value) else text for v, text in zip(values, texts, strict=True)}
         if len(set(by_text.values())) < len(by_text):  # 1 and true are equal in Python
             by_text = {text: text for text in by_text}
@@ -124,6 +124,12 @@ class Dimension:
             return value in self.values
         return isinstance(value, int | float) and self.low <= value <= self.high
 
+    def exact(self, value: Value) -> Value:
+        """The listed number that a sampler means: Optuna adds steps up, and 0.009 becomes 0.009000000000000001."""
+        if self.low is None or not self.values or value in self.values:
+            return value
+        return min(self.values, key=lambda listed: abs(listed - value))
+
     def text(self, value: Value) -> str:
         """A value's text in an override."""
         return self.texts.get(value) or self.plain_text(value)
@@ -138,3 +144,11 @@ class Dimension:
 def _cast(override: Override) -> bool:
     """Whether the override is `int(interval(…))`. Hydra converts only the ends, and 1 and 5 are integers without it."""
     return "int(" in str(override.input_line).replace(" ", "")
+
+
+def _exact(sweep: RangeSweep, values: list[Any]) -> list[Any]:
+    """The numbers of a range in decimal arithmetic. Hydra adds the step up, with its rounding errors."""
+    if not all(isinstance(value, float) for value in values):
+        return values
+    start, step = Decimal(str(sweep.start)), Decimal(str(sweep.step))
+    return [float(start + i * step) for i in range(len(values))]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
+from sweep.config.hydra_options import SweeperOptions
 from sweep.core.errors import UserError
 from sweep.study.search import samplers
 from sweep.study.search.space import Params, Space
@@ -42,19 +43,19 @@ class Enumeration(NamedTuple):
 def enumerate_settings(
     loader: ConfigLoader,
     config: DictConfig,
-    options: Mapping[str, Any],
+    options: SweeperOptions,
     arguments: Sequence[str],
     *,
     seed_is_replicate: bool,
 ) -> Enumeration:
     """List the settings of a study, or raise UserError. `config` is the multirun's own, `options` are those of
     `hydra.sweeper`, and `seed` is searched unless `seed_is_replicate`."""
-    params = options.get("params") or options.get("search_space") or {}
-    conditional_on = options.get("conditional_on") or {}
+    params = options.params or options.search_space or {}
+    conditional_on = options.conditional_on or {}
     space = Space.of(params, arguments, loader, seed_is_replicate=seed_is_replicate, conditional_on=conditional_on)
     groups = [key for key in space.dimensions if loader.get_group_options(key)]
     space = space.conditioned(lambda *key: _has_key(loader, config, space.fixed, *key), groups)
-    extend = _extension(config, options.get("custom_search_space"))
+    extend = _extension(config, options.custom_search_space)
     return Enumeration(space, _all_settings(space, options, extend is not None), extend)
 
 
@@ -79,8 +80,8 @@ def _extension(config: DictConfig, name: str | None) -> Callable[[Trial], None] 
         raise UserError(f"hydra.sweeper.custom_search_space = {name} cannot be imported: {error}") from error
 
 
-def _all_settings(space: Space, options: Mapping[str, Any], extended: bool) -> list[Params] | None:
-    kind, limit = samplers.kind_of(options.get("sampler")), options.get("n_trials")
+def _all_settings(space: Space, options: SweeperOptions, extended: bool) -> list[Params] | None:
+    kind, limit = samplers.kind_of(options.sampler), options.n_trials
     if kind == samplers.GRID:
         intervals = [key for key, dimension in space.dimensions.items() if dimension.values is None]
         if intervals:
@@ -89,7 +90,7 @@ def _all_settings(space: Space, options: Mapping[str, Any], extended: bool) -> l
                 "write choice(…) or range(…), or choose another sampler"
             )
         settings = list(space.settings())
-        return settings if limit is None else settings[: int(limit)]
-    if kind == samplers.AUTO and not extended and space.size_at_most(int(limit or _SMALL)):
+        return settings if limit is None else settings[:limit]
+    if kind == samplers.AUTO and not extended and space.size_at_most(_SMALL if limit is None else limit):
         return list(space.settings())
     return None

@@ -18,6 +18,7 @@ from sweep.core.errors import UserError, first_line
 
 GRID = "grid"
 AUTO = "auto"
+_OPTUNA_SWEEPER = "hydra_plugins.hydra_optuna_sweeper.config."  # the module is absent if the plug-in is
 _INVENTED_TRIALS = 12  # most samplers propose fewer at random before they use earlier trials
 
 
@@ -25,10 +26,21 @@ def kind_of(node: Any) -> str | None:
     """AUTO or GRID, which the study handles itself; None for one of Optuna's samplers."""
     if node is None:
         return AUTO
-    target = str(node.get("_target_")) if isinstance(node, DictConfig | dict) else ""
+    if isinstance(node, functools.partial):  # Hydra has built it, unless `_recursive_` is false
+        return GRID if node.func is optuna.samplers.GridSampler else None
+    target = _target(str(node.get("_target_"))) if isinstance(node, Mapping) else ""
     if target in (AUTO, GRID):
         return target
     return GRID if target == "optuna.samplers.GridSampler" else None
+
+
+def _target(name: str) -> str:
+    """The class of Optuna that a `_target_` means. Configs for hydra-optuna-sweeper also name that plug-in's own
+    module, and the sampler that Optuna has removed."""
+    last = name.rpartition(".")[2]
+    if name.startswith((_OPTUNA_SWEEPER, "optuna.")) and "motpe" in last.lower():
+        return f"{__name__}.motpe"
+    return f"optuna.samplers.{last.removesuffix('Config')}" if name.startswith(_OPTUNA_SWEEPER) else name
 
 
 def build(node: Any) -> BaseSampler:
@@ -45,6 +57,7 @@ def create(node: Any, kind: type[Any], key: str) -> Any:
     if not isinstance(container, dict) or "_target_" not in container:
         raise UserError(f"{key} = {container}: must name a class, {{_target_: optuna.….…}}")
     options = {name: value for name, value in container.items() if value is not None}
+    options["_target_"] = _target(str(options["_target_"]))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -63,7 +76,7 @@ def create(node: Any, kind: type[Any], key: str) -> Any:
 
 def motpe(n_ehvi_candidates: int = 24, **options: Any) -> BaseSampler:
     """The replacement for MOTPESampler, which Optuna has merged into TPESampler."""
-    return optuna.samplers.TPESampler(n_ei_candidates=n_ehvi_candidates, **options)
+    return optuna.samplers.TPESampler(**{"n_ei_candidates": n_ehvi_candidates, **options})
 
 
 def check_sampler(node: Any, directions: Sequence[str], space: Mapping[str, BaseDistribution]) -> None:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from sweep.core.errors import UserError
 from sweep.core.setting import SEED, VARIANT
+from sweep.hydra_compat.composer import value_text
 from sweep.study.search.dimension import Dimension, Value
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Space:
         UserError if one of them is wrong."""
         parser = OverridesParser.create(config_loader=config_loader)
         described = {key: value for key, value in params.items() if isinstance(value, Mapping)}
-        plain = [f"{key}={value}" for key, value in params.items() if key not in described]
+        plain = [f"{key}={value_text(value)}" for key, value in params.items() if key not in described]
         overrides = parser.parse_overrides([*plain, *arguments])
         fixed: dict[str, str] = {}
         dimensions: dict[str, Dimension] = {key: Dimension.described(key, value) for key, value in described.items()}
@@ -140,6 +141,10 @@ class Space:
     @property
     def distributions(self) -> dict[str, BaseDistribution]:
         return {key: dimension.distribution for key, dimension in self.dimensions.items()}
+
+    def exact(self, params: Mapping[str, Value]) -> Params:
+        """The parameters of a trial with the numbers that the space lists."""
+        return {k: self.dimensions[k].exact(value) if k in self.dimensions else value for k, value in params.items()}
 
     def swept_in(self, params: Mapping[str, Value]) -> list[str]:
         """The keys that identify this setting: a key that does not exist in it is not part of its name."""

@@ -54,8 +54,8 @@ def test_other_columns_are_used(tmp_path: Path):
     [
         ("setting,score\na,1\n", "lacks the column max_memory_allocated"),
         ("setting,scores,max_memory_allocated\na,1,1\n", "score (did you mean scores?"),
-        (GOOD.replace("0.895", "high"), "line 3: score = 'high' is not a finite number"),
-        (GOOD.replace(",40", ",4O"), "line 3: max_memory_allocated = '4O' is not a finite number"),
+        (GOOD.replace("0.895", "high"), "line 3: score = 'high' is not a plain number"),
+        (GOOD.replace(",40", ",4O"), "line 3: max_memory_allocated = '4O' is not a plain number: bytes"),
         (GOOD.replace(",30", ",-30"), "line 4: max_memory_allocated"),
         (GOOD.replace("qlora", ""), "line 4: setting = '' is empty"),
         ("setting,score,max_memory_allocated,outcome\na,1,1,fine\n", "line 2: outcome = 'fine' is not an outcome"),
@@ -70,6 +70,124 @@ def test_faults_name_column_and_line(tmp_path: Path, text: str, words: str):
     with pytest.raises(UserError) as caught:
         csv_source.read(file(tmp_path, text), "max_memory_allocated")
     assert words in str(caught.value)
+
+
+def bytes_of(tmp_path: Path, content: bytes) -> Path:
+    path = tmp_path / "results.csv"
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        GOOD.encode(),
+        GOOD.replace(",", ";").encode(),
+        GOOD.replace(",", "\t").encode(),
+        GOOD.replace(",", " | ").encode(),
+        ("sep=;\n" + GOOD.replace(",", ";")).encode(),
+        ('"sep=,"\r\n' + GOOD.replace("\n", "\r\n")).encode(),
+        GOOD.encode("utf-8-sig"),
+        GOOD.encode("utf-16"),
+        GOOD.replace(",", ";").replace(".", ",").encode(),
+        GOOD.replace("setting,", "setting,,").replace("a,", "a,,").replace("t,", "t,,").encode(),
+    ],
+    ids=range(10),
+)
+def test_separators_encodings_and_decimal_commas_of_spreadsheets(tmp_path: Path, content: bytes):
+    runs = csv_source.read(bytes_of(tmp_path, content), "max_memory_allocated").runs
+    assert runs["setting"].tolist() == ["fft", "lora", "qlora"]
+    assert runs["score"].tolist() == [0.9, 0.895, 0.5]
+    assert runs["max_memory_allocated"].tolist() == [100, 40, 30]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (
+            "setting,score,max_memory_allocated\né,0.9,1\n".encode("latin1"),
+            "is not in UTF-8 (line 2): save it as UTF-8",
+        ),
+        (GOOD.replace("0.90", "0,90").encode(), "write decimal points, not decimal commas"),
+        (b"setting;score;max_memory_allocated\na;0.9;36,200\nb;0.8;22,100\n", "36,200' is not a plain number: bytes"),
+        (b'setting,score,max_memory_allocated\na,0.9,"36,200,000,000"\n', "is not a plain number: bytes; write digits"),
+        (b"setting,score,max_memory_allocated\na,0.9,36.2 GB\n", "22 GiB is 23622320128"),
+        (
+            b"setting,score,max_memory_allocated\na,90%,3e10\n",
+            "score = '90%' is not a plain number: write digits and a",
+        ),
+        (b"setting;points;max_memory_allocated\na;0.9;1\n", "lacks the column score (there is: setting, points"),
+    ],
+    ids=range(7),
+)
+def test_what_may_mean_two_numbers_is_refused_with_the_form_that_is_wanted(tmp_path: Path, content: bytes, words: str):
+    with pytest.raises(UserError) as caught:
+        csv_source.read(bytes_of(tmp_path, content), "max_memory_allocated")
+    assert words in str(caught.value)
+
+
+def test_a_column_with_a_decimal_comma_anywhere_has_decimal_commas(tmp_path: Path):
+    text = "setting;score;max_memory_allocated\na;1,000;36,200\nb;0,985;22,1\n"
+    runs = csv_source.read(file(tmp_path, text), "max_memory_allocated").runs
+    assert runs["score"].tolist() == [1.0, 0.985]
+    assert runs["max_memory_allocated"].tolist() == [36.2, 22.1]
+
+
+PERPLEXITY = (
+    "setting,score,max_memory_allocated,metric,direction\ngood,5,40,perplexity,minimize\nbad,9.9,30,perplexity,"
+)
+
+
+def test_the_direction_of_the_file_is_taken(tmp_path: Path):
+    path = file(tmp_path, PERPLEXITY + "Minimize\n")
+    study = csv_source.read(path, "max_memory_allocated")
+    made = pipeline.build(study, 0.99, None, "max_memory_allocated")
+    assert (made.decision.best, made.decision.selected) == ("good", "good")
+    assert not any("direction" in note for note in study.notes)
+    other = csv_source.read(path, "max_memory_allocated", "maximize")
+    assert "direction=maximize was given; the file states minimize." in other.notes
+    with pytest.raises(UserError, match="direction: the rows state maximize and minimize"):
+        csv_source.read(file(tmp_path, PERPLEXITY + "maximize\n"), "max_memory_allocated")
+    with pytest.raises(UserError, match="line 3: direction = 'up' must be maximize or minimize"):
+        csv_source.read(file(tmp_path, PERPLEXITY + "up\n"), "max_memory_allocated")
+    without = file(tmp_path, "setting,score,max_memory_allocated,metric\na,5,40,perplexity\nb,9,30,perplexity\n")
+    with pytest.raises(UserError, match="the direction of perplexity is unknown"):
+        pipeline.answer(options(without, tmp_path / "out"))
+
+
+def test_a_report_s_own_runs_csv_gives_the_same_answer(tmp_path: Path):
+    rows = "setting,score,max_memory_allocated,metric,direction,seed\na,5,40,perplexity,minimize,0\n"
+    path = file(tmp_path, rows + "a,5.2,40,perplexity,minimize,1\nb,9,30,perplexity,minimize,0\n")
+    pipeline.answer(options(path, tmp_path / "out"))
+    first = json.loads((tmp_path / "out/recommendation.json").read_text())
+    again = file(tmp_path, (tmp_path / "out/runs.csv").read_text())
+    pipeline.answer(options(again, tmp_path / "again"))
+    second = json.loads((tmp_path / "again/recommendation.json").read_text())
+    assert first["selected"] == second["selected"] == "a"
+    assert first["settings"] == second["settings"]
+    running = csv_source.read(
+        file(tmp_path, "setting,score,max_memory_allocated,outcome,running\na,1,2,ok,False\nb,,,running,True\n"),
+        "max_memory_allocated",
+    )
+    assert running.unfinished == 1
+
+
+def test_a_row_without_a_seed_gets_one_that_its_setting_does_not_have(tmp_path: Path):
+    rows = "a,0.9,1,1\na,0.8,1,\na,0.7,1,0\na,0.6,1,\nb,0.5,1,\n"
+    study = csv_source.read(file(tmp_path, "setting,score,max_memory_allocated,seed\n" + rows), "max_memory_allocated")
+    assert study.runs["seed"].tolist() == [1, 2, 0, 3, 0]
+    assert len(study.latest()) == 5
+
+
+def test_columns_in_another_unit_are_doubted(tmp_path: Path):
+    text = "setting,score,max_memory_allocated,n_examples\na,90,36.2,500\nb,89.5,22.0,500\n"
+    notes = " ".join(csv_source.read(file(tmp_path, text), "max_memory_allocated").notes)
+    assert "max_memory_allocated is at most 36.2 bytes, less than any fine-tuning needs" in notes
+    assert "The column n_examples is not used: it needs scores from 0 to 1, and these reach 90." in notes
+    some = "setting,score,max_memory_allocated,n_examples\na,0.9,4e9,500\nb,0.8,3e9,\n"
+    assert "n_examples is not used: some rows" in " ".join(
+        csv_source.read(file(tmp_path, some), "max_memory_allocated").notes
+    )
 
 
 def test_conditions_that_differ_are_refused_and_can_be_allowed(tmp_path: Path):

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import urllib.error
 from pathlib import Path
 
 import pytest
 from hydra import initialize_config_dir
 from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.basecontainer import BaseContainer
 
+from sweep.core.errors import described
 from sweep.hydra_compat import isolated_job
 from sweep.processes import child_process
 
@@ -71,6 +75,77 @@ def test_an_application_is_unpacked_once_with_its_resolvers(tmp_path: Path):
     assert application.task_function(application.config) == 2
     assert list(resolvers) == ["mine"]
     assert resolvers["mine"].__code__.co_code == registered.__code__.co_code
+
+
+class TwoArguments(Exception):
+    """pickle passes one argument only."""
+
+    def __init__(self, message: str, code: int):
+        super().__init__(message)
+        self.code = code
+
+
+class Locked(Exception):
+    def __init__(self, message: str):
+        super().__init__(message)
+        self.lock = threading.Lock()
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+class Unbuildable:
+    def __reduce__(self):
+        return int, ("x",)
+
+
+def failing(error: Exception) -> Exception:
+    try:
+        raise error
+    except Exception as raised:  # noqa: BLE001  any class
+        return raised
+
+
+def sent(value: object) -> JobReturn | isolated_job.JobFailed:
+    """What the parent gets of a job's exception, or of its value."""
+    returned = JobReturn(status=JobStatus.FAILED if isinstance(value, Exception) else JobStatus.COMPLETED)
+    returned.return_value = value
+    return isolated_job.load(isolated_job.answer(returned))
+
+
+@pytest.mark.parametrize(
+    ("error", "summary"),
+    [
+        (TwoArguments("first", 2), "TwoArguments: first"),
+        (urllib.error.HTTPError("http://x", 503, "busy", None, None), "HTTPError: HTTP Error 503: busy"),
+        (Locked("held"), "Locked: held"),
+    ],
+)
+def test_an_exception_that_cannot_be_pickled_arrives_as_text(error: Exception, summary: str):
+    failed = sent(failing(error))
+    assert isinstance(failed, isolated_job.JobFailed)
+    assert str(failed) == summary
+    assert "raise error" in isolated_job.traceback_of(failed)
+
+
+def test_an_exception_that_can_be_pickled_arrives_with_its_traceback():
+    returned = sent(failing(ZeroDivisionError("by zero")))
+    error = isolated_job.exception_of(returned)
+    assert (type(error), str(error)) == (ZeroDivisionError, "by zero")
+    text = isolated_job.traceback_of(error)
+    assert "raise error" in text
+    assert "exception_of" not in text
+    assert described(isolated_job.exception_of(sent(failing(Mute())))) == "Mute: it has no text"
+
+
+def test_a_value_that_cannot_be_pickled_is_a_failure_of_its_job():
+    assert sent(3.5).return_value == 3.5
+    for value in (Unbuildable(), threading.Lock()):
+        failed = sent(value)
+        assert str(failed) == f"the job returned a {type(value).__name__} that cannot be sent"
+        assert isolated_job.traceback_of(failed)
 
 
 def test_a_script_s_own_classes_are_the_same_in_its_jobs(tmp_path: Path):

@@ -9,10 +9,11 @@ import pytest
 from conftest import ROOT
 from hydra.core.utils import JobReturn, JobStatus
 
+from sweep.config.hydra_options import SweeperOptions
 from sweep.core.errors import ConfigError
 from sweep.hydra_compat.composer import Composer
+from sweep.hydra_compat.isolated_job import exception_of
 from sweep.launch.hydra_task import TrainingTask
-from sweep.study.objectives.base import exception_of
 from sweep.study.objectives.training import TrainingObjective
 from sweep.study.search.enumeration import enumerate_settings
 
@@ -24,7 +25,7 @@ def constructed() -> Constructed:
     def construct(*arguments: str) -> TrainingObjective:
         with Composer(ROOT / "conf", None, "config") as composer:
             config = composer.compose(["study.name=x"], multirun=True)
-            found = enumerate_settings(composer.loader, config, {}, arguments, seed_is_replicate=True)
+            found = enumerate_settings(composer.loader, config, SweeperOptions(), arguments, seed_is_replicate=True)
             compose = functools.partial(composer.loader.load_sweep_config, config)
             return TrainingObjective.from_space(compose, found, task=TrainingTask(), direction=None)
 

@@ -162,3 +162,25 @@ def test_the_digest_depends_on_the_variant_s_values_and_not_on_the_seed():
     same = setting_digest({**config, "seed": 1}, ["variant", "seed"])
     assert setting_digest(config, ["variant", "seed"]) == same
     assert setting_digest({**config, "variant": {"name": "lora", "r": 8}}, ["variant"]) != same
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("range(0.001,0.01,0.001)", [f"0.00{i}" for i in range(1, 10)]),
+        ("range(0.7,1.2,0.1)", ["0.7", "0.8", "0.9", "1.0", "1.1"]),
+        ("range(0.3,0,-0.1)", ["0.3", "0.2", "0.1"]),
+    ],
+)
+def test_a_range_has_the_numbers_that_its_decimals_mean(text: str, numbers: list[str], recwarn):
+    found = dimension(f"x={text}")
+    assert [found.text(value) for value in found.values] == numbers
+    distribution = found.distribution
+    assert list(recwarn) == []  # Optuna warns if the ends are no multiple of the step
+    proposed = [distribution.low + i * distribution.step for i in range(len(numbers))]  # as Optuna adds them up
+    assert sorted(found.text(found.exact(value)) for value in proposed) == sorted(numbers)
+
+
+def test_values_of_yaml_are_values_of_overrides():
+    found = space("k=1", a=None, b=True, c=[1, None, "it's"])
+    assert found.fixed == {"a": "a=null", "b": "b=true", "c": 'c=[1,null,"it\'s"]', "k": "k=1"}
