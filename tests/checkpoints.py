@@ -120,9 +120,10 @@ def llama(folder: Path, **changes: Any) -> Path:
     tokenizer = bytes_tokenizer(eos_token="</s>", bos_token="<s>")
     tokenizer.chat_template = CHAT
     sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "max_position_embeddings": 512}
+    sizes["vocab_size"] = len(tokenizer)
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    config = LlamaConfig(vocab_size=len(tokenizer), **{**sizes, **heads, **ids, **changes})
+    config = LlamaConfig(**{**sizes, **heads, **ids, **changes})
     return save(folder, "LlamaForCausalLM", config, tokenizer)
 
 

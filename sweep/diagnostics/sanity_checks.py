@@ -101,6 +101,12 @@ def warnings(measured: Mapping[str, float], higher_is_better: bool, rate: float,
     cut = measured.get("data/truncated_fraction", 0.0)
     if cut > TRUNCATED:
         yield f"{cut:.0%} of the training examples were cut to train.max_length: raise it, or shorten the texts"
+    unread = measured.get("data/validation_truncated_examples", 0.0)
+    if unread > TRUNCATED * count > 0:
+        yield (
+            f"{unread / count:.0%} of the validation examples were cut: the model saw these texts in part "
+            "(train.max_length, the model's positions, task.max_new_tokens)"
+        )
     for phase, unit in (("train", "step"), ("eval", "batch")):
         growth = measured.get(f"memory/{phase}_growth_bytes_per_{unit}", 0.0)
         if growth > GROWN * measured.get(f"memory/{phase}_max_allocated_bytes", math.inf):

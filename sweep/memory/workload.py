@@ -148,8 +148,9 @@ class StandInTokenizer:
     """A tokenizer for texts that are numbers: "7" has seven tokens. Memory depends on lengths only."""
 
     pad_token_id = pad_token_type_id = eos_token_id = bos_token_id = 0
-    model_max_length = _NO_LIMIT
     chat_template = None
+    eos_token = None
+    all_special_tokens = ()
 
     def __call__(
         self, text: Sequence[str] = (), text_pair: Any = None, text_target: Sequence[str] = (), **kwargs: Any

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
@@ -16,6 +17,7 @@ from sweep.datasets.file_parsing import read_text
 from sweep.metrics import ModelOutputs
 from sweep.tasks import IGNORED, Encoded, EncodedDataset, Evaluation, Task, packing
 from sweep.tasks.batching import by_length, mask, padded, positions_of, virtual_tokens
+from sweep.tasks.decoding import generate
 from sweep.tasks.likelihood import nll
 from sweep.tasks.prompt_format import Dialogue, Format, check_roles, within
 
@@ -49,6 +51,8 @@ class Generation(Task):
     """System message that the chat template gets."""
     chat_template: str | None = None
     """Chat template instead of the tokenizer's: a file, or Jinja text."""
+    template_date: str = "2024-07-26"
+    """Date that chat templates get which write the date of the day, as YYYY-MM-DD."""
     packing: bool = False
     """Whether several short examples share one training row."""
     off_task_data: Dataset | None = None
@@ -59,6 +63,10 @@ class Generation(Task):
         template = self.chat_template
         if template is not None and "{" not in template and not Path(template).expanduser().is_file():
             yield "chat_template", "is neither a Jinja template nor a file that holds one"
+        try:
+            date.fromisoformat(self.template_date)
+        except ValueError:
+            yield "template_date", "is not a date; write it as 2024-07-26"
 
     def bind(self, splits: Splits) -> Self:
         for name in ("train", "validation", "test"):
@@ -91,25 +99,29 @@ class Generation(Task):
         """Generates texts and computes the likelihood of the references, as far as the metrics need them.
 
         Batches have similar lengths, the longest prompts first, and use the KV cache. A prompt that leaves too few
-        positions for a response is cut at the beginning.
+        positions for a response is cut at the beginning. A response ends where those of the examples do.
         """
         dialogues = self._dialogues(tokenizer, examples)
-        generated, truncated = None, 0
+        generated, cut = None, set()
         if any(metric.needs_predictions for metric in self.metrics.values()):
             whole = [dialogue.ids[: dialogue.answer] for dialogue in dialogues]
             prompts = self._fitting(whole, model, max_length)
-            truncated = sum(len(prompt) < len(original) for prompt, original in zip(prompts, whole, strict=True))
+            cut = {index for index, prompt in enumerate(prompts) if len(prompt) < len(whole[index])}
             generated = [""] * len(prompts)
+            ends = {dialogue.ids[-1] for dialogue in dialogues}
             alike = virtual_tokens(model) > 0
             for number, indices in enumerate(by_length([len(prompt) for prompt in prompts], batch_size, equal=alike)):
                 with metered(number):
-                    texts = self._generate(model, tokenizer, [prompts[i] for i in indices])
+                    texts = self._generate(model, tokenizer, [prompts[i] for i in indices], ends)
                 for index, text in zip(indices, texts, strict=True):
-                    generated[index] = text
+                    generated[index] = text.removesuffix(dialogues[index].closing)
         sums = counts = None
         if any(metric.needs_likelihood for metric in self.metrics.values()):
             limit = max_length or positions_of(model) or max(len(dialogue.ids) for dialogue in dialogues)
             answers = self._answers(dialogues, limit)
+            for index, (row, dialogue) in enumerate(zip(answers, dialogues, strict=True)):
+                size = len(row["labels"]) + (0 if self.is_causal else len(row["input_ids"]))
+                cut |= {index} if size < len(dialogue.ids) else set()
             sums, counts = nll(model, answers, pad_batch(tokenizer), batch_size, self.is_causal, metered)
         references = [dialogue.reference for dialogue in dialogues]
         rows: list[dict[str, Any]] = [
@@ -118,7 +130,7 @@ class Generation(Task):
         ]
         for row, text in zip(rows, generated or (), strict=False):
             row["prediction"] = text
-        return self.measured(ModelOutputs(references, generated, sums, counts), rows, truncated)
+        return self.measured(ModelOutputs(references, generated, sums, counts), rows, len(cut))
 
     def off_task_metrics(self, model: torch.nn.Module, tokenizer: Tokenizer, max_length: int) -> dict[str, float]:
         """`off_task_loss`: nats per token of `off_task_data`, each text cut to `max_length` tokens."""
@@ -145,7 +157,8 @@ class Generation(Task):
         template = self.chat_template
         if template is not None and "{" not in template:
             template = read_text(Path(template).expanduser())
-        return Format(self.apply_chat_template, self.system_prompt, template).dialogues(tokenizer, examples)
+        today = date.fromisoformat(self.template_date)
+        return Format(self.apply_chat_template, self.system_prompt, template, today).dialogues(tokenizer, examples)
 
     def _answers(self, dialogues: Sequence[Dialogue], limit: int) -> list[Encoded]:
         """Rows with labels on the last answer alone, which is the reference."""
@@ -169,33 +182,26 @@ class Generation(Task):
             )
         return [prompt[-(positions - self.max_new_tokens) :] for prompt in prompts]
 
-    def _generate(self, model: torch.nn.Module, tokenizer: Tokenizer, prompts: list[list[int]]) -> list[str]:
+    def _generate(
+        self, model: torch.nn.Module, tokenizer: Tokenizer, prompts: list[list[int]], ends: set[int]
+    ) -> list[str]:
         """The responses. Prompts are padded on the left, so that all responses start at the same position."""
         ids = padded(prompts, tokenizer.pad_token_id, left=True)
-        output = self._sequences(model, tokenizer, {"input_ids": ids, "attention_mask": mask(prompts, left=True)})
+        inputs = {"input_ids": ids, "attention_mask": mask(prompts, left=True)}
+        output = self._sequences(model, tokenizer, inputs, ends)
         return tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True)
 
-    def _sequences(self, model: Any, tokenizer: Tokenizer, inputs: dict[str, Any]) -> torch.Tensor:
-        import torch
-
-        device = next(model.parameters()).device
+    def _sequences(self, model: Any, tokenizer: Tokenizer, inputs: dict[str, Any], ends: set[int]) -> torch.Tensor:
         sampling = {"temperature": self.temperature, "do_sample": True} if self.temperature else {"do_sample": False}
-        with torch.no_grad():
-            return model.generate(
-                **{name: tensor.to(device) for name, tensor in inputs.items()},
-                max_new_tokens=self.max_new_tokens,
-                num_beams=self.num_beams,
-                use_cache=True,
-                pad_token_id=tokenizer.pad_token_id,
-                eos_token_id=_ends(model, tokenizer),
-                **sampling,
-            )
-
-
-def _ends(model: Any, tokenizer: Tokenizer) -> list[int]:
-    """Tokens that end a response: that of the tokenizer, and those of the checkpoint (a chat model's end of turn)."""
-    named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    return sorted({tokenizer.eos_token_id, *([named] if isinstance(named, int) else named or [])})
+        return generate(
+            model,
+            inputs,
+            {*ends, tokenizer.eos_token_id},
+            max_new_tokens=self.max_new_tokens,
+            num_beams=self.num_beams,
+            pad_token_id=tokenizer.pad_token_id,
+            **sampling,
+        )
 
 
 def encode_pairs(tokenizer: Tokenizer, examples: Sequence[Example], max_length: int) -> EncodedDataset:

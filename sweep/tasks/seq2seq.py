@@ -10,7 +10,8 @@ from sweep.datasets import Example, Splits
 from sweep.tasks import Encoded, EncodedDataset
 from sweep.tasks.batching import mask, padded, positions_of
 from sweep.tasks.generation import Generation, pad_batch
-from sweep.tasks.prompt_format import Dialogue, check_roles, plain_dialogue
+from sweep.tasks.prompt_format import Dialogue, check_roles, end_token, plain_dialogue
+from sweep.tasks.special_tokens import visible, without_added
 
 if TYPE_CHECKING:
     import torch
@@ -59,17 +60,24 @@ class Seq2Seq(Generation):
         return collate
 
     def _dialogues(self, tokenizer: Tokenizer, examples: Sequence[Example]) -> list[Dialogue]:
-        prompts = tokenizer([example["prompt"] for example in examples], verbose=False)["input_ids"]
-        responses = tokenizer(text_target=[example["response"] for example in examples], verbose=False)["input_ids"]
-        return list(map(plain_dialogue, examples, prompts, responses))
+        asked = without_added([example["prompt"] for example in examples], tokenizer)
+        answers = without_added([example["response"] for example in examples], tokenizer)
+        prompts, end = tokenizer(asked, verbose=False)["input_ids"], end_token(tokenizer)
+        responses = [
+            ids if end in ids else [*ids, end] for ids in tokenizer(text_target=answers, verbose=False)["input_ids"]
+        ]
+        references = [visible(text, tokenizer) for text in answers]
+        return list(map(plain_dialogue, asked, references, prompts, responses))
 
     def _fitting(self, prompts: Sequence[list[int]], model: torch.nn.Module, max_length: int | None) -> list[list[int]]:
         limits = [limit for limit in (max_length, positions_of(model)) if limit]
         return [_cut(prompt, min(limits)) for prompt in prompts] if limits else list(prompts)
 
-    def _generate(self, model: torch.nn.Module, tokenizer: Tokenizer, prompts: list[list[int]]) -> list[str]:
+    def _generate(
+        self, model: torch.nn.Module, tokenizer: Tokenizer, prompts: list[list[int]], ends: set[int]
+    ) -> list[str]:
         inputs = {"input_ids": padded(prompts, tokenizer.pad_token_id), "attention_mask": mask(prompts)}
-        return tokenizer.batch_decode(self._sequences(model, tokenizer, inputs), skip_special_tokens=True)
+        return tokenizer.batch_decode(self._sequences(model, tokenizer, inputs, ends), skip_special_tokens=True)
 
     def _answers(self, dialogues: Sequence[Dialogue], limit: int) -> list[Encoded]:
         return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from sweep.datasets import Example, Splits, without_role
 from sweep.metrics import ModelOutputs
 from sweep.tasks import Encoded, EncodedDataset, Evaluation, Task
 from sweep.tasks.batching import by_length, mask, opened, padded, positions_of
+from sweep.tasks.special_tokens import without_added
 
 if TYPE_CHECKING:
     import torch
@@ -61,8 +63,8 @@ class TextTask(Task):
     ) -> Evaluation:
         import torch
 
-        limits = [limit for limit in (max_length, positions_of(model), tokenizer.model_max_length) if limit]
-        encoded = _tokenized(tokenizer, examples, min(limits))
+        limits = [limit for limit in (max_length, positions_of(model)) if limit]
+        encoded = _tokenized(tokenizer, examples, min(limits, default=sys.maxsize))
         device = next(model.parameters()).device
         logits: list[Any] = [None] * len(encoded)
         for number, indices in enumerate(by_length([len(row["input_ids"]) for row in encoded], batch_size)):
@@ -112,7 +114,7 @@ def _tokenized(tokenizer: Tokenizer, examples: Sequence[Example], max_length: in
     roles = ("text", "text_pair") if "text_pair" in examples[0] else ("text",)
 
     def tokens(some: Sequence[Example], **options: Any) -> dict[str, list[Any]]:
-        texts = ([example[role] for example in some] for role in roles)
+        texts = (without_added([example[role] for example in some], tokenizer) for role in roles)
         return dict(tokenizer(*texts, return_attention_mask=False, **options))
 
     columns = tokens(examples, verbose=False)

@@ -246,16 +246,17 @@ def test_a_loss_that_does_not_move_gives_a_warning():
 
 def test_truncation_and_one_answer_for_all_give_warnings():
     measured = {
-        "data/truncated_fraction": 0.04, "eval/distinct_predictions": 1.0, "eval/examples": 20,
-        "data/dropped_examples": 5, "data/train_examples": 95,
+        "data/truncated_fraction": 0.04, "data/validation_truncated_examples": 2, "eval/distinct_predictions": 1.0,
+        "eval/examples": 20, "data/dropped_examples": 5, "data/train_examples": 95,
     }  # fmt: skip
     said = list(sanity_checks.warnings(measured, True, RATE, VARIANT))
     assert said[0] == "the answer is the same for all 20 validation examples"
     assert said[1].startswith("4% of the training examples were cut")
-    assert said[2].startswith("5% of the training examples were left out")
+    assert said[2].startswith("10% of the validation examples were cut")
+    assert said[3].startswith("5% of the training examples were left out")
     assert "verbatim" in " ".join(sanity_checks.warnings({"data/contaminated_fraction": 0.02}, True, RATE, VARIANT))
     less = {"data/contaminated_fraction": 0.01, "data/truncated_fraction": 0.02, "data/dropped_examples": 1}
-    fine = {**measured, **less, "eval/distinct_predictions": 2.0}
+    fine = {**measured, **less, "data/validation_truncated_examples": 0, "eval/distinct_predictions": 2.0}
     assert list(sanity_checks.warnings(fine, True, RATE, VARIANT)) == []
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,102 +10,34 @@ from typing import Any
 import checkpoints
 import pytest
 import torch
+from small_tasks import (
+    GRADES,
+    PAIRS,
+    REVIEWS,
+    Nothing,
+    classification,
+    evaluate,
+    fit,
+    generation,
+    loaded,
+    regression,
+    without_dropout,
+)
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from sweep.core.errors import UserError
 from sweep.datasets import Dataset, Example, Splits
 from sweep.metrics.accuracy import Accuracy
-from sweep.metrics.exact_match import ExactMatch
 from sweep.metrics.f1 import F1
 from sweep.metrics.pearson import Pearson
 from sweep.metrics.perplexity import Perplexity
-from sweep.metrics.spearman import Spearman
 from sweep.models.pretrained import Pretrained
 from sweep.tasks import IGNORED, Task
 from sweep.tasks.batching import by_length, padded
 from sweep.tasks.classification import Classification
 from sweep.tasks.generation import Generation, pad_batch
 from sweep.tasks.prompt_format import Format, within
-from sweep.tasks.regression import Regression
 from sweep.tasks.seq2seq import Seq2Seq
-from sweep.training.fit import fit as training_fit
-from sweep.training.options import Train
-
-
-class Nothing(Dataset):
-    def load(self) -> Splits:
-        return Splits(train=[], validation=[])
-
-
-REVIEWS: list[Example] = [
-    {"text": f"the film was {'good' if i % 2 else 'bad'}{' and very fine' * (i % 4)}", "label": ("neg", "pos")[i % 2]}
-    for i in range(24)
-]
-GRADES: list[Example] = [{**review, "label": f"{i % 5 / 2}"} for i, review in enumerate(REVIEWS)]
-PAIRS: list[Example] = [{"prompt": f"say {i}{'!' * (i % 7)}", "response": f" {i} it is"} for i in range(20)]
-
-
-def classification(**changes: Any) -> Classification:
-    values = {"data": Nothing(), "metrics": {"accuracy": Accuracy()}, "score": "accuracy", **changes}
-    return Classification(**values).bind(Splits(train=REVIEWS, validation=REVIEWS))
-
-
-def regression(**changes: Any) -> Regression:
-    values = {"data": Nothing(), "metrics": {"pearson": Pearson(), "spearman": Spearman()}, "score": "pearson"}
-    return Regression(**values, **changes)
-
-
-def generation(kind: type = Generation, **changes: Any) -> Any:
-    metrics = {"exact_match": ExactMatch(), "perplexity": Perplexity()}
-    return kind(**{"data": Nothing(), "metrics": metrics, "score": "exact_match", "max_new_tokens": 8, **changes})
-
-
-def loaded(task: Task, folder: Path) -> tuple[Any, Any]:
-    model = Pretrained(path=str(folder))
-    tokenizer = model.load_tokenizer()
-    torch.manual_seed(0)  # a new head is randomly initialised
-    base = model.load(task.auto_class(), None, "cpu", task.model_arguments(tokenizer))
-    return base.eval(), tokenizer
-
-
-def without_dropout(model: torch.nn.Module) -> None:
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        elif isinstance(getattr(module, "dropout", None), float):  # T5's attention
-            module.dropout = 0.0
-
-
-def evaluate(task: Task, model: Any, tokenizer: Any, examples: list[Example], batch: int = 4, **more: Any) -> Any:
-    return task.evaluate(model, tokenizer, examples, batch, lambda number: nullcontext(), **more)
-
-
-def fit(
-    model: Any, task: Task, tokenizer: Any, examples: list[Example], rate: float = 1e-3, **changes: Any
-) -> list[float]:
-    values = {"max_steps": 1, "micro_batch_size": 8, "max_length": 64, "optimizer": "adamw_torch", **changes}
-    losses: list[float] = []
-
-    class Losses:
-        def metrics(self, step: int, values: dict[str, float]) -> None:
-            losses.append(values["train/loss"])
-
-        def progress(self, label: str, done: int, total: int) -> None:
-            return
-
-    rows = task.encode(tokenizer, examples, values["max_length"])
-    training_fit(
-        model,
-        rows,
-        task.collator(tokenizer),
-        Train(**values),
-        learning_rate=rate,
-        seed=0,
-        is_causal=task.is_causal,
-        report=Losses(),
-    )
-    return losses
-
 
 # Classification
 
@@ -220,6 +151,19 @@ def test_evaluation_cuts_where_training_cut(tmp_path: Path):
     assert evaluate(task, model, tokenizer, [long, REVIEWS[0]]).truncated == 1  # by the model's 512 positions
     cut = evaluate(task, model, tokenizer, [{**REVIEWS[3], "text": "good bad"}, REVIEWS[3]], max_length=3)
     assert cut.truncated == 2
+    tokenizer.model_max_length = 4  # training does not look at it
+    rows = [row["confidence"] for row in evaluate(task, model, tokenizer, REVIEWS, max_length=64).rows]
+    with torch.no_grad():
+        whole = [model(**tokenizer(e["text"], return_tensors="pt")).logits.softmax(-1).max() for e in REVIEWS]
+    assert rows == pytest.approx([float(value) for value in whole], rel=1e-5)
+
+
+def test_prompts_and_likelihoods_that_were_cut_are_counted_once_each(tmp_path: Path):
+    checkpoints.gpt2(tmp_path, positions=32)
+    task = generation()
+    model, tokenizer = loaded(task, tmp_path)
+    pairs: list[Example] = [PAIRS[0], {"prompt": "x" * 15, "response": "y"}, {"prompt": "x" * 40, "response": "y"}]
+    assert evaluate(task, model, tokenizer, pairs, max_length=16).truncated == 2
 
 
 @pytest.mark.parametrize(
@@ -400,7 +344,7 @@ def test_a_chat_model_s_own_end_of_turn_ends_a_response(tmp_path: Path):
     model, tokenizer = loaded(task, tmp_path)
     first = model.generate(torch.tensor([[5]]), max_new_tokens=1, do_sample=False)[0, -1].item()
     model.generation_config.eos_token_id = [1, first]
-    out = task._sequences(model, tokenizer, {"input_ids": torch.tensor([[5]])})
+    out = task._sequences(model, tokenizer, {"input_ids": torch.tensor([[5]])}, set())
     assert out.shape[1] == 2
 
 
@@ -436,8 +380,8 @@ def test_a_template_that_rewrites_the_past_leaves_the_last_answer(tmp_path: Path
         "{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
     )
     [dialogue] = Format(template=forgetful).dialogues(tokenizer, CONVERSATION)
-    assert tokenizer.decode(dialogue.ids) == "system:be kind;user:hi;assistant:;user:bye;assistant:farewell;"
-    assert tokenizer.decode([label for label in dialogue.labels if label != IGNORED]) == "farewell;"
+    assert tokenizer.decode(dialogue.ids) == "system:be kind;user:hi;assistant:;user:bye;assistant:farewell;</s>"
+    assert tokenizer.decode([label for label in dialogue.labels if label != IGNORED]) == "farewell;</s>"
 
 
 def test_pairs_become_conversations_on_request(tmp_path: Path):
