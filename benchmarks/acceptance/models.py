@@ -10,7 +10,12 @@ from benchmarks.memory.speed import LLAMA_3_8B
 
 TINY = {**LLAMA_3_8B, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
         "intermediate_size": 128, "vocab_size": 512}  # fmt: skip
-SMALL = {**LLAMA_3_8B, "hidden_size": 2048, "num_hidden_layers": 4, "intermediate_size": 8192}  # 0.77 billion parameters
+SMALL = {
+    **LLAMA_3_8B,
+    "hidden_size": 2048,
+    "num_hidden_layers": 4,
+    "intermediate_size": 8192,
+}  # 0.77 billion parameters
 ROWS = 4096
 
 
