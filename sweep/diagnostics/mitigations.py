@@ -103,9 +103,7 @@ def _against_oom(run: Situation) -> Iterator[Mitigation]:
             yield _step({"train.optimizer": "adamw_8bit"}, "the optimizer's state in 8 bits")
         yield _step({"train.optimizer": "paged_adamw_8bit"}, "an optimizer with small state that may leave the GPU")
     if not variant.quantized:
-        quantized = variant.with_quantized_base() or QLoRA(
-            name="qlora_r16", learning_rate=variant.learning_rate, r=16, alpha=32.0
-        )
+        quantized = variant.with_quantized_base() or QLoRA(name="qlora_r16", learning_rate=variant.learning_rate, r=16)
         what = {"_target_": f"{type(quantized).__module__}.{type(quantized).__qualname__}", **asdict(quantized)}
         yield Mitigation(_typed(quantized), "hold the frozen base in 4 bits, and train LoRA on it", {"variant": what})
     if run.precision == "fp32" and on_gpu:
@@ -203,7 +201,7 @@ def _typed(variant: Variant) -> str:
     """The preset of a variant on a quantised base, and each value that differs from the dataclass's default."""
     preset, more = f"variant={variant.name}", {f.name: f.default for f in fields(variant) if f.default is not MISSING}
     if not (CONF / "variant" / f"{variant.name}.yaml").is_file():
-        preset, more = "variant=qlora_r16", {"r": None, "alpha": None, **more}
+        preset, more = "variant=qlora_r16", {"r": None, **more}
     own = {key: getattr(variant, key) for key, default in more.items() if getattr(variant, key) != default}
     return " ".join([preset, *(f"++variant.{key}={_value(value)}" for key, value in own.items())])
 

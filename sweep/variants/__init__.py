@@ -6,7 +6,7 @@ Importing this package or a family's module imports neither torch nor peft, so t
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -114,6 +114,10 @@ class Variant(ABC):
     def optimizer(self, device_type: str) -> str | None:
         """A name from transformers' `OptimizerNames` that replaces the study's optimizer on this device, or None."""
         return None
+
+    def cautions(self, swept: Collection[str]) -> Iterator[str]:
+        """What makes a comparison over the keys `swept` of the variant unfair, such as "r"."""
+        yield from ()
 
     def faults(self) -> Iterator[tuple[str, str]]:
         """Faults of these values in combination, as (key, message)."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from peft import LoraConfig
     from transformers import BitsAndBytesConfig, PreTrainedModel
 
+SCALE = 2.0  # alpha / r of the adapters, unless alpha is given
 # Names of classification heads in transformers. They train, so bitsandbytes must not quantise them. Each is a regular
 # expression for the beginning of a module's name.
 HEADS = ("classifier", "pre_classifier", "score", "classification_head", "head", "dense", "logits_proj",
@@ -30,8 +32,8 @@ class LoRA(Adapter):
 
     r: Annotated[int, Ge(1)]
     """Rank of the two adapter matrices."""
-    alpha: Annotated[float, Gt(0), Lt(1e9)]
-    """Numerator of the adapter's scale alpha/r."""
+    alpha: Annotated[float, Gt(0), Lt(1e9)] | None = None
+    """Numerator of the adapter's scale alpha/r; null: 2·r, or 2·√r with rsLoRA, so that every rank has the scale 2."""
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
     """Dropout probability of the adapter's input."""
     target_modules: str | list[str] = "all-linear"
@@ -48,6 +50,18 @@ class LoRA(Adapter):
     def adapts_all_layers(self) -> bool:
         return self.target_modules == ALL_LINEAR
 
+    def cautions(self, swept: Collection[str]) -> Iterator[str]:
+        if "r" in swept and "alpha" not in swept and self.alpha is not None:
+            yield (
+                f"variant.alpha = {self.alpha:g} is the same for every variant.r: the adapter's scale alpha/r then "
+                "differs from rank to rank, and acts as another learning rate. variant.alpha=null gives every rank one "
+                "scale"
+            )
+
+    def _alpha(self) -> float:
+        """A scale that depends on the rank would confound a comparison of ranks: the scale acts as a learning rate."""
+        return self.alpha or SCALE * (math.sqrt(self.r) if self.use_rslora else self.r)
+
     def with_quantized_base(self) -> QLoRA | None:
         """The same adapters on a base in 4 bits."""
         own = {field.name: getattr(self, field.name) for field in fields(LoRA)}
@@ -60,7 +74,7 @@ class LoRA(Adapter):
         return LoraConfig(
             task_type=task_type,
             r=self.r,
-            lora_alpha=self.alpha,
+            lora_alpha=self._alpha(),
             lora_dropout=self.dropout,
             target_modules=linear_targets(model, self.target_modules, MAPPING),
             use_rslora=self.use_rslora,

@@ -88,6 +88,11 @@ class TrainingSession(Session):
         else:
             known = f"study {self.objective.study_name}: {done} of {done + left} runs are done"
             most = "at most " if self._settings.study.replicates != "all" else ""
+            searched = [str(dimension) for dimension in self._settings.space.dimensions.values()]
+            seeds = ", ".join(map(str, self.objective.seeds))
+            for caution in self._settings.cautions():
+                log.warning("%s", caution)
+            log.info("%s; seed = %s", "; ".join(searched) or "one setting", seeds)
             log.info("%s; launching %s%d on %s.", known, most, left, places)
 
     def entry(self, replicate: Replicate, returned: JobReturn) -> Entry:

@@ -55,6 +55,12 @@ class TrainingSettings:
     def setting_of(self, params: Params) -> Setting:
         return self.known.get(tuple(params.items())) or _composed_setting(self.compose, self.space, params)
 
+    def cautions(self) -> list[str]:
+        """What makes a comparison of the settings unfair."""
+        swept = {key.partition(".")[2] for key in self.space.dimensions if key.startswith(f"{VARIANT}.")}
+        found = (caution for setting in self.known.values() for caution in setting.config.variant.cautions(swept))
+        return list(dict.fromkeys(found))
+
     def own_of_each_variant(self) -> list[Params]:
         """Each variant with its own values, if the space contains them."""
         choices = self.space.dimensions[VARIANT].values or () if VARIANT in self.space.dimensions else None

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 Value = str | int | float | bool | None
+MOST_SHOWN = 12  # values in a message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +100,14 @@ class Dimension:
             f"hydra.sweeper.params.{key} = {dict(node)}: write it as Hydra does, choice(…), range(…) or interval(…); "
             "or as {type: categorical, choices: […]}, {type: int|float, low: …, high: …, step: …, log: …}"
         )
+
+    def __str__(self) -> str:
+        """The key and its values, for a message."""
+        if self.values is None:
+            return f"{self.key} from {self.low:g} to {self.high:g}" + (" on a log scale" if self.log else "")
+        texts = [self.texts.get(value, str(value)) for value in self.values]
+        shown = texts if len(texts) <= MOST_SHOWN else [*texts[: MOST_SHOWN - 2], "…", texts[-1]]
+        return f"{self.key} = {', '.join(shown)}"
 
     @property
     def distribution(self) -> BaseDistribution:

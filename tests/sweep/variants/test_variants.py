@@ -338,3 +338,23 @@ def test_a_model_without_attention_takes_no_prefix_and_takes_prompts():
     with pytest.raises(UserError, match="needs a model that accepts a cache of keys and values"):
         variant_of("prefix_tuning").wrap(model, "CAUSAL_LM", False)
     assert count_parameters(variant_of("prompt_tuning").wrap(model, "CAUSAL_LM", False))[1] == 20 * 32
+
+
+@pytest.mark.parametrize("preset", ["lora", "qlora", "lora_r8", "lora_r64", "rslora_r64"])
+def test_the_scale_of_an_adapter_does_not_depend_on_its_rank(preset: str):
+    """alpha/r = 2 for every rank; with rsLoRA alpha/√r = 2."""
+    for r in (4, 16):
+        variant = variant_of(preset, f"variant.r={r}")
+        model = LlamaForCausalLM(LlamaConfig(vocab_size=32, hidden_size=32, intermediate_size=32, num_hidden_layers=1,
+                                             num_attention_heads=2))  # fmt: skip
+        config = variant.peft_config(model, "CAUSAL_LM")
+        assert config.lora_alpha / (r**0.5 if config.use_rslora else r) == 2
+
+
+def test_a_fixed_alpha_is_a_caution_only_where_ranks_are_compared():
+    fixed = variant_of("lora", "variant.alpha=16")
+    [caution] = fixed.cautions({"r"})
+    assert "variant.alpha = 16 is the same for every variant.r" in caution
+    assert not list(fixed.cautions({"learning_rate"}))
+    assert not list(fixed.cautions({"r", "alpha"}))
+    assert not list(variant_of("lora").cautions({"r"}))
