@@ -29,6 +29,7 @@ from sweep.runtime import distributed, precision
 from sweep.runtime.out_of_memory import is_out_of_memory
 from sweep.tasks import Evaluation, Task
 from sweep.training import trained_weights
+from sweep.training.changed_weights import SampledWeights
 from sweep.training.divergence import Diverged
 from sweep.training.fit import Pruned, fit
 from sweep.training.options import Train
@@ -92,6 +93,7 @@ def _run_phases(config: RunConfig, folder: Path, measured: Measurements, report:
     task.verify(model, examples)
     evaluator = _Evaluator(task, model, tokenizer, data.validation, train, device)
     off_task_before = evaluator.off_task_metrics()
+    before = SampledWeights(model)
 
     with meter.phase("train"), measured.energy:
         fitted = fit(
@@ -114,6 +116,7 @@ def _run_phases(config: RunConfig, folder: Path, measured: Measurements, report:
         "train/final_loss": fitted.loss,
         "train/tokens": fitted.tokens,
         "tokens_per_second": fitted.tokens_per_second,
+        "train/changed_weights_fraction": before.changed_fraction(),
         **sanity_checks.moved(fitted.losses),
     })  # fmt: skip
     if not distributed.is_main() and not train.sharded:
@@ -150,7 +153,7 @@ def _load_and_wrap(
     place = "cpu" if train.sharded and not variant.quantized else device
     base = config.model.load(task.auto_class(), quantization, place, task.model_arguments(tokenizer))
     model = variant.wrap(base, task.task_type, train.activation_checkpointing)
-    precision.cast_fp16_weights(model, compute)
+    precision.cast_weights(model, compute, train.trained_weights)
     return model, block_fractions(model, base)
 
 
@@ -208,6 +211,11 @@ def prepare(config: Mapping[str, Any], report: Reporter) -> dict[str, str]:
         raise UserError(
             "train.precision = fp16 needs a GPU: on the CPU, accelerate trains in fp32 without a warning; use bf16, or "
             "fp32"
+        )
+    if parsed.train.precision == "bf16" and device == "cuda" and precision.resolve("auto", device) != "bf16":
+        raise UserError(
+            f"train.precision = bf16 needs a GPU of compute capability 8.0 or higher, and {device_name()} has less; "
+            "use auto, which is fp16 there, or fp32"
         )
     if parsed.train.sharded and device != "cuda":
         raise UserError(

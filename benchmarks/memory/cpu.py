@@ -81,6 +81,7 @@ def run_config(cell: Cell, folder: str) -> Any:
             max_length=TOKENS[1],
             optimizer="adamw_torch_fused",
             precision=computation,
+            trained_weights="checkpoint",
             activation_checkpointing=cell.checkpointing,
         ),
         tracking=Tracking(uri="", artifacts="", experiment="none"),
@@ -116,7 +117,7 @@ def measure(config: Any, workload: Any, device: str = "cpu") -> dict[str, float]
         quantization = config.variant.quantization(compute, task.task_type)
         base = config.model.load(task.auto_class(), quantization, device, task.model_arguments(workload.tokenizer))
         model = config.variant.wrap(base, task.task_type, config.train.activation_checkpointing)
-        precision.cast_fp16_weights(model, config.train.precision)
+        precision.cast_weights(model, config.train.precision, config.train.trained_weights)
         meter.watch(model)
     rows = list(workload.rows) * config.train.max_steps
     with meter.phase("train"):

@@ -76,6 +76,11 @@ MEASUREMENTS = tuple(
         ("train/first_loss", "nats", "Mean training loss of the first quarter of the steps."),
         ("train/last_loss", "nats", "Mean training loss of the last quarter of the steps."),
         ("train/loss_change_stderr", "nats", "Standard error of train/last_loss - train/first_loss."),
+        (
+            "train/changed_weights_fraction",
+            "fraction",
+            "Share of the weights trained in 16 bits that changed; sampled.",
+        ),
         ("train/steps", "count", "Optimizer steps."),
         ("train/tokens", "count", "Tokens in training, without padding."),
         ("data/train_examples", "count", "Training examples."),

@@ -80,7 +80,7 @@ class EvaluationSetup:
 
     def _evaluate(self, model: torch.nn.Module, examples: Sequence[Example]) -> Evaluation:
         model.eval()
-        precision.cast_fp16_weights(model, self.compute)
+        precision.cast_weights(model, self.compute)
         with precision.autocast(self.compute, self.device):
             options = {"metered": lambda batch: nullcontext(), "max_length": self.max_length}
             return self.task.evaluate(model, self.tokenizer, examples, self.batch_size, **options)

@@ -20,6 +20,7 @@ GROWN = 0.001  # share of a phase's peak by which each step or batch grows: less
 ERRORS = 2.0  # a difference counts from this many standard errors
 FAR_TOO_HIGH = 1.0  # a learning rate above those of all families
 COVERED = 0.5  # share of the weights of the blocks
+SMALL_RATE = 1e-4  # AdamW's updates are about as large: a bf16 weight of 0.05 needs 1e-4 to change
 FEWEST_STEPS = 12  # with fewer, a loss has hardly changed
 
 
@@ -78,6 +79,12 @@ def warnings(measured: Mapping[str, float], higher_is_better: bool, rate: float,
         yield (
             f"the loss did not move: {first:.3g} in the first quarter of the steps, {last:.3g} in the last. The "
             f"learning rate was {rate:g}: try {_other(rate)}; else check which modules train (variant.target_modules)"
+        )
+    changed = measured.get("train/changed_weights_fraction")
+    if changed is not None and rate < SMALL_RATE:
+        yield (
+            f"the weights trained in 16 bits at a learning rate of {rate:g}, and {changed:.0%} of them changed: small "
+            "updates are rounded away, so that this setting learns less than it could; use train.trained_weights=fp32"
         )
     score, guess = measured.get("score"), measured.get("eval/majority_baseline")
     count = measured.get("eval/examples", 0)

@@ -38,6 +38,14 @@ class Machine:
     name: str = ""
     capacity_bytes: int | None = None
 
+    def precision(self, name: str) -> str:
+        """The precision that `sweep.runtime.precision.resolve` chooses on this machine."""
+        if name != "auto":
+            return name
+        if self.kind == "cpu":
+            return "fp32"
+        return "bf16" if (self.capability or (8, 0)) >= (8, 0) else "fp16"
+
     @property
     def workspace_bytes(self) -> int:
         """cuBLAS's workspace for one handle and stream: 32 MiB since Hopper, 8.125 MiB before

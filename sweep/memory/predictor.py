@@ -88,15 +88,6 @@ def _text(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)
 
 
-def precision_on(machine: Machine, name: str) -> str:
-    """The precision that `sweep.runtime.precision.resolve` chooses on that machine."""
-    if name != "auto":
-        return name
-    if machine.kind == "cpu":
-        return "fp32"
-    return "bf16" if (machine.capability or (8, 0)) >= (8, 0) else "fp16"
-
-
 def answer(
     config: RunConfig, found: Workload, machine: Machine, architecture: PretrainedConfig
 ) -> Prediction | Unpredictable:
@@ -149,7 +140,7 @@ def _unsupported(config: RunConfig, found: Workload, architecture: PretrainedCon
 
 def trace_tier(config: RunConfig, found: Workload, machine: Machine, architecture: Any) -> Prediction:
     """The prediction by execution."""
-    precision = precision_on(machine, config.train.precision)
+    precision = machine.precision(config.train.precision)
     traced = run_trace.run(config, found, machine, precision, architecture)
     by_phase = peaks.peaks(traced.events, machine)
     train = by_phase["train"]

@@ -39,11 +39,30 @@ def autocast(precision: str, device_type: str) -> AbstractContextManager[None]:
     return nullcontext() if resolved == "fp32" else torch.autocast(device_type, dtype=dtype_of(resolved))
 
 
-def cast_fp16_weights(model: torch.nn.Module, compute: str) -> None:
-    """Cast the fp16 weights of a checkpoint: trainable weights to fp32, since loss scaling needs it, and frozen weights
-    to the precision of computation `compute`."""
+def cast_weights(model: torch.nn.Module, compute: str, trained: str = "checkpoint") -> None:
+    """Cast the 16-bit weights of a checkpoint to the types in which the model trains, with `compute` as the precision
+    of matrix products.
+
+    With `trained` = "fp32", the weights that train become fp32: bf16 has 8 significant bits, so that an update of less
+    than 0.2% of a weight is rounded away. In fp16 no weight trains: its gradients vanish without a scale, and PyTorch
+    has no kernel that unscales gradients in bf16.
+
+    Frozen weights keep the checkpoint's type as far as PyTorch can compute with it: under fp16, bf16 weights become
+    fp16; under fp32, fp16 weights become fp32, and so do bf16 weights where others train in fp32, since nothing brings
+    both to one type. The frozen vector of a norm gets the type of its other vector, which trains.
+    """
     import torch
 
-    for parameter in model.parameters():
-        if parameter.dtype == torch.float16:
-            parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else dtype_of(compute))
+    half = [p for p in model.parameters() if p.dtype in (torch.float16, torch.bfloat16)]
+    all_fp32 = trained == "fp32" or compute == "fp16"
+    to_fp32 = {p for p in half if p.requires_grad and (all_fp32 or p.dtype == torch.float16)}
+    mixed = bool(to_fp32) and compute == "fp32"
+    for module in model.modules():
+        own = set(module.parameters(recurse=False))
+        if own & to_fp32:
+            to_fp32 |= {p for p in own if p.dim() == 1}
+    for parameter in half:
+        if parameter in to_fp32 or mixed:
+            parameter.data = parameter.data.to(torch.float32)
+        elif not parameter.requires_grad and (compute != "fp32" or parameter.dtype == torch.float16):
+            parameter.data = parameter.data.to(dtype_of(compute))

@@ -40,6 +40,8 @@ class Train:
     """Gradients with a larger norm are scaled down to this norm. 0 clips nothing."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Precision of matrix products. `auto` is bf16 if the GPU supports it, and fp32 on the CPU."""
+    trained_weights: Literal["fp32", "checkpoint"] = "fp32"
+    """Type of the weights while they train. `checkpoint` keeps 16 bits: half the memory, and small updates are lost."""
     activation_checkpointing: bool = False
     """Whether the backward pass computes activations again: less memory, more time."""
     group_by_length: bool = True
@@ -66,6 +68,8 @@ class Train:
             yield "parallelism", "is fsdp, which splits a model over several devices: set train.devices_per_run too"
         if self.sharded and not self.optimizer.startswith("adamw_torch"):
             yield "optimizer", "is of bitsandbytes, which does not support sharded parameters; use adamw_torch_fused"
+        if self.sharded and self.trained_weights == "checkpoint":
+            yield "trained_weights", "is checkpoint, but accelerate trains weights in fp32 under fsdp; use fp32"
         if self.use_liger_kernel and self.label_smoothing:
             yield "label_smoothing", "needs the logits, which Liger's fused loss does not keep; set only one of the two"
 

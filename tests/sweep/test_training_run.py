@@ -34,6 +34,16 @@ def test_evaluation_does_not_carry_the_optimizer_s_state(toy: list[str], tmp_pat
     assert measured["memory/eval_max_allocated_bytes"] < 1.3 * weights
 
 
+@pytest.mark.parametrize(("held", "size"), [("fp32", 4), ("checkpoint", 2)])
+def test_a_16_bit_checkpoint_trains_in_fp32_unless_the_config_keeps_its_type(
+    held: str, size: int, toy: list[str], tmp_path: Path
+):
+    short = ["variant=fft", "model.dtype=bf16", f"train.trained_weights={held}", "task.data.n_validation=2"]
+    measured = run(tmp_path, *toy, *short).measurements
+    assert measured["weights/trained_bytes"] == size * measured["total_params"]
+    assert ("train/changed_weights_fraction" in measured) == (held == "checkpoint")
+
+
 def test_out_of_memory_while_a_base_is_quantised_is_oom(
     toy: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

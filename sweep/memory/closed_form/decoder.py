@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from sweep.memory.prediction import Machine
 
 # Families with this layer: norm, attention with rotary positions, norm, gated product. Others keep other tensors.
 COVERED = ("llama", "mistral", "qwen2")
+_DTYPES: Mapping[str, Literal["bf16", "fp16"]] = {"bfloat16": "bf16", "float16": "fp16"}
 
 
 class NotCovered(Exception):
@@ -20,7 +21,7 @@ class NotCovered(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Decoder:
-    """Sizes of a decoder. `bias` lists the lengths of the biases of one layer."""
+    """Sizes of a decoder. `bias` lists the lengths of the biases of one layer; `dtype` is that of the checkpoint."""
 
     layers: int
     hidden: int
@@ -31,7 +32,7 @@ class Decoder:
     head_width: int
     tied: bool
     bias: tuple[int, ...]
-    weight_bytes: int
+    dtype: Literal["fp32", "bf16", "fp16"]
 
     @classmethod
     def of(cls, config: Mapping[str, Any], attention: str) -> Decoder:
@@ -64,7 +65,7 @@ class Decoder:
             head_width=width,
             tied=bool(config.get("tie_word_embeddings")),
             bias=(heads * width, key_heads * width, key_heads * width) if biased else (),
-            weight_bytes=2 if dtype in ("bfloat16", "float16") else 4,
+            dtype=_DTYPES.get(dtype, "fp32"),
         )
 
     @property

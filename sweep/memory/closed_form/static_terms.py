@@ -65,11 +65,11 @@ class Step:
             raise NotCovered("compiled code and Liger's kernels keep other tensors")
         if config.task.task_type != "CAUSAL_LM":
             raise NotCovered(f"the task is {config.task.task_type}, not language modelling")
-        w = {"fp32": 4, "bf16": 2, "fp16": 2, "auto": model.weight_bytes}[config.model.dtype]
-        half = _half(train.precision, machine)
+        compute = machine.precision(train.precision)
+        held = model.dtype if config.model.dtype == "auto" else config.model.dtype
+        w = _weight_bytes(held, compute, trains=lora is None, to_fp32=train.trained_weights == "fp32")
+        half = compute != "fp32"
         quantized = variant if isinstance(variant, QLoRA) else None
-        if lora is None and train.precision == "fp16":
-            w = 4  # loss scaling needs gradients in fp32
         a = 4 if quantized else w  # prepare_model_for_kbit_training makes norms and embeddings fp32
         c = 2 if half else a
         model.check_kernel(c, longest.padded, machine)
@@ -201,6 +201,9 @@ def _nf4(elements: int, layers: int, double: bool) -> Bytes:
     return Bytes(quantized_weights=layers * math.ceil(elements / 2), quantization_state=layers * (state + code))
 
 
-def _half(precision: str, machine: Machine) -> bool:
-    """Whether autocast multiplies matrices in 16 bits; "auto" means fp32 on a CPU only."""
-    return machine.kind == "cuda" if precision == "auto" else precision != "fp32"
+def _weight_bytes(held: str, compute: str, *, trains: bool, to_fp32: bool) -> int:
+    """Bytes of a weight of the base after `sweep.runtime.precision.cast_weights`."""
+    if trains:
+        return 2 if held == "bf16" and not to_fp32 and compute != "fp16" else 4
+    held = compute if held == "fp16" else held
+    return 4 if held == "fp32" else 2

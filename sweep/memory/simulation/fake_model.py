@@ -58,7 +58,7 @@ def build(config: RunConfig, architecture: PretrainedConfig, compute: str, log: 
         _load(base, packed, log)
         with log:
             model = config.variant.wrap(base, config.task.task_type, config.train.activation_checkpointing)
-            precision.cast_fp16_weights(model, compute)
+            precision.cast_weights(model, compute, config.train.trained_weights)
     _log_purposes(model, log)
     return model
 

@@ -13,9 +13,12 @@ from conftest import compose
 from benchmarks.memory import architectures, cpu
 from benchmarks.memory.cpu import Cell
 from sweep.config.schema import parse
+from sweep.core.record import Outcome, Record
 from sweep.core.reporter import silent
+from sweep.core.run_request import RunRequest
 from sweep.memory import CATEGORIES, Machine, Prediction, Unpredictable, predict, predictor, workload
 from sweep.processes import isolated_call
+from sweep.training_run import run_training
 
 CPU = Machine(kind="cpu")
 HOPPER = Machine(kind="cuda", capability=(9, 0))
@@ -78,6 +81,38 @@ def test_other_architectures_and_bases(task: str, name: str, variant: str, tmp_p
     assert answer.allocated_bytes == pytest.approx(measured["memory/train_max_allocated_bytes"], rel=1e-3)
 
 
+def run_on_the_cpu(plain: dict[str, Any], folder: str, report: object) -> dict[str, float]:
+    record = Record(variant="v", setting="s", seed=0, outcome=Outcome.KILLED)
+    ended = run_training(RunRequest(config=plain, record=record, folder=folder), silent)
+    assert ended.outcome is Outcome.OK, ended.reason
+    return dict(ended.measurements)
+
+
+@pytest.mark.parametrize(
+    ("variant", "held"),
+    [("fft", "fp32"), ("fft", "checkpoint"), ("bitfit", "fp32"), ("last_layer", "fp32"), ("ln_tuning", "fp32")],
+)
+def test_trained_weights_of_a_16_bit_checkpoint_are_predicted_in_their_type(variant: str, held: str, tmp_path: Path):
+    """The whole run: the cast happens while loading, and each type has its own activations."""
+    from checkpoints import llama
+    from transformers import AutoModelForCausalLM
+
+    biases = {"attention_bias": True, "mlp_bias": True, "hidden_size": 256, "num_hidden_layers": 6}
+    folder = llama(tmp_path / "model", **biases)
+    AutoModelForCausalLM.from_pretrained(folder).bfloat16().save_pretrained(folder)
+    (tmp_path / "run").mkdir()
+    plain = compose(
+        "model=pretrained", f"model.path={folder}", f"variant={variant}", "train.precision=bf16",
+        f"train.trained_weights={held}", "train.max_length=128", "train.max_steps=3", "train.micro_batch_size=2",
+        "train.eval_batch_size=2", "task.data.n_train=8", "task.data.n_validation=2", "task.max_new_tokens=4",
+    )  # fmt: skip
+    (found,) = predict([plain], CPU)
+    measured = isolated_call.call(f"{__name__}:run_on_the_cpu", plain, str(tmp_path / "run"))
+    assert found.tier == "trace", found
+    assert found.allocated_bytes == pytest.approx(measured["memory/train_max_allocated_bytes"], rel=2e-3)
+    assert found.load_bytes == pytest.approx(measured["memory/load_max_allocated_bytes"], rel=2e-2)
+
+
 def traces_are_equal(plain: dict[str, Any], machine: Machine, report: object) -> tuple[bool, int]:
     """Whether four layers extended to all give the log that all layers give, event by event; and its length."""
     from sweep.memory.simulation import fake_model, layer_extrapolation, run_trace
@@ -85,7 +120,7 @@ def traces_are_equal(plain: dict[str, Any], machine: Machine, report: object) ->
     config = parse(plain)
     found = workload.find(config, machine)
     architecture = config.model.architecture()
-    precision = predictor.precision_on(machine, config.train.precision)
+    precision = machine.precision(config.train.precision)
     whole = run_trace.execute(config, found, machine, precision, architecture)
     short = run_trace.execute(config, found, machine, precision, fake_model.shallow(architecture))
     events, blocks = layer_extrapolation.extend(short.events, short.blocks, architecture.num_hidden_layers)
@@ -106,8 +141,9 @@ def test_four_layers_extended_are_the_trace_of_all_layers(
     variant: str, machine: Machine, checkpointing: bool, checkpoints: Path
 ):
     plain = config_of(
-        "llama", checkpoints, f"variant={variant}", f"train.activation_checkpointing={str(checkpointing).lower()}"
-    )
+        "llama", checkpoints, f"variant={variant}", f"train.activation_checkpointing={str(checkpointing).lower()}",
+        "model.dtype=bf16",
+    )  # fmt: skip
     equal, events = isolated_call.call(f"{__name__}:traces_are_equal", plain, machine)
     assert equal
     assert events > 1000

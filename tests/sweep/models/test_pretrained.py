@@ -173,7 +173,7 @@ def test_an_fp16_checkpoint_trains(tmp_path: Path, compute: str, held: torch.dty
     model = Pretrained(path=str(tmp_path), dtype="fp16").load(AutoModelForSequenceClassification, None, "cpu")
     assert model.dtype == torch.float16
     model = parse(compose("variant=lora_r8")).variant.wrap(model, "SEQ_CLS", False)
-    precision.cast_fp16_weights(model, compute)
+    precision.cast_weights(model, compute)
     assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
     assert {p.dtype for p in model.parameters() if not p.requires_grad} == {held}
     ids = torch.tensor([[2, 5, 3]])

@@ -14,6 +14,7 @@ from sweep.memory.closed_form.estimate import predict_by_formula
 from sweep.memory.closed_form.static_terms import Longest
 from sweep.memory.prediction import Machine, Prediction, Unpredictable
 from sweep.meters.cpu import LiveTensorMemory
+from sweep.runtime import precision
 from sweep.tasks.generation import pad_batch
 from sweep.training.fit import fit
 
@@ -32,11 +33,12 @@ class PadToken:
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small Llama in fp32 and in bf16."""
+    """A small Llama in fp32, in bf16 and in fp16."""
     folder = tmp_path_factory.mktemp("checkpoints")
     model = AutoModelForCausalLM.from_config(LlamaConfig(**SMALL))
     model.save_pretrained(folder / "fp32")
     model.bfloat16().save_pretrained(folder / "bf16")
+    model.half().save_pretrained(folder / "fp16")
     return folder
 
 
@@ -52,6 +54,7 @@ def measured_bytes(plain: dict) -> float:
     config = parse(plain)
     base = config.model.load(config.task.auto_class(), config.variant.quantization(None), "cpu")
     model = config.variant.wrap(base, "CAUSAL_LM", activation_checkpointing=False)  # the Trainer turns it on
+    precision.cast_weights(model, config.train.precision, config.train.trained_weights)
     meter = LiveTensorMemory()
     examples = [{"input_ids": [1] * LENGTH, "labels": [1] * LENGTH}] * (config.train.batch_size * 2)
     with meter.phase("train"):
@@ -63,15 +66,19 @@ def measured_bytes(plain: dict) -> float:
 
 
 @pytest.mark.parametrize(
-    ("weights", "precision", "variant", "checkpointing", "accumulation"),
+    ("weights", "compute", "variant", "checkpointing", "accumulation"),
     [
+        ("fp16", "bf16", "fft", False, 1),
+        ("fp16", "fp32", "lora_r16", False, 1),
         ("fp32", "fp32", "fft", False, 1),
         ("fp32", "fp32", "lora_r8", True, 1),
         ("fp32", "fp32", "qlora_r16", False, 2),
         ("fp32", "bf16", "fft", True, 2),
         ("fp32", "bf16", "lora_r8", False, 1),
         ("bf16", "bf16", "fft", False, 1),
-        ("bf16", "bf16", "fft", True, 1),
+        ("bf16", "fp32", "fft", True, 1),
+        ("bf16 kept", "bf16", "fft", False, 1),
+        ("bf16 kept", "bf16", "fft", True, 1),
         ("bf16", "bf16", "lora_r16", False, 1),
         ("bf16", "bf16", "lora_r16", True, 2),
         ("bf16", "bf16", "qlora_r16", False, 1),
@@ -80,10 +87,13 @@ def measured_bytes(plain: dict) -> float:
     ],
 )
 def test_it_agrees_with_the_meter_within_one_per_cent(
-    weights: str, precision: str, variant: str, checkpointing: bool, accumulation: int, checkpoints: Path
+    weights: str, compute: str, variant: str, checkpointing: bool, accumulation: int, checkpoints: Path
 ):
+    """The weights that train are fp32; "kept" keeps the type of the checkpoint."""
+    dtype, kept = weights.split()[0], "kept" in weights
     plain = settings(
-        checkpoints / weights, variant, precision, f"train.activation_checkpointing={checkpointing}",
+        checkpoints / dtype, variant, compute, f"train.trained_weights={'checkpoint' if kept else 'fp32'}",
+        f"train.activation_checkpointing={checkpointing}",
         f"train.gradient_accumulation_steps={accumulation}",
     )  # fmt: skip
     predicted = predict_by_formula(plain, CPU, UNPADDED)
@@ -92,10 +102,13 @@ def test_it_agrees_with_the_meter_within_one_per_cent(
 
 
 def test_static_terms_of_llama3_8b(tmp_path: Path):
-    """8,030,261,248 parameters (the model's card): two bytes for each weight and gradient and four for the state."""
-    found = predict_by_formula(settings(architecture(tmp_path), "fft", "bf16"), A100)
-    assert found.breakdown["trainable_weights"] == found.breakdown["gradients"] == 2 * 8_030_261_248
-    assert found.breakdown["optimizer_state"] == pytest.approx(4 * 8_030_261_248, rel=1e-6)
+    """8,030,261,248 parameters (the model's card): four bytes for each weight and gradient and eight for the state, or
+    half of that where the weights keep the type of the checkpoint."""
+    for held, size in (("fp32", 4), ("checkpoint", 2)):
+        plain = settings(architecture(tmp_path), "fft", "bf16", f"train.trained_weights={held}")
+        found = predict_by_formula(plain, A100)
+        assert found.breakdown["trainable_weights"] == found.breakdown["gradients"] == size * 8_030_261_248
+        assert found.breakdown["optimizer_state"] == pytest.approx(2 * size * 8_030_261_248, rel=1e-6)
     lora = predict_by_formula(settings(architecture(tmp_path), "lora_r16", "bf16"), A100)
     adapters = 32 * 16 * (2 * (4096 + 4096) + 2 * (4096 + 1024) + 3 * (4096 + 14336))
     assert lora.breakdown["trainable_weights"] == 4 * adapters
