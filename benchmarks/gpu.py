@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 from benchmarks.memory.cpu import VARIANTS, Cell, run_config
 from benchmarks.memory.speed import LLAMA_3_8B
 from benchmarks.results import save
+from sweep.launch.device_leases import Lease, leases
 from sweep.processes import isolated_call
 
 TINY = {**LLAMA_3_8B, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -151,9 +152,9 @@ def seen(report: object = None) -> dict[str, Any]:
     }
 
 
-def fork_server() -> dict[str, Any]:
+def fork_server(lease: Lease) -> dict[str, Any]:
     started = time.perf_counter()
-    child = isolated_call.call("benchmarks.gpu:seen", env={"CUDA_VISIBLE_DEVICES": "0"})
+    child = isolated_call.call("benchmarks.gpu:seen", env=lease.env)
     seconds = time.perf_counter() - started
     return {
         **child,
@@ -188,26 +189,28 @@ def main() -> None:
     dry = parser.parse_args().dry_run
     setup, shape = (DRY, TINY) if dry else (REAL, LLAMA_3_8B)
     started = time.perf_counter()
-    first = fork_server()
+    leased = leases()
+    env = leased[0].env  # of one GPU: the Trainer would split the batches over all that it sees
+    first = fork_server(leased[0])
     if not dry and not first["devices"]:
         sys.exit("There is no CUDA GPU that PyTorch sees; --dry-run goes through the same code on the CPU.")
     figures: dict[str, Any] = {"fork_server": first}
     with tempfile.TemporaryDirectory(prefix="paretune-gpu-") as scratch:
         folder = Path(scratch)
-        isolated_call.call("benchmarks.gpu:save_model", shape, f"{folder}/large", setup.device)
-        isolated_call.call("benchmarks.gpu:save_model", setup.small, f"{folder}/small", setup.device)
+        isolated_call.call("benchmarks.gpu:save_model", shape, f"{folder}/large", setup.device, env=env)
+        isolated_call.call("benchmarks.gpu:save_model", setup.small, f"{folder}/small", setup.device, env=env)
         for variant in VARIANTS:
             log_file = folder / f"{variant}.txt"
             try:
                 figures[variant] = isolated_call.call(
-                    "benchmarks.gpu:cells", variant, f"{folder}/large", setup, log_file=log_file
+                    "benchmarks.gpu:cells", variant, f"{folder}/large", setup, log_file=log_file, env=env
                 )
             except (isolated_call.ChildFailed, isolated_call.ChildKilled) as error:
                 figures[variant] = {"outcome": f"failed: {error}"}
             print(log_file.read_text()[-3000:], flush=True)
         sizes = "1,4" if dry else f"{BEYOND_ANY_CARD},1"  # the study goes on after the first
         figures["out_of_memory"] = study(folder, folder / "small", f"train.micro_batch_size={sizes}", name="oom")
-        if dry or _gpus() > 1:
+        if dry or len(leased) > 1:
             parts = ("train.devices_per_run=2", "train.micro_batch_size=2")
             for parallel in ("ddp", "fsdp"):
                 figures[parallel] = study(
@@ -215,10 +218,6 @@ def main() -> None:
                 )
     figures["seconds"] = time.perf_counter() - started
     print(json.dumps(figures, indent=1)) if dry else save("gpu", figures)
-
-
-def _gpus() -> int:
-    return len(isolated_call.call("benchmarks.gpu:seen")["devices"])
 
 
 if __name__ == "__main__":
