@@ -18,12 +18,13 @@ from sweep.deployment.comparison_options import parse
 def application(composed: DictConfig) -> None:
     try:
         comparison = parse(plain_config(composed))
-        from sweep.launch import preload
+        from sweep.launch import device_locks, preload
 
-        preload.initialise()
-        from sweep.deployment import adapter_comparison
+        with device_locks.this_process():
+            preload.initialise()
+            from sweep.deployment import adapter_comparison
 
-        print(adapter_comparison.table(adapter_comparison.compare(comparison)))
+            print(adapter_comparison.table(adapter_comparison.compare(comparison)))
     except UserError as error:
         app.exit_with_error(error)
 

@@ -21,12 +21,13 @@ DTYPES = ("auto", "fp32", "bf16", "fp16")
 def application(composed: DictConfig) -> None:
     options = typing.cast(dict, OmegaConf.to_container(composed, resolve=True))
     try:
-        from sweep.launch import preload
+        from sweep.launch import device_locks, preload
 
-        preload.initialise()
-        from sweep.deployment import exporter
+        with device_locks.this_process():
+            preload.initialise()
+            from sweep.deployment import exporter
 
-        print(exporter.summary(exporter.export(options, Tracking(**options["tracking"]))))
+            print(exporter.summary(exporter.export(options, Tracking(**options["tracking"]))))
     except UserError as error:
         app.exit_with_error(error)
 

@@ -28,12 +28,15 @@ from sweep.core.setting import setting_name, varied_keys
 from sweep.diagnostics.mitigations import Mitigation, until_it_fits
 from sweep.hydra_compat import composer
 from sweep.hydra_compat.composer import Composer
+from sweep.launch import device_leases
 from sweep.launch.hydra_task import task
 from sweep.memory import Machine, Prediction, Unpredictable, gpu_catalog, predict
 from sweep.memory.closed_form.estimate import predict_by_formula
+from sweep.runtime import gpus
 
 if TYPE_CHECKING:
     from sweep.memory.gpu_catalog import Card
+    from sweep.runtime.gpus import Gpu
 
 PREFIX = "plan."
 DEFAULT_CAPABILITY = (8, 0)
@@ -69,7 +72,7 @@ def main() -> None:
 def plan(args: Any, options: Mapping[str, Any]) -> str:
     """Write the files, and return the table and its explanations."""
     found, study, corners = settings(args)
-    here = gpu_catalog.present()
+    here = next(iter(device_leases.of_one_kind(gpus.visible())), None)
     machine = _machine(options, here)
     answers = predict([plain for _, plain in found], machine)
     predicted = [(name, answer) for (name, _), answer in zip(found, answers, strict=True)]
@@ -77,8 +80,9 @@ def plan(args: Any, options: Mapping[str, Any]) -> str:
     steps: dict[str, list[Mitigation]] = {}
     remedies: list[str] = []
     if machine.kind == "cuda":
-        on_cards = [*gpu_catalog.NAMED, *(card for card, _ in here)]
-        target = _target(options, here)
+        own = gpu_catalog.card_of(here) if here else None
+        on_cards = [*gpu_catalog.NAMED, *([own] if own else [])]
+        target = _target(options, own)
         for (name, plain), answer in zip(found, answers, strict=True):
             if isinstance(answer, Prediction) and gpu_catalog.needed_bytes(answer) > target.capacity_bytes:
                 steps[name] = until_it_fits(plain, target.capacity_bytes, _quickly(machine, answer))
@@ -157,20 +161,20 @@ def _options(given: Sequence[str]) -> dict[str, Any]:
     return defaults
 
 
-def _machine(options: Mapping[str, Any], here: Sequence[tuple[Card, Machine]]) -> Machine:
+def _machine(options: Mapping[str, Any], here: Gpu | None) -> Machine:
     if options["device"] == "cpu":
         return Machine(kind="cpu")
     if options["capability"] is not None:
         major, _, minor = str(float(options["capability"])).partition(".")
         return Machine(kind="cuda", capability=(int(major), int(minor)))
-    return here[0][1] if here else Machine(kind="cuda", capability=DEFAULT_CAPABILITY)
+    return gpu_catalog.machine_of(here) if here else Machine(kind="cuda", capability=DEFAULT_CAPABILITY)
 
 
-def _target(options: Mapping[str, Any], here: Sequence[tuple[Card, Machine]]) -> Card:
+def _target(options: Mapping[str, Any], own: Card | None) -> Card:
     """The card that the settings should fit on."""
     asked = options["gpu_memory_gb"]
     if asked is None:
-        return here[0][0] if here else gpu_catalog.NAMED[-1]
+        return own or gpu_catalog.NAMED[-1]
     named = next((card for card in gpu_catalog.NAMED if card.label == str(asked)), None)
     return named or gpu_catalog.Card(f"{asked}", "plan.gpu_memory_gb", int(float(asked) * 2**30))
 

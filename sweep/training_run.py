@@ -20,12 +20,13 @@ from sweep.core.record import Outcome, Record
 from sweep.core.reporter import Reporter
 from sweep.core.run_request import RunRequest
 from sweep.diagnostics import sanity_checks
+from sweep.memory import Machine
 from sweep.meters import Meters
 from sweep.meters.measurements import Measurements
 from sweep.meters.other_processes import out_of_memory_reason
 from sweep.metrics.standard_error import standard_error
 from sweep.models.compatibility import check_checkpointing
-from sweep.runtime import distributed, precision
+from sweep.runtime import cuda_device, distributed, nvml, precision, visible_devices
 from sweep.runtime.out_of_memory import is_out_of_memory
 from sweep.tasks import Evaluation, Task
 from sweep.training import trained_weights
@@ -47,6 +48,8 @@ def run_training(request: RunRequest, report: Reporter) -> Record:
     measured = Measurements(device_type(), Meters(**request.config.get("meters", {})), folder)
     outcome, reason = Outcome.OK, ""
     try:
+        if visible_devices.named():
+            cuda_device.require_leased(request.record.facts.get("device"), device_name())
         _run_phases(parse(request.config), folder, measured, report)
     except Diverged as error:
         outcome, reason = Outcome.DIVERGED, str(error)
@@ -192,17 +195,20 @@ class _Evaluator(NamedTuple):
             return self.task.off_task_metrics(self.model, self.tokenizer, self.train.max_length)
 
 
-def prepare(config: Mapping[str, Any], report: Reporter) -> dict[str, str]:
-    """Make data and base model available, and check that they fit each other.
+def prepare(config: Mapping[str, Any], report: Reporter) -> tuple[dict[str, str], dict[str, str], Machine]:
+    """Make data and base model available, and check that they fit each other and the device.
 
     Returns:
-        The facts of data, model and machine that the conditions contain.
+        The facts of data, model and device that the conditions contain; the facts of the software on a GPU for the
+        record; the device that runs are predicted for.
 
     Raises:
-        UserError: for a fault that every run would have: unusable data, a damaged checkpoint.
+        UserError: for a fault that every run would have: unusable data, a damaged checkpoint, a driver that is too old.
     """
     parsed = parse(config)
     device = device_type()
+    if device == "cuda":
+        cuda_device.require_usable()
     if parsed.train.use_liger_kernel and (device != "cuda" or find_spec("liger_kernel") is None):
         raise UserError(
             "train.use_liger_kernel needs a CUDA GPU and the package liger-kernel (pip install liger-kernel)"
@@ -229,12 +235,29 @@ def prepare(config: Mapping[str, Any], report: Reporter) -> dict[str, str]:
     if parsed.train.activation_checkpointing:
         check_checkpointing(parsed.model.architecture(), task.auto_class())
     task.check(parsed.model.load_tokenizer(), data.train)
-    return {
+    software = cuda_device.software() if device == "cuda" else {}
+    facts = {
         "device": device_name(),
         "precision": precision.resolve(parsed.train.precision, device),
+        **software,
         **data_facts,
         **model_facts,
     }
+    driver = nvml.driver() if device == "cuda" else None
+    recorded = {**software, **({"version.driver": driver.version} if driver else {})}
+    return facts, recorded, _machine(device)
+
+
+def _machine(device: str) -> Machine:
+    """The device of this process. CUDA gives programs less memory than NVML reports."""
+    if device == "cpu":
+        return Machine(kind="cpu")
+    return Machine(
+        kind="cuda",
+        capability=torch.cuda.get_device_capability(),
+        name=device_name(),
+        capacity_bytes=torch.cuda.mem_get_info()[1],
+    )
 
 
 def device_type() -> str:

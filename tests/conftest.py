@@ -22,6 +22,13 @@ os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests use the CPU: on a machine with several GPUs, the Trainer would split their batches. `-m gpu` runs the tests
+    that need a GPU."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test touches the user's cache of base models."""

@@ -23,6 +23,7 @@ from typing import Any
 from benchmarks.memory.cpu import VARIANTS, Cell, measure, run_config, save_checkpoint
 from benchmarks.memory.speed import LLAMA_3_8B
 from benchmarks.results import save
+from sweep.launch.device_leases import leases
 from sweep.processes import isolated_call
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -69,11 +70,13 @@ def this_gpu(report: object = None) -> Any:
         kind="cuda",
         capability=(properties.major, properties.minor),
         name=properties.name,
-        capacity_bytes=properties.total_memory,
+        capacity_bytes=torch.cuda.mem_get_info()[1],
     )
 
 
-def row_of(cell: Cell, folder: str, shape: tuple[int, int], machine: Any, log_file: Path) -> dict[str, Any]:
+def row_of(
+    cell: Cell, folder: str, shape: tuple[int, int], machine: Any, log_file: Path, env: dict[str, str]
+) -> dict[str, Any]:
     try:
         predicted_row = isolated_call.call(
             "benchmarks.memory.gpu:predicted", cell, folder, shape, machine, log_file=log_file
@@ -85,7 +88,7 @@ def row_of(cell: Cell, folder: str, shape: tuple[int, int], machine: Any, log_fi
     if predicted_row["allocated_bytes"] > 0.97 * machine.capacity_bytes:
         return {**row, "not_tried": "predicted not to fit"}
     try:
-        seen = isolated_call.call("benchmarks.memory.gpu:measured", cell, folder, shape, log_file=log_file)
+        seen = isolated_call.call("benchmarks.memory.gpu:measured", cell, folder, shape, log_file=log_file, env=env)
     except isolated_call.ChildFailed as error:
         return {**row, "not_measured": str(error)}
     for kind in ("allocated", "reserved", "requested"):
@@ -95,17 +98,18 @@ def row_of(cell: Cell, folder: str, shape: tuple[int, int], machine: Any, log_fi
 
 
 def main() -> None:
-    machine = isolated_call.call("benchmarks.memory.gpu:this_gpu")
+    env = leases()[0].env  # of one GPU: the Trainer would split the batches over all that it sees
+    machine = isolated_call.call("benchmarks.memory.gpu:this_gpu", env=env)
     rows: dict[str, Any] = {}
     for name in sys.argv[1:] or list(MODELS):
         with tempfile.TemporaryDirectory() as folder:
-            isolated_call.call("benchmarks.memory.gpu:save_model", name, folder)
+            isolated_call.call("benchmarks.memory.gpu:save_model", name, folder, env=env)
             for variant, precision, checkpointing, shape in itertools.product(
                 VARIANTS, ("bf16", "autocast"), (False, True), SHAPES
             ):
                 cell = Cell("llama", variant, precision, checkpointing)
                 label = f"{name} {variant} {precision} checkpointing={checkpointing} {shape[0]}×{shape[1]}"
-                rows[label] = row_of(cell, folder, shape, machine, Path(folder, "log.txt"))
+                rows[label] = row_of(cell, folder, shape, machine, Path(folder, "log.txt"), env)
                 print(label, rows[label], flush=True)
     save("memory_gpu", {"gpu": machine.name, **_summary(rows), "rows": rows})
 

@@ -20,7 +20,11 @@ class ParetuneLauncherConf:
 
     _target_: str = "hydra_plugins.paretune.launcher.ParetuneLauncher"
     devices: Any = "auto"
-    """Numbers of the GPUs to use; `auto` is all visible GPUs."""
+    """GPUs to use: a list of their numbers in nvidia-smi (`0:1` is the second MIG slice of GPU 0) or of their UUIDs.
+    `auto` is the visible GPUs of one kind, that with the most memory."""
+    share_devices: bool = False
+    """Whether a run may use a GPU that another run of this machine uses. They disturb each other's time, energy and
+    memory."""
     devices_per_run: int = 1
     """GPUs that one run leases; `train.devices_per_run` counts if it is larger."""
     slots: int | None = None

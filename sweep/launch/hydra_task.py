@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +20,15 @@ from sweep.core.errors import UserError
 from sweep.core.record import Outcome, Record
 from sweep.core.setting import varied_keys
 from sweep.diagnostics import annotate
+from sweep.launch import device_leases, device_locks
+from sweep.launch.device_leases import Lease
 from sweep.launch.preparation import PreparedRun
 from sweep.processes import isolated_call
 
 if TYPE_CHECKING:
-    from sweep.launch.device_leases import Lease
     from sweep.launch.memory_forecast import MemoryForecaster
     from sweep.launch.run_supervisor import ShouldPrune
+    from sweep.memory import Machine
 
 log = logging.getLogger(__name__)
 
@@ -38,15 +41,23 @@ class TrainingTask:
     """
 
     should_prune: ShouldPrune | None = None  # called at each evaluation; set by the study
+    leases: Sequence[Lease] = ()  # of this process; set by a launcher that leases devices
 
     def __call__(self, composed: DictConfig) -> Record:
-        """Run the config on the first device. Outside a study, print the result and exit: 0 for an ok run, else 1."""
+        """Run the config on the first free device. Outside a study, print the result and exit: 0 for an ok run, else 1.
+        Launchers without leases (joblib, submitit) call it in processes of theirs."""
         isolated_call.training_server().start()
-        alone = HydraConfig.get().mode != RunMode.MULTIRUN
+        hydra = HydraConfig.get()
+        alone = hydra.mode != RunMode.MULTIRUN
         try:
-            prepared = self.prepare(composed)
-            in_study = prepared.config.study.trial is not None
-            record = self.run(prepared, None) if in_study else self._run_alone(prepared)
+            devices = OmegaConf.select(hydra, "launcher.devices", default="auto")
+            shared = bool(OmegaConf.select(hydra, "launcher.share_devices", default=False))
+            count = int(composed.train.devices_per_run)
+            found = device_leases.leases(devices, devices_per_run=count, share_devices=shared)
+            with device_locks.first_free(found) as lease:
+                prepared = self.prepare(composed, lease)
+                in_study = prepared.config.study.trial is not None
+                record = self.run(prepared) if in_study else self._run_alone(prepared)
         except UserError as error:
             if alone:
                 app.exit_with_error(error)
@@ -59,11 +70,11 @@ class TrainingTask:
         config = prepared.config
         log.info("%s · seed %s: its log is %s", config.variant.name, config.seed, prepared.folder / LOG_FILE)
         with console.Progress(1):
-            record = self.run(prepared, None)
+            record = self.run(prepared)
         log.info("\n".join([console.line(record), *annotate.lines(record)]))
         return record
 
-    def prepare(self, composed: DictConfig) -> PreparedRun:
+    def prepare(self, composed: DictConfig, lease: Lease) -> PreparedRun:
         plain = plain_config(composed)
         hydra = HydraConfig.get()
         if plain["study"]["swept"] is None:
@@ -71,9 +82,9 @@ class TrainingTask:
         config = parse(plain)
         folder = Path(hydra.runtime.output_dir)
         _save_composed(folder / ".hydra", plain, hydra)
-        return PreparedRun(config=config, plain=plain, folder=folder)
+        return PreparedRun(config=config, plain=plain, folder=folder, lease=lease)
 
-    def run(self, prepared: PreparedRun, lease: Lease | None) -> Record:
+    def run(self, prepared: PreparedRun) -> Record:
         """Run it in a process of its own, or raise UserError. In a study, the sweeper has created the parent run."""
         # MLflow takes seconds to import; the fork server imports meanwhile.
         from sweep.launch.run_supervisor import run_supervised, store
@@ -85,15 +96,17 @@ class TrainingTask:
             if parent is None:
                 raise UserError(f"study {config.study.name} has no parent run in {redaction.text(config.tracking.uri)}")
             parent_id = parent.info.run_id
-        forecaster = self.forecaster() if parent_id is not None and config.study.predict_memory else None
-        return run_supervised(prepared, parent_id, lease, self.should_prune, forecaster)
+        forecaster = None
+        if parent_id is not None and config.study.predict_memory:
+            forecaster = self.forecaster(prepared.preparation.machine)
+        return run_supervised(prepared, parent_id, self.should_prune, forecaster)
 
     @functools.cache  # noqa: B019  one object, which lives as long as the process
-    def forecaster(self) -> MemoryForecaster:
-        """The memory predictions, shared by the runs of this process."""
+    def forecaster(self, machine: Machine) -> MemoryForecaster:
+        """The memory predictions for a device, shared by the runs of this process."""
         from sweep.launch.memory_forecast import MemoryForecaster
 
-        return MemoryForecaster()
+        return MemoryForecaster(machine)
 
 
 task = TrainingTask()

@@ -35,6 +35,8 @@ class JobPool:
     def __init__(self, application: Application, leases: Sequence[Lease], with_configs: int | None = None):
         self._application = application
         self._training = application.task_function if isinstance(application.task_function, TrainingTask) else None
+        if self._training:
+            self._training.leases = leases
         self._with_configs = itertools.count() if with_configs is None else iter(range(with_configs))
         self.places = ", ".join(
             f"{lease} × {count}" if count > 1 else str(lease) for lease, count in Counter(leases).items()
@@ -93,7 +95,8 @@ class JobPool:
             answered(_returned(overrides, loaded) if isinstance(loaded, isolated_job.JobFailed) else loaded)
 
         try:
-            return self._server.call(f"{isolated_job.__name__}:run", *arguments, env=lease.env, on_answer=on_answer)
+            env = lease.env if lease.gpus else {}
+            return self._server.call(f"{isolated_job.__name__}:run", *arguments, env=env, on_answer=on_answer)
         except ChildFailed as error:
             return _returned(overrides, isolated_job.JobFailed(str(error), error.traceback))
         except ChildKilled as error:
@@ -109,9 +112,9 @@ class JobPool:
                 composed.hydra.runtime.output_dir = str(folder)
             HydraConfig.instance().set_config(composed)  # it keeps a copy
             context.callbacks.on_job_start(config=composed, task_function=task_function)
-            ready = self._training.prepare(composed)
+            ready = self._training.prepare(composed, lease)
         try:
-            returned = _returned(overrides, self._training.run(ready, lease))
+            returned = _returned(overrides, self._training.run(ready))
         except Exception as error:  # noqa: BLE001  Hydra's contract: a job's exception is its return value
             returned = _returned(overrides, error)
         with self._composing:

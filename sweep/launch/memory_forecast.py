@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sweep.core import formatting
-from sweep.memory import Prediction, Unpredictable, predict
+from sweep.memory import Machine, Prediction, Unpredictable, predict
 from sweep.memory.prediction import OF_SEED
-from sweep.memory.prediction_metrics import machine_here
 
 if TYPE_CHECKING:
     from sweep.config.schema import Study
@@ -24,18 +23,19 @@ _NO_EFFECT = ("seed", "study", "tracking", "meters")  # parts of a config that d
 
 
 class MemoryForecaster:
-    """Predictions by config, each made once, and corrected by the measurements of this process.
+    """Predictions by config for the device of the runs, each made once, and corrected by the measurements of this
+    process.
 
     Runs that differ only by their seed share a prediction, unless the seed selects a part of the data. The correction
     is the median of measured / predicted over the runs of one memory meter, from the third run on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, machine: Machine) -> None:
         self._known: dict[str, Prediction | Unpredictable] = {}
         self._executed: dict[str, Prediction | Unpredictable] = {}
         self._ratios: list[float] = []
         self._lock = threading.Lock()
-        self.machine = machine_here()
+        self.machine = machine
 
     def predict_all(self, configs: Sequence[Mapping[str, Any]]) -> list[Prediction | None]:
         """One prediction per resolved config, None if none is possible. New predictions are made by one call."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed import TCPStore
 
 from sweep import training_run
 from sweep.core.artifacts import LOG_FILE
@@ -25,8 +25,8 @@ from sweep.core.record import Outcome, Record, is_memory
 from sweep.core.reporter import Reporter, silent
 from sweep.core.run_request import RunRequest
 from sweep.launch.crash import outcome_of_crash
-from sweep.launch.device_leases import VISIBLE
 from sweep.processes import child_process, isolated_call
+from sweep.runtime.visible_devices import VISIBLE, named
 
 GRACE_SECONDS = 10.0  # time for the other ranks to notice a failed rank, before they are killed
 SUM = "memory/sum_over_ranks_"
@@ -40,22 +40,27 @@ def run(request: RunRequest, report: Reporter) -> Record:
     devices = _devices(count)
     if devices is None:
         reason = (
-            f"train.devices_per_run = {count}, but this run has the GPUs {os.environ.get(VISIBLE) or 'none'}; lease as "
-            f"many: hydra.launcher.devices_per_run={count}"
+            f"train.devices_per_run = {count}, but this run has the GPUs {', '.join(named() or ())}; lease as many: "
+            f"hydra.launcher.devices_per_run={count}"
         )
         return request.record.ended(Outcome.FAILED, reason)
     kills_before = isolated_call.host_oom_kills()
     context = multiprocessing.get_context("fork")
-    port = _free_port()
     pipes, processes = [], []
     for rank, device in enumerate(devices):
         ours, theirs = context.Pipe()
-        arguments = (theirs, request, rank, _environment(rank, count, port, device))
+        arguments = (theirs, request, rank, _environment(rank, count, device))
         processes.append(context.Process(target=_rank, args=arguments))
         processes[-1].start()
         theirs.close()
         pipes.append(ours)
+    # This process keeps the ranks' store. It starts the store's threads after the forks, on a port that the store finds
+    # itself: a port that was free a moment ago may be taken by another run.
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     try:
+        for pipe in pipes:
+            with suppress(BrokenPipeError):  # the rank has ended, which is reported below
+                pipe.send(store.port)
         records = _listen(processes, pipes, report)
     finally:
         for process in processes:
@@ -86,8 +91,8 @@ def joined(by_rank: Mapping[int, Record]) -> Record:
 
 def _rank(pipe: connection.Connection, request: RunRequest, rank: int, env: Mapping[str, str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ.update(env)
     child_process.die_with_parent()
+    os.environ.update(env, MASTER_PORT=str(pipe.recv()))
     folder = Path(request.folder, f"rank{rank}") if rank else Path(request.folder)
     folder.mkdir(exist_ok=True)
     request = replace(request, folder=str(folder))
@@ -137,23 +142,17 @@ def _died(request: RunRequest, process: Any, host_oom: bool) -> Record:
     return request.record.ended(outcome, f"of a rank: {reason}")
 
 
-def _devices(count: int) -> list[str | None] | None:
-    """One device per rank: the GPUs of CUDA_VISIBLE_DEVICES in their order. None if there are too few. Without a GPU,
-    the ranks share the CPU."""
-    if not torch.cuda.is_available():
-        return [None] * count
-    named = [name.strip() for name in os.environ.get(VISIBLE, "").split(",") if name.strip()]
-    return list(named[:count]) if len(named) >= count else None
+def _devices(count: int) -> list[str] | None:
+    """One device per rank: the leased GPUs in their order. None if there are too few. Without a GPU, the ranks share
+    the CPU. PyTorch is not asked: it may call the CUDA driver, which does not survive the fork of the ranks."""
+    leased = named() or []
+    if not leased:
+        return [""] * count
+    return leased[:count] if len(leased) >= count else None
 
 
-def _environment(rank: int, count: int, port: int, device: str | None) -> dict[str, str]:
-    """The environment of a rank. LOCAL_RANK is 0, since the rank sees one device."""
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count), "RANK": str(rank)}
-    local = {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
-    return {**common, **local, **({VISIBLE: device} if device is not None else {})}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def _environment(rank: int, count: int, device: str) -> dict[str, str]:
+    """The environment of a rank. LOCAL_RANK is 0, since the rank sees one device. TORCHELASTIC_USE_AGENT_STORE states
+    that no rank keeps the store."""
+    ours = {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_USE_AGENT_STORE": "True", VISIBLE: device}
+    return {**ours, "WORLD_SIZE": str(count), "RANK": str(rank), "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}

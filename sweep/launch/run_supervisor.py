@@ -6,7 +6,6 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from sweep.launch import device_leases
 from sweep.launch.crash import outcome_of_crash
 from sweep.launch.device_leases import Lease
 from sweep.launch.memory_forecast import MemoryForecaster
-from sweep.launch.preparation import PreparedRun, first_devices
+from sweep.launch.preparation import PreparedRun
 from sweep.memory.prediction_metrics import with_error, with_prediction
 from sweep.processes import isolated_call
 from sweep.tracking.mlflow_store import MlflowStore, RunLog
@@ -42,20 +41,19 @@ def store(tracking: Tracking) -> MlflowStore:
 def run_supervised(
     run: PreparedRun,
     parent_id: str | None = None,
-    lease: Lease | None = None,
     should_prune: ShouldPrune | None = None,
     forecaster: MemoryForecaster | None = None,
 ) -> Record:
-    """Run in a process of its own on the leased devices (None: the first ones of this process), and log the run.
+    """Run in a process of its own on the leased devices, and log the run.
     `parent_id` is the study's row, None outside a study. Without `forecaster`, a run that cannot fit is launched too.
 
     Returns the Record, however the run ended. Ctrl-C ends the child, closes the row as `killed`, and is raised again.
     """
-    lease = lease or first_devices(run.config.train.devices_per_run)
+    lease = run.lease.first(run.config.train.devices_per_run)  # the Trainer would split a run over more devices
     run.folder.mkdir(parents=True, exist_ok=True)
     record = new_record(run)
     row = store(run.config.tracking).open_run(record, parent_id, _params(run.plain), run.plain)
-    others = device_leases.bytes_in_use(lease.devices)
+    others = device_leases.bytes_in_use(lease.gpus)
     if others:
         log.warning("%s: other processes already hold %s on %s", record.name, formatting.gib(others), lease)
         record = record.added({"memory/preexisting_bytes": others})
@@ -73,7 +71,7 @@ def run_supervised(
         except KeyboardInterrupt:
             close_run(row, record.ended(Outcome.KILLED, "interrupted by Ctrl-C"), run.folder)
             raise
-    record = with_error(annotate.remarked(record, run.config, run.plain, run.facts["precision"]))
+    record = with_error(annotate.remarked(record, run.config, run.plain, run.preparation.facts["precision"]))
     if forecaster is not None:
         forecaster.update_correction(record)
     close_run(row, record, run.folder)
@@ -82,7 +80,7 @@ def run_supervised(
 
 def new_record(run: PreparedRun) -> Record:
     """The record of a run that has not started. It states `killed`, until the run has another outcome."""
-    config, conditions = run.config, run.conditions
+    config, conditions, preparation = run.config, run.conditions, run.preparation
     return Record(
         variant=config.variant.name,
         setting=setting_name(run.plain, run.swept),
@@ -95,13 +93,15 @@ def new_record(run: PreparedRun) -> Record:
             "setting_digest": setting_digest(run.plain, run.swept),
             "metric": config.task.score,
             "direction": "maximize" if config.task.higher_is_better else "minimize",
-            "device": run.facts["device"],
+            "device": preparation.facts["device"],
+            **({"gpus": ", ".join(gpu.id for gpu in run.lease.gpus)} if run.lease.gpus else {}),
             "conditions": json.dumps(conditions),
             "commit": provenance.commit() or "unknown",
             "command": provenance.command(),
             "coordinator": process_identity.identity(),
             "learning_rate_multiplier": str(config.study.learning_rate_multiplier),
             **{f"version.{name}": version for name, version in provenance.versions().items()},
+            **preparation.recorded,
         },
     )
 
@@ -123,8 +123,7 @@ def _launch(request: RunRequest, row: RunLog, lease: Lease, should_prune: Should
         log_file = Path(request.folder, LOG_FILE)
         count = int(request.config["train"]["devices_per_run"])
         target = "sweep.training_run:run_training" if count == 1 else "sweep.launch.multi_gpu_run:run"
-        env = replace(lease, devices=lease.devices[:count]).env  # the Trainer would split a run over more devices
-        return isolated_call.call(target, request, log_file=log_file, env=env, on_event=on_event)
+        return isolated_call.call(target, request, log_file=log_file, env=lease.env, on_event=on_event)
     except isolated_call.ChildFailed as error:
         Path(request.folder, TRACEBACK_FILE).write_text(redaction.text(error.traceback))
         return request.record.ended(Outcome.FAILED, str(error))

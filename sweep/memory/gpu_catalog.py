@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sweep.memory.prediction import Machine, Prediction
 from sweep.meters.other_processes import CONTEXT_BYTES
-from sweep.runtime import nvml
+from sweep.runtime.gpus import Gpu
 
 _MIB = 2**20
 # Reserved over allocated memory, where no better figure is known: 1.04 to 1.49 were measured on a T4 (fitcheck's
@@ -26,7 +26,7 @@ class Card:
 
 # Total memory in MiB as `nvidia-smi` prints it, from outputs that makers and users have posted; none was measured here.
 # It is less than the label states with ECC (T4, L40S) or where the label rounds (an "80 GB" H100 has 79.6 GiB). Where
-# several cards have a label, this is the smallest of them. `present` asks the cards of this machine themselves.
+# several cards have a label, this is the smallest of them. NVML reports the cards of this machine itself.
 NAMED = (
     Card("16", "T4", 15360 * _MIB),
     Card("24", "RTX 4090", 24564 * _MIB),
@@ -61,19 +61,13 @@ def smallest(prediction: Prediction, cards: Sequence[Card]) -> Card | None:
     return min(fitting, key=lambda card: card.capacity_bytes, default=None)
 
 
-def present() -> list[tuple[Card, Machine]]:
-    """The GPUs of this machine, by NVML; none where there is no NVML."""
-    found: dict[Card, Machine] = {}
-    with nvml.opened() as library:
-        if library is None:
-            return []
-        try:
-            for index in range(library.nvmlDeviceGetCount()):
-                handle = library.nvmlDeviceGetHandleByIndex(index)
-                total, name = library.nvmlDeviceGetMemoryInfo(handle).total, str(library.nvmlDeviceGetName(handle))
-                capability = tuple(library.nvmlDeviceGetCudaComputeCapability(handle))
-                machine = Machine(kind="cuda", capability=capability, name=name, capacity_bytes=total)
-                found[Card(f"{total / 2**30:.0f}", f"here: {name}", total)] = machine
-        except library.NVMLError:
-            return []
-    return list(found.items())
+def machine_of(gpu: Gpu) -> Machine:
+    """A GPU of this machine, before CUDA was asked about it."""
+    return Machine(kind="cuda", capability=gpu.capability, name=gpu.name, capacity_bytes=gpu.capacity_bytes)
+
+
+def card_of(gpu: Gpu) -> Card | None:
+    """None where NVML does not report the memory."""
+    if gpu.capacity_bytes is None:
+        return None
+    return Card(f"{gpu.capacity_bytes / 2**30:.0f}", f"here: {gpu.name}", gpu.capacity_bytes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sweep.memory.prediction import Machine, Prediction
+from sweep.memory.prediction import Prediction
 
 if TYPE_CHECKING:
     from sweep.core.record import Record
@@ -34,11 +34,3 @@ def with_error(record: Record) -> Record:
     if not predicted or not measured:
         return record
     return replace(record, measurements={**record.measurements, ERROR: predicted / measured - 1})
-
-
-def machine_here() -> Machine:
-    """The device that the runs of this process use: the first GPU, else the CPU. Creates no CUDA context."""
-    from sweep.memory import gpu_catalog
-
-    found = gpu_catalog.present()
-    return found[0][1] if found else Machine(kind="cpu")

@@ -160,7 +160,10 @@ class ForkServer:
             if kind == "returned":
                 return value
             if kind == "cuda touched":
-                log.warning("the fork server has used CUDA: each run now starts by spawn, which takes some seconds")
+                log.warning(
+                    "a library that the fork server imported has called the CUDA driver, which does not survive a "
+                    "fork: each run now starts by spawn, which takes some seconds"
+                )
                 self.method = "spawn"
                 continue
             raise ChildFailed(*value)

@@ -82,16 +82,18 @@ class Engine:
             sampler=sampler,
         )
         self._set_pruner(trials, objective)
+        launcher = self._launcher(objective)
         session: Session | None = None
         limit = self._options.n_trials
         # SIGTERM, for example from a cluster's scheduler, ends a study as Ctrl-C does: processes end, rows are closed.
         with isolated_call.handling(signal.SIGTERM, signal.default_int_handler), Heartbeat(trials.heartbeat):
             try:
+                objective.prepare()
                 with trials.lock():
                     session = objective.open(trials)
                     scheduler = Scheduler(trials, session, found, DEFAULT_TRIALS if limit is None else limit)
                     scheduler.enqueue()
-                returns = self._run(session, scheduler, folder)
+                returns = self._run(launcher, session, scheduler, folder)
             except STORAGE_FAILS as error:  # the study cannot be closed in a storage that fails
                 fault = f"hydra.sweeper.storage = {self._options.storage} fails: {first_line(error)}"
                 raise UserError(f"{redaction.text(fault)}\nOnce it works, the same command continues.") from error
@@ -131,7 +133,7 @@ class Engine:
 
     # What launches
 
-    def _run(self, session: Session, scheduler: Scheduler, folder: Path) -> list[list[JobReturn]]:
+    def _run(self, opening: Any, session: Session, scheduler: Scheduler, folder: Path) -> list[list[JobReturn]]:
         returns: list[tuple[int, JobReturn]] = []
         batches: list[list[JobReturn]] = []
         number = _next_index(folder)
@@ -139,7 +141,7 @@ class Engine:
         ended = itertools.count()
         most_failures = self._options.max_failure_rate
         objective = session.objective
-        with self._launcher(objective) as launcher:
+        with opening as launcher:
             session.announce(scheduler.left(), launcher.places)
             with console.Progress(scheduler.left(), objective.study_name) as bar:
                 while True:

@@ -130,6 +130,11 @@ def fit(
             disable_tqdm=True,
             **(sharding.arguments() if train.sharded else {}),
         )
+        if arguments.n_gpu > 1:
+            raise UserError(
+                f"the process of a run sees {arguments.n_gpu} GPUs, and the Trainer would split each batch over them: "
+                "set CUDA_VISIBLE_DEVICES to one GPU; for several, train.devices_per_run"
+            )
         watcher = _Watcher(train, meter, report, label, evaluate)
         trainer = WeightedTrainer(
             on_micro_batch=watcher.on_micro_batch,

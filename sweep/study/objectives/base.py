@@ -42,6 +42,9 @@ class Objective(ABC):
     seeds: tuple[Seed, ...] = (None,)
     devices_per_run: int = 1
 
+    def prepare(self) -> None:  # noqa: B027  a function needs nothing
+        """Do what may take long, before the study is locked."""
+
     @abstractmethod
     def open(self, trials: TrialStore) -> Session:
         """Create what the study needs before its first job. The caller holds the study's lock."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sweep.config.schema import RunConfig, Study
 from sweep.core import provenance, redaction
 from sweep.core.errors import ConfigError, Fault
+from sweep.launch import device_leases, device_locks, preparation
 from sweep.launch.hydra_task import TrainingTask
 from sweep.study import adaptive_seeds
 from sweep.study.conditions import require_same, require_same_study
@@ -21,6 +22,8 @@ from sweep.study.search.enumeration import Enumeration
 from sweep.study.search.space import Compose, Params
 
 if TYPE_CHECKING:
+    from sweep.launch.memory_forecast import MemoryForecaster
+    from sweep.launch.preparation import Preparation
     from sweep.study.trial_store import TrialStore
 
 log = logging.getLogger(__name__)
@@ -32,6 +35,7 @@ class TrainingObjective(Objective):
 
     task: TrainingTask
     settings: TrainingSettings
+    _prepared: dict[str, Preparation] = field(init=False, default_factory=dict)  # by the digest of a setting
 
     @classmethod
     def from_space(
@@ -60,15 +64,26 @@ class TrainingObjective(Objective):
     def first_settings(self) -> list[Params]:
         return self.settings.own_of_each_variant()
 
+    def prepare(self) -> None:
+        """Data and base model of each setting, and the device: on the first free GPU of the study. A run that uses the
+        GPU may need the study's lock, so this must not wait for the GPU under that lock."""
+        found = self.task.leases or device_leases.leases(devices_per_run=self.devices_per_run)
+        with device_locks.first_free(found) as lease:
+            for setting in self.settings.known.values():
+                self._prepared[setting.digest] = preparation.prepare(setting.plain, lease)
+
     def open(self, trials: TrialStore) -> TrainingSession:
-        from sweep.launch.preparation import conditions_of  # MLflow takes seconds to import
-        from sweep.launch.run_supervisor import store
+        from sweep.launch.run_supervisor import store  # MLflow takes seconds to import
 
         name = str(self.study.name)
         runs = store(self.settings.first.tracking)
         settings = list(self.settings.known.values())
+        swept = self.settings.space.swept
         # The store holds masked conditions. An unmasked value would never be equal to its masked one.
-        conditions = [redaction.tree(conditions_of(s.config, s.plain, self.settings.space.swept)) for s in settings]
+        conditions = [
+            redaction.tree(preparation.conditions_of(s.config, s.plain, swept, self._prepared[s.digest]))
+            for s in settings
+        ]
         require_same(conditions, settings)
         parent = runs.find_study(name)
         if parent is None:
@@ -77,11 +92,15 @@ class TrainingObjective(Objective):
         else:
             require_same_study(name, runs.study_conditions(parent), conditions[0])
         try:
-            return TrainingSession(self, self.settings, self.task.forecaster, runs, parent.info.run_id, trials)
+            return TrainingSession(self, self.settings, self.forecaster, runs, parent.info.run_id, trials)
         except BaseException:
             if not trials.others():
                 runs.close_study(parent.info.run_id, "KILLED")
             raise
+
+    def forecaster(self) -> MemoryForecaster:
+        """The memory predictions for the device that was prepared."""
+        return self.task.forecaster(next(iter(self._prepared.values())).machine)
 
     def attributes(self, params: Params) -> dict[str, Any]:
         return {"setting": self.settings.setting_of(params).name}
@@ -91,7 +110,7 @@ class TrainingObjective(Objective):
         and pruning finds runs that need no more memory to compare with."""
         if not self.study.predict_memory:
             return list(settings)
-        predicted = self.task.forecaster().predict_all([self.settings.setting_of(params).plain for params in settings])
+        predicted = self.forecaster().predict_all([self.settings.setting_of(params).plain for params in settings])
         sizes = [one.allocated_bytes for one in predicted if one is not None]
         if len(sizes) < len(settings):
             return list(settings)

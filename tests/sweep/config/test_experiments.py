@@ -23,6 +23,7 @@ from sweep.core.errors import ConfigError
 from sweep.core.record import Outcome, Record
 from sweep.core.reporter import silent
 from sweep.core.run_request import RunRequest
+from sweep.memory import Machine
 from sweep.training_run import prepare, run_training
 
 EXPERIMENTS = sorted(
@@ -126,7 +127,8 @@ def run_experiment(name: str, tmp_path: Path, *overrides: str) -> tuple[Record, 
         f"task.data.path={tmp_path / 'data'}",
         *overrides,
     )
-    facts = prepare(config, silent)
+    facts, _, machine = prepare(config, silent)
+    assert machine == Machine(kind="cpu")
     record = Record(variant=config["variant"]["name"], setting="s", seed=0, outcome=Outcome.KILLED)
     return run_training(RunRequest(config=config, record=record, folder=str(tmp_path / "run")), silent), facts
 

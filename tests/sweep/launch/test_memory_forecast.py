@@ -14,6 +14,7 @@ from sweep.memory import Machine, Prediction
 from sweep.memory.prediction import OF_SEED
 
 GIB = 2**30
+CARD = Machine(kind="cuda", capability=(8, 0), capacity_bytes=24 * GIB)
 
 
 def predicted(allocated_bytes: int) -> Prediction:
@@ -37,7 +38,7 @@ def test_a_change_without_effect_on_memory_needs_no_new_prediction():
 
 def test_seeds_share_a_prediction_unless_they_select_other_examples():
     """If a run is shorter than a pass over its data, its seed selects its examples, and so its longest micro-batch."""
-    forecaster = MemoryForecaster()
+    forecaster = MemoryForecaster(CARD)
     first, second = (compose("variant=lora_r8", f"seed={seed}") for seed in (0, 1))
     whole = predicted(GIB)
     forecaster._known = {_key(first): whole, _key(first, with_seed=True): whole}
@@ -50,7 +51,7 @@ def test_seeds_share_a_prediction_unless_they_select_other_examples():
 
 def test_predictions_are_corrected_from_the_third_run_on(caplog: pytest.LogCaptureFixture):
     caplog.set_level("INFO", logger="sweep.launch.memory_forecast")
-    forecaster = MemoryForecaster()
+    forecaster = MemoryForecaster(CARD)
     record = Record(variant="v", setting="v", seed=0, outcome=Outcome.OK)
     for measured, correction in ((110.0, 1.0), (130.0, 1.0), (120.0, 1.2), (120.0, 1.2)):
         forecaster.update_correction(
@@ -65,8 +66,7 @@ def test_predictions_are_corrected_from_the_third_run_on(caplog: pytest.LogCaptu
 
 
 def test_only_runs_that_certainly_do_not_fit_are_skipped():
-    forecaster = MemoryForecaster()
-    forecaster.machine = Machine(kind="cuda", capability=(8, 0), capacity_bytes=24 * GIB)
+    forecaster = MemoryForecaster(CARD)
     assert forecaster.skip_reason(predicted(24 * GIB), Study()) is None  # within the declared error
     reason = forecaster.skip_reason(predicted(25 * GIB), Study())
     assert "25.0 GiB ± 1.0%, and the device has 24.0 GiB" in reason

@@ -8,6 +8,7 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+import fake_nvml
 import pytest
 import torch
 from accelerate.state import PartialState
@@ -24,11 +25,10 @@ from sweep.core.run_request import RunRequest
 from sweep.launch import multi_gpu_run
 from sweep.launch.device_leases import Lease, leases
 from sweep.launch.multi_gpu_run import SUM, joined
-from sweep.launch.preparation import first_devices
 from sweep.processes import isolated_call
 from sweep.runtime import sharding
 from sweep.training.fit import training_order
-from sweep.training_run import prepare
+from sweep.training_run import prepare, run_training
 
 pytestmark = pytest.mark.slow
 
@@ -108,7 +108,6 @@ def test_a_model_that_cannot_be_sharded_is_refused_before_anything_runs(override
         parse(compose("train.devices_per_run=2", "train.parallelism=fsdp", *overrides))
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_fsdp_without_a_gpu_is_refused(toy: list[str]):
     with pytest.raises(UserError, match="fsdp needs GPUs"):
         prepare(compose(*toy, "train.devices_per_run=2", "train.parallelism=fsdp"), silent)
@@ -166,13 +165,44 @@ def _ranks_of(folder: Path) -> list[int]:
 
 
 def test_a_lease_has_as_many_devices_as_a_run_trains_on(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
-    assert [lease.devices for lease in leases("auto", devices_per_run=2)] == [("4", "5"), ("6", "7")]
-    assert first_devices(2).devices == ("4", "5")
+    fake_nvml.install(monkeypatch, *(fake_nvml.h100() for _ in range(8)), visible="4,5,6,7")
+    assert [str(lease) for lease in leases("auto", devices_per_run=2)] == ["GPU 4+5", "GPU 6+7"]
     with pytest.raises(UserError, match="devices_per_run = 5"):
         leases("auto", devices_per_run=5)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert leases("auto", slots=3, devices_per_run=2) == [Lease()] * 3  # ranks share the CPU
+
+
+def test_each_rank_has_a_gpu_of_the_lease_and_cuda_is_not_asked(monkeypatch: pytest.MonkeyPatch):
+    """PyTorch may call the driver to count GPUs, as for MIG: no rank that is forked after it could use a GPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: pytest.fail("CUDA was asked"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-aa,MIG-bb,MIG-cc")
+    assert multi_gpu_run._devices(2) == ["MIG-aa", "MIG-bb"]
+    assert multi_gpu_run._devices(4) is None
+    assert multi_gpu_run._environment(1, 2, "MIG-bb")["CUDA_VISIBLE_DEVICES"] == "MIG-bb"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert multi_gpu_run._devices(2) == ["", ""]
+
+
+def test_a_run_whose_gpu_was_lost_does_not_train_on_the_cpu(
+    tmp_path: Path, toy: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-aa")
+    request = job(tmp_path / "x", toy)
+    request = replace(request, record=request.record.added({}, {"device": "NVIDIA H100"}))
+    ended = run_training(request, silent)
+    assert ended.outcome is Outcome.FAILED
+    assert "was prepared for NVIDIA H100, and its process has" in ended.reason
+    assert "train_seconds" not in ended.measurements
+
+
+def test_a_lease_with_too_few_gpus_is_a_reason(tmp_path: Path, toy: list[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-aa")
+    ended = multi_gpu_run.run(job(tmp_path / "x", toy, "train.devices_per_run=2"), silent)
+    assert (ended.outcome, ended.reason) == (
+        Outcome.FAILED,
+        "train.devices_per_run = 2, but this run has the GPUs GPU-aa; lease as many: hydra.launcher.devices_per_run=2",
+    )
 
 
 def record(outcome: Outcome = Outcome.OK, reason: str = "", **measured: float) -> Record:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+import fake_nvml
 import pytest
 import torch
+from fake_nvml import a100_in_slices, h100, uuid_of
 
 from sweep.meters.energy import COUNTER, SAMPLES, EnergyMeter, counted_joules, integrated_joules
 from sweep.runtime import nvml
@@ -40,7 +42,6 @@ def test_one_reading_of_power_gives_no_energy():
     assert integrated_joules([(0.0, 300.0)]) is None
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_without_a_gpu_there_is_a_reason_and_no_figure():
     with EnergyMeter() as meter:
         pass
@@ -48,13 +49,48 @@ def test_without_a_gpu_there_is_a_reason_and_no_figure():
     assert meter.source.startswith("none: no NVIDIA GPU")
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_a_gpu_that_nvml_does_not_know_is_a_reason():
     with pytest.raises(nvml.Unavailable, match="NVML"):
         nvml.handles(("GPU-00000000-0000-0000-0000-000000000000",))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize(
+    ("visible", "counted", "source"),
+    [
+        (uuid_of(1), 7.0, COUNTER),
+        (f"{uuid_of(0)},{uuid_of(1)}", 12.0, COUNTER),
+        ("MIG-00000001-aaaa", None, "none: neither an energy counter nor power readings: "),
+        ("GPU-unknown", None, "none: NVML does not know GPU-unknown: Not Found"),
+    ],
+)
+def test_the_energy_is_that_of_the_leased_gpus(
+    visible: str, counted: float | None, source: str, monkeypatch: pytest.MonkeyPatch
+):
+    """A MIG slice has no counter of its own, and that of its GPU would count the other slices."""
+    used = {0: 5_000, 1: 7_000, 2: 11_000}
+    whole = [h100(millijoules=0) for _ in range(2)]
+    sliced = a100_in_slices(1)
+    sliced.millijoules = 0
+    fake = fake_nvml.install(monkeypatch, *whole, sliced, visible=visible)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with EnergyMeter() as meter:
+        for number, joules in used.items():
+            fake.gpus[number].millijoules += joules
+    assert meter.joules == counted
+    assert meter.source.startswith(source)
+
+
+def test_a_gpu_that_is_lost_during_training_gives_a_reason_and_no_figure(monkeypatch: pytest.MonkeyPatch):
+    fake = fake_nvml.install(monkeypatch, h100(millijoules=0), visible=uuid_of(0))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with EnergyMeter() as meter:
+        fake.gpus[0].lost = True
+    assert meter.joules is None
+    assert meter.source == "none: nvmlDeviceGetTotalEnergyConsumption: GPU is lost"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and -m gpu")
 def test_counter_and_power_samples_agree():
     """On a GPU: two seconds of work, measured by both, within 10%."""
     meter, sampled = EnergyMeter(), EnergyMeter()

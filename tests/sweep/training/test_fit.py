@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments, set_seed
 
 from sweep.core.errors import UserError
 from sweep.datasets import scan
@@ -86,6 +86,13 @@ def test_the_order_is_repeatable_and_has_the_longest_micro_batch_early(
     batches = [order[i : i + micro] for i in range(0, len(order), micro)]
     longest = [max(lengths[i] for i in batch) for batch in batches]
     assert max(longest) == longest[min(2, steps) * accumulation - 1]
+
+
+def test_a_batch_is_never_split_over_gpus_of_one_process(tiny_checkpoint: Path, data, monkeypatch: pytest.MonkeyPatch):
+    """The Trainer would use DataParallel: other memory, other throughput, a larger batch."""
+    monkeypatch.setattr(TrainingArguments, "n_gpu", 2)
+    with pytest.raises(UserError, match="sees 2 GPUs, and the Trainer would split each batch"):
+        fit(model_of(tiny_checkpoint), *data, train(), learning_rate=1e-3, seed=0)
 
 
 def test_a_batch_larger_than_the_data_is_an_error(tiny_checkpoint: Path, data):
