@@ -24,6 +24,7 @@ from benchmarks.memory.speed import LLAMA_3_8B
 from benchmarks.results import save
 from sweep.launch import device_leases
 from sweep.processes import isolated_call
+from sweep.runtime import gpus
 
 CHECKS = tuple(
     Check(check.__name__, check)
@@ -86,9 +87,11 @@ def _bench(folder: Path, dry: bool) -> Bench:
     for name, shape in shapes.items():
         isolated_call.call("benchmarks.acceptance.models:save_model", shape, f"{folder}/{name}", device, env=lease.env)
     models.write_rows(folder / "rows.jsonl")
-    gpus = len(device_leases.visible())
-    print(json.dumps({key: seen.get(key) for key in ("gpu", "capability", "torch", "cuda", "cudnn")} | {"gpus": gpus}))
-    return Bench(folder=folder, device=device, capacity_bytes=seen.get("capacity_bytes", 0), gpus=gpus)
+    present = len(gpus.visible())
+    print(
+        json.dumps({key: seen.get(key) for key in ("gpu", "capability", "torch", "cuda", "cudnn")} | {"gpus": present})
+    )
+    return Bench(folder=folder, device=device, capacity_bytes=seen.get("capacity_bytes", 0), gpus=present)
 
 
 if __name__ == "__main__":

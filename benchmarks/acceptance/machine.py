@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.acceptance.check import Bench, Findings
 from sweep.launch import device_leases
-from sweep.memory.gpu_catalog import CONTEXT_BYTES
+from sweep.meters.other_processes import CONTEXT_BYTES
 from sweep.processes import isolated_call
 
 
@@ -69,11 +69,11 @@ def fork_server(bench: Bench, found: Findings) -> None:
 def context(bench: Bench, found: Findings) -> None:
     """The memory of a process outside the allocator is at most what the predictions add for it."""
     bench.need_gpu("the size of a CUDA context")
-    env = device_leases.leases("auto")[0].env
-    child = isolated_call.call("benchmarks.acceptance.machine:seen", env=env)
+    lease = device_leases.leases("auto")[0]
+    idle = device_leases.bytes_in_use(lease.gpus) or 0
+    child = isolated_call.call("benchmarks.acceptance.machine:seen", env=lease.env)
     found.expect(child["nvml_used_bytes"] is not None, "NVML states the memory in use on the GPU that PyTorch uses")
     if child["nvml_used_bytes"] is not None:
-        idle = device_leases.bytes_in_use(next(iter(env.values())).split(",")) or 0
         size = child["nvml_used_bytes"] - child["reserved_bytes"] - idle
         found.figures |= {"context_bytes": size, "assumed_bytes": CONTEXT_BYTES}
         found.expect(size <= CONTEXT_BYTES, f"a context needs at most {CONTEXT_BYTES:,} bytes: it needs {size:,}")
@@ -85,7 +85,7 @@ def leases(bench: Bench, found: Findings) -> None:
     found.figures |= {"leases": len(leased), "gpus": bench.gpus, "names": [str(lease) for lease in leased]}
     if bench.is_gpu:
         found.expect(1 <= len(leased) <= bench.gpus, f"there are 1 to {bench.gpus} leases: there are {len(leased)}")
-        names = [name for lease in leased for name in lease.devices]
+        names = [gpu.id for lease in leased for gpu in lease.gpus]
         found.expect(len(set(names)) == len(names), f"no GPU is leased twice: {names}")
         by_uuid = all(name.startswith(("GPU-", "MIG-")) for name in names)
         found.expect(by_uuid, f"GPUs are leased by UUID: {names}")

@@ -55,8 +55,10 @@ def predicted(cell: Cell, folder: str, shape: tuple[int, int], machine: Any, rep
     return predictor.trace_tier(config, found, machine, config.model.architecture()).as_dict()
 
 
-def measured(cell: Cell, folder: str, shape: tuple[int, int], report: object = None) -> dict[str, float]:
-    return measure(*config_and_facts(cell, folder, shape), device="cuda")
+def measured(
+    cell: Cell, folder: str, shape: tuple[int, int], device: str = "cuda", report: object = None
+) -> dict[str, float]:
+    return measure(*config_and_facts(cell, folder, shape), device=device)
 
 
 def this_gpu(report: object = None) -> Any:
@@ -88,7 +90,9 @@ def row_of(
     if predicted_row["allocated_bytes"] > 0.97 * machine.capacity_bytes:
         return {**row, "not_tried": "predicted not to fit"}
     try:
-        seen = isolated_call.call("benchmarks.memory.gpu:measured", cell, folder, shape, log_file=log_file, env=env)
+        seen = isolated_call.call(
+            "benchmarks.memory.gpu:measured", cell, folder, shape, "cuda", log_file=log_file, env=env
+        )
     except isolated_call.ChildFailed as error:
         return {**row, "not_measured": str(error)}
     for kind in ("allocated", "reserved", "requested"):
