@@ -14,7 +14,7 @@ from sweep.core import measurements
 from sweep.core.measurements import FACTS, MEASUREMENTS, matches
 from sweep.core.record import Outcome, Record, is_memory
 
-SAMPLES = {"phase": "train", "metric": "accuracy", "category": "gradients", "figure": "train_max_allocated_bytes",
+SAMPLES = {"variable": "PYTORCH_ALLOC_CONF", "phase": "train", "metric": "accuracy", "category": "gradients", "figure": "train_max_allocated_bytes",
            "library": "torch"}  # fmt: skip
 NAMES = (*SAMPLES.values(), "allocated")
 PREFIX = re.compile(r"(memory|eval|train|data|time|weights)/[a-z{]")
