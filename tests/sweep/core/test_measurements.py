@@ -14,8 +14,8 @@ from sweep.core import measurements
 from sweep.core.measurements import FACTS, MEASUREMENTS, matches
 from sweep.core.record import Outcome, Record, is_memory
 
-SAMPLES = {"variable": "PYTORCH_ALLOC_CONF", "phase": "train", "metric": "accuracy", "category": "gradients", "figure": "train_max_allocated_bytes",
-           "library": "torch"}  # fmt: skip
+SAMPLES = {"phase": "train", "metric": "accuracy", "category": "gradients", "figure": "train_max_allocated_bytes",
+           "library": "torch", "variable": "PYTORCH_ALLOC_CONF"}  # fmt: skip
 NAMES = (*SAMPLES.values(), "allocated")
 PREFIX = re.compile(r"(memory|eval|train|data|time|weights)/[a-z{]")
 CONSTANTS = {name: value for name, value in vars(measurements).items() if name.isupper() and isinstance(value, str)}
