@@ -26,7 +26,8 @@ from sweep.core.record import is_memory
 if TYPE_CHECKING:
     from analysis.loading.mlflow_store import StudyReader
 
-_STEPS = 4  # of what would settle it, on the terminal
+_STEPS = 4  # of what would give a verdict, on the terminal
+DIRECTIONS = ("maximize", "minimize")
 MEASURED = ("train_seconds", "energy_joules", "tokens_per_second", "trainable_params")
 
 

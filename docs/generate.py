@@ -45,7 +45,12 @@ A component (`model`, `task`, `task.data`, `task.metrics.NAME`, `variant`) is a 
 MEASUREMENTS_INTRODUCTION = """# Measurements
 
 This page is made from `sweep/core/measurements.py`. A record has one value for each key that was measured. A value that
-was not measured is absent.
+was not measured is absent. A part in angle brackets, such as `<phase>`, stands for any name; phases are `load`, `train`
+and `eval`.
+"""
+FACTS_INTRODUCTION = """## Facts
+
+Facts are text. MLflow has them as tags of the run.
 """
 COMMAND_LINE_INTRODUCTION = """# Command line
 
@@ -222,13 +227,15 @@ def _markdown(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def measurements() -> str:
-    """The page of all keys of a record, with unit and meaning."""
-    from sweep.core.measurements import MEASUREMENTS
+    """The page of all keys of a record, with unit and meaning, and of its facts."""
+    from sweep.core.measurements import FACTS, MEASUREMENTS
 
-    if vague := [one.key for one in MEASUREMENTS if not one.meaning]:
+    if vague := [one.key for one in (*MEASUREMENTS, *FACTS) if not one.meaning]:
         raise Undocumented(f"sweep/core/measurements.py: {', '.join(vague)}: no meaning")
-    rows = [(f"`{one.key}`", one.unit or "", one.meaning) for one in MEASUREMENTS]
-    return f"{MEASUREMENTS_INTRODUCTION}\n{_markdown(('key', 'unit', 'meaning'), rows)}"
+    figures = [(f"`{one.key}`", one.unit, one.meaning) for one in MEASUREMENTS]
+    facts = [(f"`{one.key}`", one.meaning) for one in FACTS]
+    tables = _markdown(("key", "unit", "meaning"), figures), _markdown(("key", "meaning"), facts)
+    return f"{MEASUREMENTS_INTRODUCTION}\n{tables[0]}\n{FACTS_INTRODUCTION}\n{tables[1]}"
 
 
 def files() -> str:

@@ -65,7 +65,7 @@ def _attention_flags() -> Any:
 def _chrf() -> Any:
     from sacrebleu.metrics import CHRF
 
-    return CHRF._extract_corpus_statistics, CHRF._compute_score_from_stats
+    return CHRF._extract_corpus_statistics
 
 
 MEMORY = "sweep/memory/"

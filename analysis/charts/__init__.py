@@ -1,1 +1,1 @@
-"""One file per chart: `data(…) -> DataFrame` holds the numbers, `draw(data, …) -> Figure` the ink."""
+"""One file per chart: `data(…) -> DataFrame` returns the numbers, `draw(data, …) -> Figure` draws them."""

@@ -39,7 +39,7 @@ def draw(marks: pd.DataFrame, metric: str, memory: str, names: tuple[str, str], 
         axes.margins(0.16)
         axes.set_xlabel(label.replace("[bytes]", f"[{unit}]"))
         axes.set_ylabel(metric.replace("_", " "))
-        style.set_title(axes, f"{names[0]} (filled) and {names[1]} (hollow); circled: the picks")
+        style.set_title(axes, f"{names[0]} (filled) and {names[1]} (hollow); circled: selected")
         second = marks[marks["study"] == 1]
         labels.place(axes, named, marks=[(x, y, 4.5) for x, y in zip(second["cost"], second["score"], strict=True)])
     return figure

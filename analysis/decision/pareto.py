@@ -1,4 +1,4 @@
-"""The Pareto front: the settings that no other setting beats in score without a higher cost."""
+"""The Pareto front: the settings that no other setting dominates in score and cost."""
 
 from __future__ import annotations
 

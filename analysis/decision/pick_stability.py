@@ -1,4 +1,4 @@
-"""Pick stability: how often the point-estimate rule shares the same setting when seeds and examples are drawn anew."""
+"""How often the point-estimate rule selects the same setting, if seeds and examples are drawn again."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ RESAMPLES = 1000
 
 
 class Stability(NamedTuple):
-    """`share` of the resamples with the same pick, `shares` the share of each setting that was picked, most first, and
-    `over` what was drawn anew: "seeds and examples", "seeds" or "examples"."""
+    """`share` is the share of the resamples with the same selected setting, `shares` that of each selected setting, the
+    largest first. `over` names what was drawn again: "seeds and examples", "seeds" or "examples"."""
 
     share: float
     shares: dict[str, float]

@@ -1,4 +1,5 @@
-"""What would settle an `inconclusive`: how many more seeds or examples, if the difference is the one seen so far."""
+"""What would give an `inconclusive` setting a verdict: how many seeds or examples, if the true difference is the
+observed one."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ FIRST_SEEDS = 3
 
 
 class SampleSize(NamedTuple):
-    """`seeds` per setting in all, and `examples` in all, that would settle it; None where they need not change.
+    """`seeds` per setting in all, and `examples` in all, that would give a verdict; None where they need not change.
 
     `hopeless` where no number within reason would: the setting is too close to the threshold. `first_look` where there
     is one seed, and so nothing to compute from."""

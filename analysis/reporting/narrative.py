@@ -83,19 +83,19 @@ class Narrative:
         open_smaller = [str(s) for s in smaller.loc[smaller["verdict"] != FAILS, "setting"]]
         if pick.verdict == MEETS and not open_smaller:
             rest = ", and every setting that needs less memory misses it" if len(smaller) else ""
-            return f"Firm: {pick.setting} reaches the threshold also when noise is accounted for{rest}."
+            return f"Confirmed: {pick.setting} reaches the threshold also when noise is accounted for{rest}."
         if pick.verdict == MEETS:
             return (
-                f"Safe, but perhaps not the smallest: {pick.setting} reaches the threshold also when noise is "
+                f"Confirmed, but perhaps not the smallest: {pick.setting} reaches the threshold also when noise is "
                 f"accounted for. These runs do not show whether {few(open_smaller)} would reach it with less memory."
             )
-        firm = self._settings[self._settings["verdict"] == MEETS].sort_values(["memory", "setting"])
-        text = f"Tentative: {pick.setting} reaches the threshold, but this may be chance."
-        if len(firm):
-            safe = firm.iloc[0]
+        confirmed = self._settings[self._settings["verdict"] == MEETS].sort_values(["memory", "setting"])
+        text = f"Not confirmed: {pick.setting} reaches the threshold, but this may be chance."
+        if len(confirmed):
+            smallest = confirmed.iloc[0]
             text += (
-                f" The smallest setting that reaches it also when noise is accounted for is {safe.setting}, at "
-                f"{formatting.show_bytes(safe.memory)}."
+                f" The smallest setting that reaches it also when noise is accounted for is {smallest.setting}, at "
+                f"{formatting.show_bytes(smallest.memory)}."
             )
         return text
 
@@ -105,7 +105,7 @@ class Narrative:
             lost = {k: n for k, n in self._settings.loc[name, "outcomes"].items() if k in ("oom", "diverged")}
             if lost:
                 words = " and ".join(f"{count} {outcome}" for outcome, count in lost.items())
-                return f"Careful: of {name}'s replicates {words}, and its score is the mean of the others."
+                return f"Warning: not all replicates of {name} are ok ({words}). Its score is the mean of the others."
         return ""
 
     def _stable(self) -> str:
@@ -116,8 +116,8 @@ class Narrative:
         instead = ", ".join(f"{name} ({share:.0%})" for name, share in list(others.items())[:3] if share >= 0.05)
         rest = f", and otherwise mostly {instead}" if instead else ""
         return (
-            f"Pick stability: with other {found.over}, drawn at random from these, {found.share:.0%} of the picks "
-            f"would be the same{rest}."
+            f"Stability of the selection: if {found.over} are drawn again from these runs at random, the same setting "
+            f"is selected in {found.share:.0%} of the cases{rest}."
         )
 
     def _one_seed(self) -> str:

@@ -43,21 +43,21 @@ class StudyComparison:
 
     @property
     def answer(self) -> str:
-        """Both picks in a sentence."""
+        """Both selected settings in a sentence."""
         one, two = (report.narrative.pick for report in self.reports)
         names = self.names
         if not self.same_scale:
             return (
-                f"{names[0]} picks {one.setting} and {names[1]} picks {two.setting}; their scores do not compare, "
-                f"being {self.first.metric} and {self.second.metric}."
+                f"{names[0]} selects {one.setting} and {names[1]} selects {two.setting}. Their scores are not "
+                f"compared, since they are {self.first.metric} and {self.second.metric}."
             )
         parts = [f"{self.first.metric} {two.score - one.score:+.4f}"]
         if self.same_memory:
             parts.insert(0, f"{formatting.change(two.memory, one.memory)} memory")
-        picks = f"{names[0]} picks {one.setting}, {names[1]} {two.setting}"
+        selected = f"{names[0]} selects {one.setting}, {names[1]} {two.setting}"
         if one.setting == two.setting:
-            picks = f"Both pick {one.setting}"
-        return f"{picks}; that of {names[1]} has {' and '.join(parts)}."
+            selected = f"Both select {one.setting}"
+        return f"{selected}; that of {names[1]} has {' and '.join(parts)}."
 
     @property
     def same_scale(self) -> bool:

@@ -118,11 +118,12 @@ def _in_study(store: MlflowReader, study: str, run: str | None) -> tuple[str, Re
     records = store.records(parent.info.run_id)
     wanted, by = run, "as requested"
     if wanted is None:
-        wanted, by = parent.data.tags.get("selected"), "the study's pick"
+        wanted, by = parent.data.tags.get("selected"), "selected by the study's report"
         if wanted not in {record.setting for _, record in records}:
+            settings = sorted({_typed(record.setting) for _, record in records})
             raise UserError(
-                f"study {study} has no pick yet: run python -m analysis study={study}, or name a run, setting or "
-                f"variant: run=…; {alternatives('', sorted({_typed(record.setting) for _, record in records}))}"
+                f"study {study} has no selected setting yet: run python -m analysis study={study}, or name a run, a "
+                f"setting or a variant: run=…; {alternatives('', settings)}"
             )
     for run_id, record in records:
         if run in (run_id, record.name):

@@ -77,7 +77,7 @@ def warnings(measured: Mapping[str, float], higher_is_better: bool, rate: float,
     first, last = measured.get("train/first_loss"), measured.get("train/last_loss")
     if first is not None and last is not None and last > first - ERRORS * measured["train/loss_change_stderr"]:
         yield (
-            f"the loss did not move: {first:.3g} in the first quarter of the steps, {last:.3g} in the last. The "
+            f"the loss did not decrease: {first:.3g} in the first quarter of the steps, {last:.3g} in the last. The "
             f"learning rate was {rate:g}: try {_other(rate)}; else check which modules train (variant.target_modules)"
         )
     changed = measured.get("train/changed_weights_fraction")

@@ -50,7 +50,7 @@ def options(written: Written, out: Path, **changes: object) -> dict:
 def test_a_study_s_report_and_what_mlflow_shows(written: Written, tmp_path: Path):
     summary = pipeline.answer(options(written, tmp_path / "out", study="good"))
     assert "Use lora: exact_match 0.8975, 99.4% of the best (fft, 0.9025)" in summary
-    assert "with other seeds and examples" in summary
+    assert "if seeds and examples are drawn again" in summary
     answer = json.loads((tmp_path / "out/recommendation.json").read_text())
     assert {s["setting"]: s["verdict"] for s in answer["settings"]}["tiny"] == "fails"
     assert set(answer["files"]) == {file.name for file in (tmp_path / "out").iterdir()}
@@ -127,7 +127,7 @@ def test_an_unusual_study_gets_a_message_of_one_sentence(written: Written, tmp_p
 
 def test_two_studies_side_by_side(written: Written, tmp_path: Path):
     summary = pipeline.answer(options(written, tmp_path / "out", compare=["good", "going on"]))
-    assert "Both pick lora" in summary or "picks" in summary
+    assert "Both select lora" in summary or "selects" in summary
     assert "The conditions are the same." in summary
     mixed = options(written, tmp_path / "mixed", compare=["good", "mixed"], allow_different=["device"])
     assert "  device: a CPU / B, a CPU" in pipeline.answer(mixed)

@@ -70,6 +70,15 @@ def test_links_outside_of_the_site_lead_to_files(page: Path):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_files_that_a_page_names_exist(page: Path):
+    """A path is that of the repository, or counts from a package, or from a folder of components."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
+    named = {path for path in re.findall(r"`([\w/]+\.py)`", text) if not re.search(r"\bmine\b|my_package", path)}
+    starts = [ROOT, ROOT / "sweep", ROOT / "sweep" / "variants", ROOT / "sweep" / "tasks"]
+    assert {path for path in named if not any((start / path).is_file() for start in starts)} == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_make_targets_exist(page: Path):
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"(?:^|`)make ([a-z-]+)", page.read_text(), re.M):

@@ -170,8 +170,8 @@ def test_a_setting_that_does_not_always_end_well_is_reported(made: report.Report
     runs.loc[(runs["setting"] == "lora") & (runs["seed"] == 1), ["outcome", "score"]] = ["diverged", math.nan]
     shaky = pipeline.build(study()._replace(runs=runs), 0.98, None, "max_memory_allocated")
     assert shaky.decision.selected == "lora"
-    assert "Careful: of lora's replicates 1 diverged" in shaky.confidence
-    assert "Careful" not in made.confidence
+    assert "Warning: not all replicates of lora are ok (1 diverged)" in shaky.confidence
+    assert "Warning" not in made.confidence
 
 
 def test_where_lower_is_better_the_share_is_of_the_best():
@@ -197,9 +197,9 @@ def test_the_warnings_of_runs_are_in_the_notes():
     runs = study().runs
     runs["warnings"] = None
     first = runs.index[runs["setting"] == runs["setting"].iloc[0]]
-    runs.loc[first, "warnings"] = "the loss did not move: 3 in the first quarter of the steps, 3 in the last"
+    runs.loc[first, "warnings"] = "the loss did not decrease: 3 in the first quarter of the steps, 3 in the last"
     [note] = failures.warnings_of(runs)
-    assert note.startswith(f"{runs['setting'].iloc[0]} (seed {runs['seed'].iloc[0]}) the loss did not move")
+    assert note.startswith(f"{runs['setting'].iloc[0]} (seed {runs['seed'].iloc[0]}) the loss did not decrease")
     assert note.endswith(f"So in {len(first)} of its runs.")
     assert failures.warnings_of(study().runs) == []
 

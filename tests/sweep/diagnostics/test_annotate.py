@@ -236,7 +236,7 @@ def test_a_loss_that_does_not_move_gives_a_warning():
     flat = sanity_checks.moved([3 + n for n in noise])
     assert flat["train/first_loss"] == pytest.approx(3, abs=0.1)
     [said] = sanity_checks.warnings(flat, True, RATE, VARIANT)
-    assert "did not move: 2.98 in the first quarter of the steps, 3 in the last" in said
+    assert "did not decrease: 2.98 in the first quarter of the steps, 3 in the last" in said
     assert "was 0.0002: try 0.002, and 2e-05" in said
     assert "was 1000: try 0.1, a usual one" in " ".join(sanity_checks.warnings(flat, True, 1000.0, VARIANT))
     falling = sanity_checks.moved([3 - 0.01 * step + n for step, n in enumerate(noise)])
