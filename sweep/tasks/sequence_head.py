@@ -31,6 +31,10 @@ class TextTask(Task):
     def number(self, label: str) -> int | float:
         """The head's target for a label."""
 
+    def read(self, label: str) -> str:
+        """The label as predictions are written, to compare with them."""
+        return label
+
     @abstractmethod
     def answers(self, model: torch.nn.Module, logits: torch.Tensor) -> tuple[list[str], dict[str, list[Any]]]:
         """The predictions from the head's outputs (one row per example), and further columns of per-example results."""
@@ -74,7 +78,7 @@ class TextTask(Task):
             for index, row in zip(indices, found, strict=True):
                 logits[index] = row
         predictions, more = self.answers(model, torch.stack(logits))
-        references = [example["label"] for example in examples]
+        references = [self.read(example["label"]) for example in examples]
         rows = [
             {
                 "index": index,

@@ -251,9 +251,6 @@ def test_a_regression_learns_numbers(tmp_path: Path):
     assert losses[-1] < 0.5 * losses[0]
     found = evaluate(task, model.eval(), tokenizer, distinct)
     assert found.scores["pearson"] > 0.8
-    ids = tokenizer(distinct[3]["text"], return_tensors="pt")
-    with torch.no_grad():
-        assert float(found.rows[3]["prediction"]) == pytest.approx(float(model(**ids).logits), rel=1e-4)
     assert found.facts.keys() == {"corpus.pearson", "corpus.spearman"}
 
 
