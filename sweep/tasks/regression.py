@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 from annotated_types import Gt
 
 from sweep.core.errors import UserError
-from sweep.datasets import Splits
+from sweep.datasets import Splits, place_of
 from sweep.tasks.sequence_head import TextTask, check_texts
 
 if TYPE_CHECKING:
@@ -45,11 +45,11 @@ class Regression(TextTask):
             UserError: for a missing text or label, a label that is not a number, and a split with one label only.
         """
         for name, labels in check_texts(splits).items():
-            wrong = next((label for label in labels if not _is_number(label)), None)
+            wrong = next((index for index, label in enumerate(labels) if not _is_number(label)), None)
             if wrong is not None:
                 raise UserError(
-                    f"an example of the {name} split has the label {wrong!r}, which is not a number; use "
-                    "task=classification for names of classes"
+                    f"{place_of(getattr(splits, name)[wrong], wrong)} of the {name} split has the label "
+                    f"{labels[wrong]!r}, which is not a number; use task=classification for names of classes"
                 )
             if len({float(label) for label in labels}) < 2 and name != "test":
                 raise UserError(
