@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
     from sweep.datasets import Example
 
+log = logging.getLogger(__name__)
+
 
 def run_training(request: RunRequest, report: Reporter) -> Record:
     """One training run. It always returns a Record: an error becomes an outcome with its reason."""
@@ -75,7 +78,7 @@ def _run_phases(config: RunConfig, folder: Path, measured: Measurements, report:
     meter.extra = tuple(config.meters.extra.values())
     set_seed(config.seed)
     data = config.task.data.load()
-    task = config.task.bind(data)
+    task = config.task.bind(data).for_base(config.model.architecture())
 
     with meter.phase("load"), meter.window():
         tokenizer = config.model.load_tokenizer()
@@ -91,6 +94,7 @@ def _run_phases(config: RunConfig, folder: Path, measured: Measurements, report:
         "data/truncated_examples": examples.truncated,
         "data/truncated_fraction": examples.truncated / len(data.train),
         "data/contaminated_fraction": data.leaked / len(data.validation),
+        **task.describe(data),
     })  # fmt: skip
     train = config.train.with_steps(len(examples))
     task.verify(model, examples)
@@ -232,6 +236,9 @@ def prepare(config: Mapping[str, Any], report: Reporter) -> tuple[dict[str, str]
     task = parsed.task.bind(data)
     model_facts = parsed.model.prepare(report)
     parsed.model.check(task.auto_class())
+    task = task.for_base(parsed.model.architecture())
+    for remark in task.remarks(data):
+        log.warning(remark)
     if parsed.train.activation_checkpointing:
         check_checkpointing(parsed.model.architecture(), task.auto_class())
     task.check(parsed.model.load_tokenizer(), data.train)

@@ -43,7 +43,7 @@ def classification(**changes: Any) -> Classification:
 
 def regression(**changes: Any) -> Regression:
     values = {"data": Nothing(), "metrics": {"pearson": Pearson(), "spearman": Spearman()}, "score": "pearson"}
-    return Regression(**values, **changes)
+    return Regression(**values, **changes).bind(Splits(train=GRADES, validation=GRADES))
 
 
 def generation(kind: type = Generation, **changes: Any) -> Any:

@@ -88,6 +88,7 @@ MEASUREMENTS = tuple(
         ("data/truncated_examples", "count", "Training examples that were longer than train.max_length."),
         ("data/truncated_fraction", "fraction", "Truncated examples among the training examples."),
         ("data/contaminated_fraction", "fraction", "Validation examples that are also training examples."),
+        ("data/unseen_label_fraction", "fraction", "Validation examples whose label no training example has."),
         ("data/validation_truncated_examples", "count", "Validation examples that were too long."),
         ("time/<phase>_seconds", "s", "Wall time of the phase."),
         (TRAINED_BYTES, "bytes", "Size of the parameters that train, in the precision of training."),

@@ -30,6 +30,17 @@ class Example(TypedDict, total=False):
     label: str
 
 
+class Row(dict[str, Any]):
+    """An example with the place that it was read from, for messages: "train.csv, row 58"."""
+
+    place: str = ""
+
+
+def place_of(example: Mapping[str, Any], index: int) -> str:
+    """Where an example was read from; without a place, its number in the split."""
+    return getattr(example, "place", "") or f"example {index + 1}"
+
+
 def without_role(role: str, split: str, columns: Sequence[str], instead: str = "") -> str:
     """The message for a role without a column. `columns` are those of the training split; `instead` states what would
     do instead of the role."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import string
 from abc import abstractmethod
@@ -13,7 +14,8 @@ from typing import Annotated, Any, NamedTuple, Protocol
 from annotated_types import Ge, Gt, Lt
 
 from sweep.core.errors import UserError, alternatives
-from sweep.datasets import ROLES, Dataset, Example, Splits
+from sweep.datasets import ROLES, Dataset, Example, Row, Splits
+from sweep.datasets.conversations import messages
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +131,7 @@ class Tabular(Dataset):
             if missing is None and "label" in wanted and not str(values.get(wanted["label"], "-")).strip():
                 missing = wanted["label"]
             if missing is None:
-                examples.append(_example(wanted, values))
+                examples.append(_example(wanted, values, f"{table.source}, row {index + 1}"))
             elif self.skip_incomplete:
                 skipped += 1
             else:
@@ -155,29 +157,49 @@ def _names(template: str) -> list[str]:
 
 
 def _value(row: Mapping[str, Any], name: str) -> Any:
-    """The value in a column, or nested in it: "answers.text.0" is the first of the texts in answers."""
-    if name in row:
-        return row[name]
+    """The value in a column, or nested in it: "answers.text.0" is the first of the texts in answers. None for a missing
+    one, also where it is stored as the number NaN."""
     found: Any = row
-    for part in name.split("."):
+    for part in [name] if name in row else name.split("."):
         if isinstance(found, Mapping):
             found = found.get(part)
         elif isinstance(found, list) and part.isdecimal() and int(part) < len(found):
             found = found[int(part)]
         else:
             return None
-    return found
+    return None if isinstance(found, float) and math.isnan(found) else found
 
 
-def _example(wanted: Mapping[str, str], values: Mapping[str, Any]) -> Example:
-    example: dict[str, Any] = {}
-    for role, template in wanted.items():
-        if template_fields(template):
-            parts = string.Formatter().parse(template)
-            example[role] = "".join(text + ("" if name is None else str(values[name])) for text, name, _, _ in parts)
-        else:
-            example[role] = values[template] if role == "messages" else str(values[template])
+def _example(wanted: Mapping[str, str], values: Mapping[str, Any], place: str) -> Example:
+    example = Row()
+    example.place = place
+    try:
+        for role, template in wanted.items():
+            if role == "messages":
+                example[role] = messages(values[template])
+                continue
+            texts = {name: _text(role, name, values[name]) for name in _names(template)}
+            parts = string.Formatter().parse(template) if template_fields(template) else [("", template, "", "")]
+            example[role] = "".join(text + ("" if name is None else texts[name]) for text, name, _, _ in parts)
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from None
     return example  # type: ignore[return-value]
+
+
+def _text(role: str, name: str, value: Any) -> str:
+    """Raises UserError for a list, an object or bytes, whose text would be Python's notation of it."""
+    if not isinstance(value, list | tuple | Mapping | bytes | bytearray):
+        return str(value)
+    if isinstance(value, Mapping):
+        inner = [f"{name}.{key}" for key in value]
+        fix = f"name a value in it: task.data.columns.{role}={inner[0] if inner else name + '.key'}"
+    elif isinstance(value, bytes | bytearray):
+        fix = "write text"
+    else:
+        fix = f"name one of its values (task.data.columns.{role}={name}.0), or join them to a text in the data"
+        fix += "; several labels of one text are no task here" if role == "label" else ""
+    kind = {"dict": "objects", "list": "lists", "tuple": "lists"}.get(type(value).__name__, type(value).__name__)
+    raise UserError(f"column {name!r}, the {role}, holds {kind}: {str(value)[:80]}; {fix}")
 
 
 def _permutation(count: int, seed: int) -> list[int]:

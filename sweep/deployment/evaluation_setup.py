@@ -50,7 +50,7 @@ class EvaluationSetup:
         device = device_type()
         compute = precision.resolve(precision_name, device)
         data, tokenizer = config.task.data.load(), config.model.load_tokenizer()
-        task = config.task.bind(data)
+        task = config.task.bind(data).for_base(config.model.architecture())
         return cls(
             task=task,
             model=config.model,

@@ -116,7 +116,7 @@ def _write(run: StoredRun, building: Path, out: Path, options: Mapping[str, Any]
         folder=out,
         is_adapter=is_adapter,
         dtype=dtype or _weights_dtype(building),
-        note=note,
+        note=" ".join(filter(None, [note, task.usage()])),
         difference=difference(task.score, task.metrics[task.score], before, after),
         exported_bytes=sum(file.stat().st_size for file in building.iterdir()),
         loading={**setup.arguments, **({"quantization_config": setup.quantization} if is_adapter else {})},

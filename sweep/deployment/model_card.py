@@ -13,8 +13,8 @@ from sweep.deployment.stored_run import StoredRun
 
 class ExportedModel(NamedTuple):
     """An export. `is_adapter` is True for an adapter, which is loaded onto its base, and False for a whole model.
-    `dtype` is the precision of its weights; `note` describes the merge, if there was one; `loading` has the arguments
-    to load an adapter's base; `test` has its scores on the test split, if there is one."""
+    `dtype` is the precision of its weights; `note` describes the merge and the outputs, if needed; `loading` has the
+    arguments to load an adapter's base; `test` has its scores on the test split, if there is one."""
 
     run: StoredRun
     folder: Path

@@ -25,16 +25,17 @@ FEWEST_STEPS = 12  # with fewer, a loss has hardly changed
 
 
 def chance(metric: Metric, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The score of a constant answer, the most frequent reference: with four classes of equal size an accuracy of 0.25,
-    with texts that are all different about 0.
+    """The score of a constant answer, the most frequent reference, or the mean of numbers: with four classes of equal
+    size an accuracy of 0.25, with texts that are all different about 0.
 
     Returns `eval/majority_baseline` and `eval/distinct_predictions`; nothing for a metric without predictions.
     """
     if not metric.needs_predictions or not rows or any("prediction" not in row for row in rows):
         return {}
     references = [str(row["reference"]) for row in rows]
-    ordered = sorted(Counter(references).items(), key=lambda item: (-item[1], item[0]))
-    guess = metric.score([ordered[0][0]] * len(rows), references)
+    most = min(Counter(references).items(), key=lambda item: (-item[1], item[0]))[0]
+    constant = repr(fmean(map(float, references))) if metric.needs_numbers else most
+    guess = metric.score([constant] * len(rows), references)
     distinct = len({str(row["prediction"]) for row in rows})
     found = {"eval/majority_baseline": guess, "eval/distinct_predictions": float(distinct)}
     return {key: value for key, value in found.items() if math.isfinite(value)}
@@ -105,6 +106,9 @@ def warnings(measured: Mapping[str, float], higher_is_better: bool, rate: float,
             f"{leaked:.0%} of the validation examples are also in the training data, verbatim: the score measures in "
             "part what the model memorised"
         )
+    unseen = measured.get("data/unseen_label_fraction", 0.0)
+    if unseen > LEAKED:
+        yield f"{unseen:.0%} of the validation examples have a label that no training example has"
     cut = measured.get("data/truncated_fraction", 0.0)
     if cut > TRUNCATED:
         yield f"{cut:.0%} of the training examples were cut to train.max_length: raise it, or shorten the texts"

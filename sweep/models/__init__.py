@@ -115,7 +115,7 @@ class Model(ABC):
         """
         from safetensors import SafetensorError
 
-        from sweep.models.compatibility import check_loaded
+        from sweep.models.compatibility import check_loaded, renew_head
         from sweep.runtime.precision import dtype_of
 
         path, revision = self.location()
@@ -136,5 +136,7 @@ class Model(ABC):
         except (OSError, ValueError, SafetensorError) as error:
             raise UserError(f"model {path} cannot be loaded: {first_line(error)}") from error
         model.randomly_initialised = check_loaded(path, model, found)
+        if "id2label" in (arguments or {}):
+            renew_head(model, self.architecture(), found)
         model.config.use_cache = False
         return model

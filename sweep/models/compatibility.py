@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sweep.core.errors import UserError
+from sweep.tasks.labels import head_order
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -101,3 +102,23 @@ def check_loaded(path: str, model: PreTrainedModel, found: Mapping[str, Any]) ->
         return []
     log.warning("%s has no weights for %s: it is randomly initialised, and trains with the head", path, base + _POOLER)
     return [base + _POOLER]
+
+
+def renew_head(model: PreTrainedModel, checkpoint: PretrainedConfig, found: Mapping[str, Any]) -> None:
+    """Initialise the layer that answers anew, where the checkpoint's head is for other labels than the model's: of the
+    same number of labels, transformers keeps its weights under the new names. `found` is transformers' loading info."""
+    import torch
+
+    labels = list(model.config.id2label.values())
+    if head_order(labels, checkpoint.id2label) == labels:
+        return
+    inside = set(getattr(model, model.base_model_prefix).modules())
+    new = set(found["missing_keys"]) | {key[0] for key in found["mismatched_keys"]}
+    spread = getattr(model.config, "initializer_range", None) or getattr(model.config, "init_std", None) or 0.02
+    for name, module in model.named_modules():
+        if module in inside or f"{name}.weight" in new or not isinstance(module, torch.nn.Linear):
+            continue
+        if module.out_features == len(labels) and module.weight.is_floating_point():
+            torch.nn.init.normal_(module.weight, std=spread)
+            if module.bias is not None:
+                torch.nn.init.zeros_(module.bias)

@@ -13,6 +13,7 @@ from sweep.metrics import Metric, ModelOutputs
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PretrainedConfig
     from transformers import PreTrainedTokenizerBase as Tokenizer
 
 Encoded = Mapping[str, Any]  # token ids and labels of one example, unpadded
@@ -70,6 +71,18 @@ class Task(ABC):
         """
         return self
 
+    def remarks(self, splits: Splits) -> Iterator[str]:
+        """A sentence for each doubtful trait of these examples, for the user to read before a run."""
+        yield from ()
+
+    def describe(self, splits: Splits) -> dict[str, float]:
+        """Measurements of these examples, by their keys in the record."""
+        return {}
+
+    def for_base(self, config: PretrainedConfig) -> Self:
+        """This task, bound, on a checkpoint with this config."""
+        return self
+
     def check(self, tokenizer: Tokenizer, examples: Sequence[Example]) -> None:  # noqa: B027
         """Check that the tokenizer can encode such examples. Raises UserError where it cannot."""
 
@@ -114,6 +127,10 @@ class Task(ABC):
     def off_task_metrics(self, model: torch.nn.Module, tokenizer: Tokenizer, max_length: int) -> dict[str, float]:
         """Measurements on other data than the task's, made before and after training."""
         return {}
+
+    def usage(self) -> str:
+        """What a user of the trained model has to know about its outputs; "" for nothing."""
+        return ""
 
     def without_data(self) -> Self:
         """This task for a prediction of memory, which has lengths only: without the parts that depend on texts."""

@@ -9,7 +9,7 @@ from datetime import date
 from typing import TYPE_CHECKING, NamedTuple
 
 from sweep.core.errors import UserError
-from sweep.datasets import Example, Message, without_role
+from sweep.datasets import Example, Message, place_of, without_role
 from sweep.tasks import IGNORED, EncodedDataset
 from sweep.tasks.batching import opened
 from sweep.tasks.special_tokens import added_by, closing_ids, visible, without_ends
@@ -71,7 +71,7 @@ class Format(NamedTuple):
                     "the tokenizer has no chat template; take an instruction-tuned model, give task.chat_template, or "
                     "plain pairs with task.apply_chat_template=false"
                 )
-            return [self._conversation(tokenizer, example, i) for i, example in enumerate(examples)]
+            return [self._conversation(tokenizer, e, place_of(e, i)) for i, e in enumerate(examples)]
         opening, _ = added_by(tokenizer)
         prompts = tokenizer([without_ends(e["prompt"], opening, ()) for e in examples], verbose=False)["input_ids"]
         answers = [without_ends(e["response"], opening, (tokenizer.eos_token,)) for e in examples]
@@ -86,19 +86,19 @@ class Format(NamedTuple):
             for example, text, prompt, response in zip(examples, answers, prompts, responses, strict=True)
         ]
 
-    def _conversation(self, tokenizer: Tokenizer, example: Example, index: int) -> Dialogue:
+    def _conversation(self, tokenizer: Tokenizer, example: Example, place: str) -> Dialogue:
         """Each part is tokenised on its own, as in generation: first the prompt, then the answer.
 
         The loss is on every answer and its end. Some templates write earlier turns differently from the last one (they
         omit the model's reasoning): then only the last answer can be separated, and the loss is on that one.
         """
-        messages = self._messages(tokenizer, example, index)
+        messages = self._messages(tokenizer, example, place)
         answers = [i for i, message in enumerate(messages) if message["role"] == ANSWERING]
         last = answers[-1]
-        parts = self._parts(tokenizer, messages, answers, index) or self._parts(tokenizer, messages, [last], index)
+        parts = self._parts(tokenizer, messages, answers, place) or self._parts(tokenizer, messages, [last], place)
         if not parts:
             raise UserError(
-                f"row {index + 1}: this chat template does not write an answer after its prompt, so the two "
+                f"{place}: this chat template does not write an answer after its prompt, so the two "
                 "cannot be separated; give another task.chat_template"
             )
         ids: list[int] = []
@@ -116,25 +116,25 @@ class Format(NamedTuple):
             ids, labels = [*ids, tokenizer.eos_token_id], [*labels, tokenizer.eos_token_id]
         return Dialogue(ids, labels, start, prompt_text, visible(messages[last]["content"], tokenizer), closing)
 
-    def _parts(self, tokenizer: Tokenizer, messages: list[Message], answers: Sequence[int], index: int) -> list[_Part]:
+    def _parts(self, tokenizer: Tokenizer, messages: list[Message], answers: Sequence[int], place: str) -> list[_Part]:
         """A part for each answer; none where one text does not continue the other. Words that the template writes
         between the request for an answer and its content (an empty block of thoughts) are given, not asked for."""
         parts, written = [], ""
         for i in answers:
-            before = self._render(tokenizer, messages[:i], index, asking=True)
-            after = self._render(tokenizer, messages[: i + 1], index, asking=False)
+            before = self._render(tokenizer, messages[:i], place, asking=True)
+            after = self._render(tokenizer, messages[: i + 1], place, asking=False)
             if not (before.startswith(written) and after.startswith(before)):
                 return []
             marked = [*messages[:i], Message(role=ANSWERING, content=_MARK)]
-            lead, _, tail = self._render(tokenizer, marked, index, asking=False).partition(_MARK)
+            lead, _, tail = self._render(tokenizer, marked, place, asking=False).partition(_MARK)
             alike = after.startswith(lead) and after[len(lead) :].endswith(tail)
             begin = len(lead) if alike and lead[len(before) :].strip() else len(before)
             parts.append(_Part(after[len(written) : begin], after[begin:], tail if alike else None))
             written = after
         return parts
 
-    def _render(self, tokenizer: Tokenizer, messages: list[Message], index: int, asking: bool) -> str:
-        """Raises UserError with the number of the row where the template refuses the messages."""
+    def _render(self, tokenizer: Tokenizer, messages: list[Message], place: str, asking: bool) -> str:
+        """Raises UserError with the row where the template refuses the messages."""
         from jinja2 import TemplateError
 
         try:
@@ -146,7 +146,7 @@ class Format(NamedTuple):
             )
         except (TemplateError, ValueError, TypeError) as error:
             raise UserError(
-                f"row {index + 1}: the chat template refuses the conversation {str(messages)[:200]}: {error}"
+                f"{place}: the chat template refuses the conversation {str(messages)[:200]}: {error}"
             ) from error
 
     def _dated(self, template: str) -> str:
@@ -159,7 +159,7 @@ class Format(NamedTuple):
             )
         return dated
 
-    def _messages(self, tokenizer: Tokenizer, example: Example, index: int) -> list[Message]:
+    def _messages(self, tokenizer: Tokenizer, example: Example, place: str) -> list[Message]:
         if "messages" not in example:
             pair = ("user", example["prompt"]), (ANSWERING, example["response"])
             messages = [Message(role=role, content=text) for role, text in pair]
@@ -171,18 +171,17 @@ class Format(NamedTuple):
             )
             if not right:
                 raise UserError(
-                    f"row {index + 1}: messages must be a list of {{role, content}}, both text; it is "
-                    f"{str(messages)[:200]}"
+                    f"{place}: messages must be a list of {{role, content}}, both text; it is {str(messages)[:200]}"
                 )
             if not any(message["role"] == ANSWERING for message in messages):
                 roles = ", ".join(message["role"] for message in messages)
-                raise UserError(f"row {index + 1}: no message is by the {ANSWERING}, only by: {roles or 'nobody'}")
+                raise UserError(f"{place}: no message is by the {ANSWERING}, only by: {roles or 'nobody'}")
         special = tokenizer.convert_ids_to_tokens(sorted(closing_ids(tokenizer)))  # the template writes its own
         messages = [{**m, "content": without_ends(m["content"], special, special)} for m in messages]
         if self.system_prompt and messages[0]["role"] != "system":
             messages = [Message(role="system", content=self.system_prompt), *messages]
         if messages[0]["role"] == ANSWERING:
-            raise UserError(f"row {index + 1}: the conversation begins with an answer, and no message asks for it")
+            raise UserError(f"{place}: the conversation begins with an answer, and no message asks for it")
         return messages
 
 
@@ -221,7 +220,7 @@ def check_roles(examples: Sequence[Example], columns: Sequence[str], split: str,
             continue
         missing = "response" if "prompt" in example else "prompt"
         if any(missing in other for other in examples):
-            raise UserError(f"example {index + 1} of the {split} split has no {missing}")
+            raise UserError(f"{place_of(example, index)} of the {split} split has no {missing}")
         raise UserError(without_role(missing, split, columns, " (nor messages)" if conversations else ""))
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sweep.core.errors import UserError
-from sweep.datasets import Example, Splits, without_role
+from sweep.datasets import Example, Splits, place_of, without_role
 from sweep.metrics import ModelOutputs
 from sweep.tasks import Encoded, EncodedDataset, Evaluation, Task
 from sweep.tasks.batching import by_length, mask, opened, padded, positions_of
@@ -30,6 +30,10 @@ class TextTask(Task):
     @abstractmethod
     def number(self, label: str) -> int | float:
         """The head's target for a label."""
+
+    def read(self, label: str) -> str:
+        """The label as predictions are written, to compare with them."""
+        return label
 
     @abstractmethod
     def answers(self, model: torch.nn.Module, logits: torch.Tensor) -> tuple[list[str], dict[str, list[Any]]]:
@@ -74,7 +78,7 @@ class TextTask(Task):
             for index, row in zip(indices, found, strict=True):
                 logits[index] = row
         predictions, more = self.answers(model, torch.stack(logits))
-        references = [example["label"] for example in examples]
+        references = [self.read(example["label"]) for example in examples]
         rows = [
             {
                 "index": index,
@@ -100,9 +104,10 @@ def check_texts(splits: Splits) -> dict[str, list[str]]:
         for role in ("text", "label"):
             if not any(role in example for example in examples):
                 raise UserError(without_role(role, split, splits.columns))
-            lacks = next((e for e in examples if role not in e or (role == "label" and not e["label"].strip())), None)
-            if lacks is not None:
-                raise UserError(f"an example of the {split} split has no {role}: {str(dict(lacks))[:200]}")
+            for index, example in enumerate(examples):
+                if role not in example or (role == "label" and not example["label"].strip()):
+                    where = place_of(example, index)
+                    raise UserError(f"{where} of the {split} split has no {role}: {str(dict(example))[:200]}")
         found[split] = [example["label"] for example in examples]
     return found
 

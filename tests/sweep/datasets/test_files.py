@@ -219,6 +219,60 @@ def test_an_empty_value_is_refused_with_its_row(tmp_path: Path):
         files(path, validation=str(path)).load()
 
 
+@pytest.mark.parametrize(
+    ("value", "columns", "message"),
+    [
+        (
+            ["action", "comedy"],
+            {},
+            r"row 2: column 'label', the label, holds lists: \['action', 'comedy'\]; name one of",
+        ),
+        (
+            {"input": "x"},
+            {"label": "data"},
+            r"row 2: column 'data', the label, holds objects.*columns\.label=data\.input",
+        ),
+        (["a", "fine", "film"], {"text": "{data} !"}, r"row 2: column 'data', the text, holds lists.*join them"),
+    ],
+)
+def test_lists_and_objects_are_no_texts(tmp_path: Path, value: object, columns: dict[str, str], message: str):
+    """They were written as Python writes them: a class was named "['action', 'comedy']"."""
+    rows = [{"text": "t", "label": "x", "data": "y"}, {"text": "t", "label": value, "data": value}]
+    if columns:
+        rows[1]["label"] = "x"
+    path = write(tmp_path / "a.jsonl", rows)
+    with pytest.raises(UserError, match=message):
+        files(path, validation=str(path), columns=columns).load()
+
+
+def test_a_missing_number_is_missing(tmp_path: Path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "x", "label": 1}\n{"text": "y", "label": NaN}\n')
+    with pytest.raises(UserError, match="row 2: column 'label' has no value"):
+        files(path, validation=str(path)).load()
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        [{"from": "system", "value": "s"}, {"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}],
+        [{"role": "system", "content": "s"}, {"role": "user", "content": [{"type": "text", "text": "q"}]},
+         {"role": "assistant", "content": [{"type": "text", "text": "a"}]}],
+        '[{"role": "system", "content": "s"}, {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]',
+    ],
+)  # fmt: skip
+def test_conversations_are_read_in_the_forms_that_files_have(tmp_path: Path, turns: object):
+    path = write(tmp_path / "a.jsonl", [{"conversations": turns}] * 4)
+    [example, *_] = files(path, columns={"messages": "conversations"}).load().train
+    assert [tuple(message.values()) for message in example["messages"]] == [
+        ("system", "s"), ("user", "q"), ("assistant", "a")
+    ]  # fmt: skip
+    image = [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]
+    write(path, [{"conversations": image}] * 2)
+    with pytest.raises(UserError, match=r"row [12]: a message has a part of type 'image_url'"):
+        files(path, columns={"messages": "conversations"}).load()
+
+
 def test_several_files_are_one_split_and_the_digest_follows_their_content(tmp_path: Path):
     one, two = write(tmp_path / "a.csv"), write(tmp_path / "b.jsonl")
     both = Files(train=[str(one), str(two)], validation=str(one))

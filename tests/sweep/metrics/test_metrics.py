@@ -13,7 +13,7 @@ from conftest import ROOT, compose
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from sklearn.metrics import f1_score, matthews_corrcoef
+from sklearn.metrics import f1_score, matthews_corrcoef, r2_score, root_mean_squared_error
 
 from sweep.config.schema import parse
 from sweep.core.errors import UserError
@@ -26,6 +26,8 @@ from sweep.metrics.f1 import F1
 from sweep.metrics.matthews import Matthews
 from sweep.metrics.pearson import Pearson
 from sweep.metrics.perplexity import Perplexity
+from sweep.metrics.r2 import R2
+from sweep.metrics.rmse import Rmse
 from sweep.metrics.rouge import Rouge
 from sweep.metrics.spearman import Spearman
 from sweep.metrics.token_f1 import TokenF1
@@ -61,6 +63,17 @@ def test_correlations_equal_scipy_also_for_numbers_far_from_0(pairs: list[tuple[
         return
     assert Pearson().score(got, wanted) == pytest.approx(stats.pearsonr(x, y).statistic, abs=1e-6)
     assert Spearman().score(got, wanted) == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(NUMBERS, st.sampled_from([0.0, 1e6]))
+def test_errors_of_numbers_equal_scikit_learn(pairs: list[tuple[float, float]], offset: float):
+    got, wanted = [str(x + offset) for x, _ in pairs], [str(y + offset) for _, y in pairs]
+    x, y = [float(text) for text in got], [float(text) for text in wanted]
+    assert Rmse().score(got, wanted) == pytest.approx(root_mean_squared_error(y, x), abs=1e-9)
+    if len(set(y)) > 1:
+        assert R2().score(got, wanted) == pytest.approx(r2_score(y, x), rel=1e-6, abs=1e-6)
+    assert R2().score(got, wanted[:1] * len(wanted)) == 0.0
 
 
 def test_binary_f1_takes_the_last_of_two_labels_and_needs_two():

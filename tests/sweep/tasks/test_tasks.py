@@ -179,7 +179,7 @@ def test_prompts_and_likelihoods_that_were_cut_are_counted_once_each(tmp_path: P
             {"columns": ("text",)},
             "the validation split has no column 'text'",
         ),
-        ([*REVIEWS, {"text": "unmarked"}], None, {}, "an example of the train split has no label: .*unmarked"),
+        ([*REVIEWS, {"text": "unmarked"}], None, {}, "example 25 of the train split has no label: .*unmarked"),
         ([*REVIEWS, {"text": "blank", "label": " "}], None, {}, "has no label: .*blank"),
         (None, None, {"labels": ["neg", "positive"]}, "the data also has 'pos'; there is: neg, positive"),
         (None, None, {"metrics": {"accuracy": F1(average="binary", positive_label="yes")}}, "'yes' is not a label"),
@@ -251,9 +251,6 @@ def test_a_regression_learns_numbers(tmp_path: Path):
     assert losses[-1] < 0.5 * losses[0]
     found = evaluate(task, model.eval(), tokenizer, distinct)
     assert found.scores["pearson"] > 0.8
-    ids = tokenizer(distinct[3]["text"], return_tensors="pt")
-    with torch.no_grad():
-        assert float(found.rows[3]["prediction"]) == pytest.approx(float(model(**ids).logits), rel=1e-4)
     assert found.facts.keys() == {"corpus.pearson", "corpus.spearman"}
 
 
@@ -399,8 +396,8 @@ def test_pairs_become_conversations_on_request(tmp_path: Path):
 @pytest.mark.parametrize(
     ("messages", "message"),
     [
-        ("hi", "row 1: messages must be a list"),
-        ([{"role": "user"}], "row 1: messages must be a list"),
+        ("hi", "example 1: messages must be a list"),
+        ([{"role": "user"}], "example 1: messages must be a list"),
         ([{"role": "user", "content": "x"}], "no message is by the assistant, only by: user"),
         ([], "only by: nobody"),
     ],
