@@ -21,13 +21,13 @@ from analysis.reporting.report import Report
 from sweep.core import redaction
 from sweep.core.errors import UserError, alternatives
 from sweep.core.formatting import table
+from sweep.core.overrides import shell_override
 from sweep.core.record import is_memory
 
 if TYPE_CHECKING:
     from analysis.loading.mlflow_store import StudyReader
 
 _STEPS = 4  # of what would give a verdict, on the terminal
-DIRECTIONS = ("maximize", "minimize")
 MEASURED = ("train_seconds", "energy_joules", "tokens_per_second", "trainable_params")
 
 
@@ -49,11 +49,13 @@ def answer(options: Mapping[str, Any]) -> str:
     if options["study"] is None:
         return mlflow_publish.listing(*store.states())
     study = store.study(str(options["study"]))
+    misplaced = store.misplaced(options["tracking"].get("artifacts"))
+    study = study._replace(notes=(*study.notes, *filter(None, [misplaced])))
     out = folder(options, study.name)
     writer.require_own(out, study.name)
     made = of_study(study, options)
     files = writer.write(made, out, suffixes(options))
-    mlflow_publish.publish_to_mlflow(store, made, files)
+    mlflow_publish.publish_to_mlflow(store, made, [] if misplaced else files)
     return summary(made, out)
 
 
@@ -121,7 +123,7 @@ def build(
     if study.parent_id is not None or memory_metric not in runs:
         _require_memory(runs, memory_metric)
     higher = _higher_is_better(runs, direction)
-    metric = str(runs["metric"].iloc[0])
+    metric = _first(runs, "metric") or "score"
     study = study._replace(runs=runs.reindex(columns=[*runs.columns, *(c for c in MEASURED if c not in runs)]))
     scored = study.scored()
     found = per_example.read(
@@ -160,7 +162,7 @@ def _require_memory(runs: pd.DataFrame, memory_metric: str) -> None:
 def _higher_is_better(runs: pd.DataFrame, direction: str | None) -> bool:
     known = set(runs["direction"].dropna()) if "direction" in runs else set()
     if direction is None and (len(known) != 1 or not known <= set(DIRECTIONS)):
-        metric = runs["metric"].iloc[0] if "metric" in runs else "the score"
+        metric = _first(runs, "metric") or "the score"
         raise UserError(
             f"the direction of {metric} is unknown (the runs have: "
             f"{', '.join(sorted(map(str, known))) or 'none'}); give direction=maximize or direction=minimize"
@@ -184,21 +186,21 @@ def suffixes(options: Mapping[str, Any]) -> list[str]:
 
 
 def _command(options: Mapping[str, Any]) -> str:
-    """How to write this report again."""
-    given = [f"{key}={options[key]}" for key in ("study", "source") if options[key] is not None]
-    defaults = {
+    """How to write this report again, for a shell."""
+    defaults: dict[str, Any] = {
+        "study": None,
+        "source": None,
         "threshold": 0.99,
         "margin": None,
         "memory_metric": "max_memory_allocated",
         "direction": None,
         "cluster": None,
+        "allow_different": [],
+        "charts": [],
     }
-    given += [f"{key}={options[key]}" for key, value in defaults.items() if options[key] != value]
-    if options["allow_different"]:
-        given.append(f"allow_different=[{','.join(options['allow_different'])}]")
-    if options.get("charts"):
-        given.append(f"charts=[{','.join(options['charts'])}]")
-    return redaction.text("python -m analysis " + " ".join(f"'{text}'" if " " in text else text for text in given))
+    given = {key: options.get(key, value) for key, value in defaults.items()}
+    changed = [shell_override(key, value) for key, value in given.items() if value != defaults[key]]
+    return redaction.text(" ".join(["python -m analysis", *changed]))
 
 
 def summary(made: Report, out: Path) -> str:

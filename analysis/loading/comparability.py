@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis.formatting import few
 from sweep.core.errors import UserError, alternatives
+from sweep.core.overrides import shell_override
 
 
 def differing(runs: pd.DataFrame) -> pd.DataFrame:
@@ -71,6 +72,6 @@ def _refusal(runs: pd.DataFrame, differ: pd.DataFrame, refused: list[str]) -> st
             *lines,
             "Use one study for each; or delete the runs that differ in MLflow and repeat the study's command; or, if "
             "the difference does not matter, allow it, and the charts will mention it: "
-            f"allow_different=[{','.join(refused)}]",
+            f"{shell_override('allow_different', refused)}",
         ]
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -16,6 +15,7 @@ from sweep.core import redaction
 from sweep.core.artifacts import EXAMPLES_FILE
 from sweep.core.errors import UserError, alternatives
 from sweep.tracking.mlflow_reader import STUDY, MlflowReader, Run
+from sweep.tracking.record_tags import json_object
 
 NOTE = "mlflow.note.content"
 COLOUR = "mlflow.runColor"
@@ -59,17 +59,18 @@ class StudyReader(MlflowReader):
             known = [state.name for state in self.states()[0]]
             instead = alternatives(name, known) if known else "and no other: python -m sweep -m experiment=quickstart"
             raise UserError(f"there is no study {name} in {redaction.text(self.uri)}; {instead}")
-        children = self.children(parent.info.run_id, label=f"reading the runs of {name}")
+        children, notes = self.runs(parent.info.run_id, label=f"reading the runs of {name}")
         if not children:
-            raise UserError(f"study {name} has no run yet; the command that started the study continues it")
+            raise UserError("\n".join([f"study {name} has no run yet; its own command continues it", *notes]))
         artifacts = {run.info.run_id: run.info.artifact_uri for run in children}
         return Study(
             name=name,
             parent_id=parent.info.run_id,
-            conditions=json.loads(parent.data.tags.get("conditions", "{}")),
+            conditions=json_object(parent.data.tags.get("conditions", "{}")) or {},
             command=parent.data.tags.get("command", ""),
             runs=_table(children),
             running=parent.info.status == "RUNNING",
+            notes=tuple(notes),
             find_examples=lambda run_id: self.find_file(run_id, artifacts.get(run_id, ""), EXAMPLES_FILE),
             history=lambda run_id, key: [Point(*point) for point in self.history(run_id, key)],
         )
@@ -81,7 +82,7 @@ class StudyReader(MlflowReader):
             self.annotate(run_id, tags=values)
 
     def _state(self, parent: Run) -> StudyState:
-        part = self.children(parent.info.run_id, limit=_COUNTED + 1)
+        part, _ = self.runs(parent.info.run_id, limit=_COUNTED + 1)
         counts = pd.Series([_outcome(run) for run in part[:_COUNTED]], dtype=object).value_counts(sort=False)
         tags = parent.data.tags
         return StudyState(

@@ -15,6 +15,7 @@ from analysis.reporting.report import Report
 from analysis.reporting.writer import markdown_cell
 from sweep.core.errors import UserError, first_line
 from sweep.core.formatting import table
+from sweep.core.overrides import shell_override
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +101,5 @@ def listing(states: Sequence[StudyState], count: int) -> str:
         runs = f"{sum(state.outcomes.values())} and more" if state.more else outcomes
         rows.append((state.name, state.state, f"{state.begun:%Y-%m-%d %H:%M}", runs, state.pick or "no report yet"))
     more = [f"… and {count - len(states)} older ones"] if count > len(states) else []
-    name = states[0].name
-    quoted = name if all(c.isalnum() or c in "-_." for c in name) else f'"{name}"'
-    return "\n".join([table(rows, left=range(5)), *more, "", f"The answer of one: python -m analysis study={quoted}"])
+    command = f"python -m analysis {shell_override('study', states[0].name)}"
+    return "\n".join([table(rows, left=range(5)), *more, "", f"The answer of one: {command}"])

@@ -14,6 +14,7 @@ from analysis.decision.sample_size import CHANCE, MOST_EXAMPLES, MOST_SEEDS, Sam
 from analysis.decision.score_noise import ScoreNoise
 from analysis.decision.selection import Decision, inconclusive
 from analysis.formatting import FEW, few
+from sweep.core.overrides import shell_sweep
 
 VERDICT_WORDS = {MEETS: "meets", FAILS: "fails", "inconclusive": "inconclusive"}
 
@@ -211,5 +212,5 @@ class Narrative:
         following = max(self._seeds, default=-1) + 1
         numbers = [*self._seeds, *range(following, following + seeds - len(self._seeds))]
         if len(numbers) > FEW and numbers == list(range(numbers[0], numbers[-1] + 1)):
-            return f"seed=range({numbers[0]},{numbers[-1] + 1})"
+            return shell_sweep("seed", f"range({numbers[0]},{numbers[-1] + 1})")
         return "seed=" + ",".join(map(str, numbers))

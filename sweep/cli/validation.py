@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -47,7 +48,9 @@ def check(conf: Path, args: Any, config_name: str, validate: Validate) -> None:
 
 def _unreadable(error: Exception, key: str) -> Fault:
     """OmegaConf's error as a fault of the key that it names, else of `key`."""
-    return Fault(str(getattr(error, "full_key", None) or key), "", first_line(error))
+    variable = re.search(r"Environment variable '(.+?)' not found", str(error))
+    message = f"needs the environment variable {variable[1]}, which is not set" if variable else first_line(error)
+    return Fault(str(getattr(error, "full_key", None) or key), "", message)
 
 
 def _cells(overrides: Sequence[Override], composer: Composer, multirun: bool) -> Iterator[list[str]]:

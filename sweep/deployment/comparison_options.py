@@ -14,6 +14,7 @@ from annotated_types import Ge
 from sweep.config.schema import parse_as
 from sweep.core import preflight
 from sweep.core.errors import ConfigError, Fault
+from sweep.core.overrides import shell_override
 from sweep.models import Model
 from sweep.tasks import Task
 from sweep.variants import Variant
@@ -55,7 +56,10 @@ class AdapterComparison:
             yield "weights", f"must have one weight for each of the {len(self.adapters)} adapters"
         for folder in self.adapters:
             if (Path(folder) / "config.json").is_file():
-                yield "adapters", f"{folder} is a whole model: to score it, use base={folder} 'adapters=[]'"
+                yield (
+                    "adapters",
+                    f"{folder} is a whole model: to score it, use {shell_override('base', folder)} 'adapters=[]'",
+                )
             elif not Path(folder, ADAPTER_CONFIG).is_file():
                 yield "adapters", f"{folder} has no {ADAPTER_CONFIG}: python -m sweep.export writes adapters"
         if self.out is not None:

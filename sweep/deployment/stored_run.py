@@ -13,9 +13,10 @@ from omegaconf import OmegaConf
 from sweep.config.schema import RunConfig, parse
 from sweep.core.artifacts import EXAMPLES_FILE, WEIGHTS_FOLDER
 from sweep.core.errors import ConfigError, UserError, alternatives, first_line
+from sweep.core.overrides import shell_override, text_value
 from sweep.core.record import Outcome, Record
 from sweep.tracking.mlflow_reader import MlflowReader
-from sweep.tracking.record_tags import to_record
+from sweep.tracking.record_tags import fault_of, to_record
 
 MANIFEST = "export.json"  # in an exported folder: its run and its base
 
@@ -108,6 +109,8 @@ def _by_id(store: MlflowReader, run_id: str) -> tuple[str, Record]:
         raise UserError(f"run = {run_id} is not in this store ({first_line(error)}); name its study too") from error
     if found.data.tags.get("kind") != "run":
         raise UserError(f"run = {run_id} is a study; use study=…")
+    if fault := fault_of(found):
+        raise UserError(fault)
     return found.info.run_id, to_record(found)
 
 
@@ -120,10 +123,10 @@ def _in_study(store: MlflowReader, study: str, run: str | None) -> tuple[str, Re
     if wanted is None:
         wanted, by = parent.data.tags.get("selected"), "selected by the study's report"
         if wanted not in {record.setting for _, record in records}:
-            settings = sorted({_typed(record.setting) for _, record in records})
+            known = alternatives("", sorted({_typed(record.setting) for _, record in records}))
             raise UserError(
-                f"study {study} has no selected setting yet: run python -m analysis study={study}, or name a run, a "
-                f"setting or a variant: run=…; {alternatives('', settings)}"
+                f"study {study} has no selected setting yet: run {program.command('analyze')} "
+                f"{shell_override('study', study)}, or name a run, a setting or a variant: run=…; {known}"
             )
     for run_id, record in records:
         if run in (run_id, record.name):
@@ -149,7 +152,7 @@ def _replicates(study: str, wanted: str, records: Sequence[tuple[str, Record]]) 
 
 def _typed(setting: str) -> str:
     """The option as a shell and Hydra accept it."""
-    return f"'run=\"{setting}\"'" if "=" in setting else setting
+    return shell_override("run", setting) if text_value(setting) != setting or "=" in setting else setting
 
 
 def _choice(replicates: Sequence[tuple[str, Record]]) -> str:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from sweep.config.schema import RunConfig, parse
 from sweep.core.formatting import gib
+from sweep.core.overrides import shell_override
 from sweep.core.paths import CONF
 from sweep.core.record import Outcome
 from sweep.memory import Prediction, Unpredictable
@@ -194,7 +195,7 @@ def text(steps: Sequence[Mitigation]) -> str:
 
 
 def _step(changes: Mapping[str, Any], why: str) -> Mitigation:
-    return Mitigation(" ".join(f"{key}={_value(value)}" for key, value in changes.items()), why, changes)
+    return Mitigation(" ".join(shell_override(key, value) for key, value in changes.items()), why, changes)
 
 
 def _typed(variant: Variant) -> str:
@@ -203,12 +204,4 @@ def _typed(variant: Variant) -> str:
     if not (CONF / "variant" / f"{variant.name}.yaml").is_file():
         preset, more = "variant=qlora_r16", {"r": None, **more}
     own = {key: getattr(variant, key) for key, default in more.items() if getattr(variant, key) != default}
-    return " ".join([preset, *(f"++variant.{key}={_value(value)}" for key, value in own.items())])
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return f"[{','.join(map(str, value))}]"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return " ".join([preset, *(shell_override(f"++variant.{key}", value) for key, value in own.items())])

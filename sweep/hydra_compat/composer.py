@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from sweep.core.errors import ConfigError, Fault, alternatives, first_line
+from sweep.core.overrides import shell_override, yaml_value
 
 # What Hydra and OmegaConf raise while they compose: their own errors, and errors of Python if an override has an
 # unexpected type (`model=0`).
@@ -106,7 +107,7 @@ class Composer:
             try:
                 parsed.append(self.parse(text))
             except NOT_COMPOSED as error:
-                faults.append(Fault(text, "", f"is not an override: {first_line(error)}"))
+                faults.append(Fault(text, "", f"is not an override: {first_line(error)}{_quoted(text)}"))
         for override in parsed:
             if override.key_or_group == "experiment" and override.is_sweep_override():
                 raise ConfigError([Fault("experiment", override_text(override).partition("=")[2], _ONE_EXPERIMENT)])
@@ -140,7 +141,7 @@ class Composer:
         """The parameters that the config itself sweeps, without the command line."""
         composed = self.compose(overrides, multirun=True)
         params = OmegaConf.select(composed, "hydra.sweeper.params")
-        return {} if params is None else {str(k): value_text(v) for k, v in OmegaConf.to_container(params).items()}
+        return {} if params is None else {str(k): yaml_value(v) for k, v in OmegaConf.to_container(params).items()}
 
     def parse(self, text: str) -> Override:
         return self._parser.parse_overrides([text])[0]  # unlike parse_override, it resolves glob over the presets
@@ -169,10 +170,10 @@ def override_text(override: Override) -> str:
     return str(override.input_line)
 
 
-def value_text(value: Any) -> str:
-    """A value of YAML as the value of an override. A text is one already: `params` hold Hydra's sweep syntax."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, list):
-        return f"[{','.join(repr(one) if isinstance(one, str) else value_text(one) for one in value)}]"
-    return str(value)
+def _quoted(text: str) -> str:
+    """How to write an override whose value Hydra does not read without quotes."""
+    key, equals, value = text.partition("=")
+    is_grammar = re.match(r"\s*([\[{]|\w+\()", value)  # a list, a mapping or a function with a fault in it
+    if not equals or is_grammar or not re.fullmatch(r"[+~]*[\w./@-]+", key, re.ASCII):
+        return ""
+    return f". Quote it for the shell and for Hydra: {shell_override(key, value)}"

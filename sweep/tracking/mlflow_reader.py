@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -14,12 +16,16 @@ from tqdm import tqdm
 
 from sweep.core import preflight, redaction
 from sweep.core.errors import UserError
+from sweep.core.overrides import shell_override
 from sweep.core.record import Record
 from sweep.tracking.errors import set_up_mlflow, store_errors
-from sweep.tracking.record_tags import clean_tags, to_record
+from sweep.tracking.record_tags import clean_tags, fault_of, to_record
+
+log = logging.getLogger(__name__)
 
 PARENT = "mlflow.parentRunId"
 STUDY = "study"
+_LOCATIONS = ("artifact_location", "artifact_uri")  # of an experiment and of a run, in MLflow's SQLite file
 _PAGE = 5000  # runs per request; each request costs a query
 
 
@@ -27,7 +33,7 @@ class MlflowReader:
     """One experiment of a tracking store. The reader creates no store, experiment or run; it can annotate runs."""
 
     def __init__(self, uri: str, experiment: str):
-        """Raises UserError where there is no such store or experiment."""
+        """Raises UserError where there is no such store or experiment, or the experiment was deleted."""
         preflight.require_store(uri)
         self.uri = uri
         with store_errors(uri):
@@ -36,7 +42,34 @@ class MlflowReader:
         if found is None:
             name = redaction.text(uri)
             raise UserError(f"{name} has no experiment {experiment}; name another one with tracking.experiment=…")
+        if found.lifecycle_stage == "deleted":
+            raise UserError(
+                f"tracking.experiment = {experiment} was deleted in this store; restore it (mlflow experiments restore "
+                f"--experiment-id {found.experiment_id}), or choose another name"
+            )
         self.experiment_id = found.experiment_id
+        self._artifact_location = str(found.artifact_location)
+
+    def misplaced(self, artifacts: str | None) -> str:
+        """A sentence where a SQLite store keeps files in another folder than `artifacts`, and what to do; else empty.
+
+        MLflow stores the absolute path of a new experiment, so that a moved or copied project still uses the old path.
+        """
+        file, stored = preflight.sqlite_path(self.uri), self._artifact_location
+        parts = urlsplit(stored)
+        if file is None or not artifacts or parts.scheme not in ("", "file"):
+            return ""
+        there, wanted = Path(unquote(parts.path)), Path(artifacts).absolute()
+        if there.resolve() == wanted.resolve():
+            return ""
+        changes = [f"{column} = replace({column}, {_sql(stored)}, {_sql(wanted.as_uri())})" for column in _LOCATIONS]
+        statement = f"update experiments set {changes[0]}; update runs set {changes[1]};"
+        state = "exists" if there.is_dir() else "does not exist"
+        return (
+            f"The files of this store's runs are in {there}, which {state}, and tracking.artifacts = {wanted}. If the "
+            f"project was moved or copied, correct the store: {shlex.join(['sqlite3', str(file), statement])} "
+            f"To keep the folder: {shell_override('tracking.artifacts', there)}"
+        )
 
     def search(self, query: str, limit: int | None = None, label: str | None = None) -> list[Run]:
         """All runs that match a query of MLflow's filter language, or the first `limit` of them. With a `label`, a
@@ -58,7 +91,8 @@ class MlflowReader:
         query = "tags.kind = 'study'"
         if name is not None and "'" not in name:  # MLflow's filter language has no escape
             query += f" and tags.`{STUDY}` = '{name}'"
-        found = [run for run in self.search(query) if name is None or run.data.tags.get(STUDY) == name]
+        named = [run for run in self.search(query) if STUDY in run.data.tags]
+        found = [run for run in named if name is None or run.data.tags[STUDY] == name]
         return sorted(found, key=lambda run: -run.info.start_time)
 
     def find_study(self, name: str) -> Run | None:
@@ -66,13 +100,24 @@ class MlflowReader:
         return next(iter(self.studies(name)), None)
 
     def children(self, parent_id: str, limit: int | None = None, label: str | None = None) -> list[Run]:
-        """The runs of a study, in order of their start. `limit` and `label` are those of `search`."""
+        """The rows below a study's row, in order of their start. `limit` and `label` are those of `search`."""
         found = self.search(f"tags.`{PARENT}` = '{parent_id}'", limit, label)
         return sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
 
+    def runs(self, parent_id: str, limit: int | None = None, label: str | None = None) -> tuple[list[Run], list[str]]:
+        """The runs of a study, in order of their start, and a sentence for each row that is none and is left out.
+        `limit` and `label` are those of `search`."""
+        rows = self.children(parent_id, limit, label)
+        faults = {row.info.run_id: fault_of(row) for row in rows}
+        return [row for row in rows if not faults[row.info.run_id]], [fault for fault in faults.values() if fault]
+
     def records(self, parent_id: str) -> list[tuple[str, Record]]:
-        """(run id, Record) of every run of a study, in order of their start."""
-        return [(run.info.run_id, to_record(run)) for run in self.children(parent_id)]
+        """(run id, Record) of every run of a study, in order of their start. Logs a warning for each row that is left
+        out."""
+        runs, left_out = self.runs(parent_id)
+        for sentence in left_out:
+            log.warning("%s", sentence)
+        return [(run.info.run_id, to_record(run)) for run in runs]
 
     def run(self, run_id: str) -> Run:
         """Raises UserError where there is no run of this id."""
@@ -135,6 +180,10 @@ class MlflowReader:
         with store_errors(self.uri):
             for key, value in tags.items():
                 self.client.set_experiment_tag(self.experiment_id, key, value)
+
+
+def _sql(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 set_up_mlflow()

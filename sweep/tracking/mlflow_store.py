@@ -27,7 +27,7 @@ from sweep.core.preflight import sqlite_path
 from sweep.core.record import Outcome, Record
 from sweep.tracking.errors import store_errors
 from sweep.tracking.mlflow_reader import PARENT, STUDY, MlflowReader
-from sweep.tracking.record_tags import clean_tags, tags_of
+from sweep.tracking.record_tags import clean_tags, json_object, tags_of
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class MlflowStore(MlflowReader):
         `artifacts` is the folder for files of a new experiment in SQLite; a server has its own.
 
         Raises:
-            UserError: where the store cannot be opened.
+            UserError: where the store cannot be opened, or keeps its files in another folder than `artifacts`.
         """
         with store_errors(uri), _creation_lock(uri):
             client = MlflowClient(tracking_uri=uri)
@@ -54,12 +54,9 @@ class MlflowStore(MlflowReader):
             if found is None:
                 folder = Path(artifacts).absolute().as_uri() if sqlite_path(uri) is not None else None
                 client.create_experiment(experiment, artifact_location=folder)
-            elif found.lifecycle_stage == "deleted":
-                raise UserError(
-                    f"tracking.experiment = {experiment} was deleted in this store; restore it "
-                    "(mlflow experiments restore), or choose another name"
-                )
         super().__init__(uri, experiment)
+        if misplaced := self.misplaced(artifacts):
+            raise UserError(misplaced)
 
     def create_study(self, name: str, conditions: Mapping[str, str], tags: Mapping[str, str]) -> Run:
         """Create the parent run of a new study."""
@@ -76,7 +73,14 @@ class MlflowStore(MlflowReader):
     def study_conditions(self, parent: Run) -> dict[str, str]:
         """The conditions under which the study started, credentials masked."""
         with tempfile.TemporaryDirectory(prefix="paretune-conditions-") as folder:
-            return dict(json.loads(self.fetch(parent.info.run_id, _CONDITIONS_FILE, Path(folder)).read_text()))
+            text = self.fetch(parent.info.run_id, _CONDITIONS_FILE, Path(folder)).read_text()
+        found = json_object(text)
+        if found is None:
+            raise UserError(
+                f"{_CONDITIONS_FILE} of study {parent.info.run_name} is damaged, so that its conditions are unknown; "
+                "restore the file, or choose another study.name"
+            )
+        return found
 
     def adopt(self, parent_id: str, is_alive: Callable[[str], bool]) -> list[Record]:
         """The records of a study, after closing the rows of runs whose coordinator (`Record.facts`) is dead."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 from mlflow.entities import Run
@@ -22,7 +23,8 @@ def tags_of(record: Record) -> dict[str, str]:
 
 
 def to_record(run: Run) -> Record:
-    """The Record that a run's tags and metrics hold. Values by step are left out: they are not final."""
+    """The Record that a run's tags and metrics hold, if `fault_of` finds no fault. Values by step are left out: they
+    are not final."""
     tags = run.data.tags
     known = {*_PLAIN, "kind"}
     return Record(
@@ -37,6 +39,35 @@ def to_record(run: Run) -> Record:
         measurements={key: value for key, value in run.data.metrics.items() if key not in SERIES},
         facts={key: value for key, value in tags.items() if key not in known and not key.startswith("mlflow.")},
     )
+
+
+def fault_of(run: Run) -> str:
+    """Why a row below a study's row is not a run of the study, as a sentence; empty for a run. Others write into a
+    shared store, too: they log plots below a study, or change tags."""
+    tags, row = run.data.tags, f"Row {run.info.run_name} ({run.info.run_id}) below the study's row"
+    if tags.get("kind") != "run":
+        return f"{row} is left out: it has no tag kind = run, and so is not from this program."
+    faults = [f"it has no tag {key}" for key in ("variant", "setting", "seed", "outcome") if key not in tags]
+    faults += [
+        f"its tag {key} = {tags[key]} is not a number"
+        for key in ("seed", "trial")
+        if key in tags and not tags[key].isdecimal()
+    ]
+    if tags.get("outcome", "ok") not in list(Outcome):
+        faults.append(f"its tag outcome = {tags['outcome']} is none of {', '.join(Outcome)}")
+    if json_object(tags.get("conditions", "{}")) is None:
+        faults.append("its tag conditions is not JSON")
+    advice = "Restore the tag, or delete the row: the study's command then repeats the run."
+    return f"{row} is left out, since {' and '.join(faults)}. {advice}" if faults else ""
+
+
+def json_object(text: str) -> dict[str, str] | None:
+    """A JSON object, None for any other text."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def clean_tags(tags: Mapping[str, str]) -> dict[str, str]:

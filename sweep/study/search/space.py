@@ -12,8 +12,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from sweep.core.errors import UserError
+from sweep.core.overrides import yaml_value
 from sweep.core.setting import SEED, VARIANT
-from sweep.hydra_compat.composer import value_text
 from sweep.study.search.dimension import Dimension, Value
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Space:
         UserError if one of them is wrong."""
         parser = OverridesParser.create(config_loader=config_loader)
         described = {key: value for key, value in params.items() if isinstance(value, Mapping)}
-        plain = [f"{key}={value_text(value)}" for key, value in params.items() if key not in described]
+        plain = [f"{key}={yaml_value(value)}" for key, value in params.items() if key not in described]
         overrides = parser.parse_overrides([*plain, *arguments])
         fixed: dict[str, str] = {}
         dimensions: dict[str, Dimension] = {key: Dimension.described(key, value) for key, value in described.items()}

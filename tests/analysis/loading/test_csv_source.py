@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -177,6 +178,20 @@ def test_a_row_without_a_seed_gets_one_that_its_setting_does_not_have(tmp_path: 
     study = csv_source.read(file(tmp_path, "setting,score,max_memory_allocated,seed\n" + rows), "max_memory_allocated")
     assert study.runs["seed"].tolist() == [1, 2, 0, 3, 0]
     assert len(study.latest()) == 5
+
+
+@pytest.mark.parametrize("name", ["results (1).csv", "été 2026.csv", "결과.csv", "it's #1 100%.csv"])
+def test_the_command_of_a_report_can_be_pasted_for_any_file_name(tmp_path: Path, name: str):
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    path = tmp_path / name
+    path.write_text(GOOD)
+    made = pipeline.of_study(
+        csv_source.read(path, "max_memory_allocated"), options(path, tmp_path, allow_different=[], threshold=0.95)
+    )
+    *_, source, threshold = shlex.split(made.command)
+    assert OverridesParser.create().parse_override(source).value() == str(path)
+    assert threshold == "threshold=0.95"
 
 
 def test_columns_in_another_unit_are_doubted(tmp_path: Path):

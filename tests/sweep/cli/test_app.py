@@ -138,6 +138,14 @@ def test_analysis_reports_what_is_missing(program: Program):
         assert words in faulty.stderr, faulty.stderr
 
 
+def test_a_value_that_hydra_does_not_read_is_shown_with_its_quotes(program: Program, tmp_path):
+    done = program("analysis", "source=results (1).csv")
+    assert done.returncode == 2
+    assert "Quote it for the shell and for Hydra: 'source=\"results (1).csv\"'" in " ".join(done.stderr.split())
+    assert "is not a file" in program("analysis", 'source="results (1).csv"').stderr
+    assert "Quote it" not in program("analysis", "compare=[a").stderr
+
+
 @pytest.mark.parametrize("flag", ["--help", "--hydra-help", "--version"])
 def test_help_works(program: Program, flag: str):
     done = program("sweep", flag)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -168,7 +169,7 @@ def test_each_suggestion_is_a_config_that_runs_on_the_same_batch(variant: str, m
     steps = [*after_oom(parsed, precision="fp32"), *after_divergence(parsed, "bf16")]
     assert steps
     for step in steps:
-        typed = parse(compose(*given, *step.overrides.split()))
+        typed = parse(compose(*given, *shlex.split(step.overrides)))
         changed = parse(mitigations.changed(plain, step.changes))
         assert typed.train.batch_size == parsed.train.batch_size
         assert typed.train == changed.train
