@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from sweep.config.schema import RunConfig, parse
+from sweep.core import program
 from sweep.core.artifacts import EXAMPLES_FILE, WEIGHTS_FOLDER
 from sweep.core.errors import ConfigError, UserError, alternatives, first_line
 from sweep.core.record import Outcome, Record
@@ -121,8 +122,8 @@ def _in_study(store: MlflowReader, study: str, run: str | None) -> tuple[str, Re
         wanted, by = parent.data.tags.get("selected"), "the study's pick"
         if wanted not in {record.setting for _, record in records}:
             raise UserError(
-                f"study {study} has no pick yet: run python -m analysis study={study}, or name a run, setting or "
-                f"variant: run=…; {alternatives('', sorted({_typed(record.setting) for _, record in records}))}"
+                f"study {study} has no pick yet: run {program.command('analyze')} study={study}, or name a run, "
+                f"setting or variant: run=…; {alternatives('', sorted({_typed(record.setting) for _, record in records}))}"
             )
     for run_id, record in records:
         if run in (run_id, record.name):
