@@ -16,7 +16,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from sweep.core import preflight
+from sweep.core import preflight, program
 from sweep.core.errors import UserError
 
 _START_SECONDS = 90.0
@@ -113,7 +113,7 @@ def _is_free(host: str, port: int) -> bool:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m analysis.ui", description="The MLflow UI for the studies of this folder."
+        prog=program.command("ui"), description="The MLflow UI for the studies of this folder."
     )
     parser.add_argument("--store", default="mlflow.db", help="the SQLite file of the tracking store (%(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (%(default)s: this machine only)")

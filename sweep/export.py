@@ -9,7 +9,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from sweep.cli import app
-from sweep.core import preflight
+from sweep.core import preflight, program
 from sweep.core.errors import Fault, UserError
 from sweep.core.paths import CONF
 from sweep.tracking.options import Tracking
@@ -37,7 +37,7 @@ def validate(composed: DictConfig, multirun: bool) -> Iterator[Fault]:
     if multirun:
         yield Fault("-m", "", "is not supported here: one run is exported at a time")
     if composed.study is None and composed.run is None:
-        yield Fault("study", "null", "is missing; name one: python -m sweep.export study=quickstart, or run=<id>")
+        yield Fault("study", "null", f"is missing; name one: {program.command('export')} study=quickstart, or run=<id>")
     for key in ("study", "run", "base", "out", "register"):
         if not isinstance(composed[key], str | None):
             yield Fault(key, str(composed[key]), "must be text, or null")

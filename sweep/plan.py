@@ -21,7 +21,7 @@ from sweep.cli import app, plan_table, validation
 from sweep.cli.validation import validate
 from sweep.config.hydra_options import sweeper_options
 from sweep.config.schema import plain_config
-from sweep.core import redaction
+from sweep.core import program, redaction
 from sweep.core.errors import ConfigError, Fault, UserError, alternatives, first_line
 from sweep.core.paths import CONF
 from sweep.core.setting import setting_name, varied_keys
@@ -40,12 +40,12 @@ if TYPE_CHECKING:
 
 PREFIX = "plan."
 DEFAULT_CAPABILITY = (8, 0)
-HELP = """python -m sweep.plan [-m] [--config-dir FOLDER] [overrides of python -m sweep] [plan.KEY=VALUE]
+HELP = """PLAN [-m] [--config-dir FOLDER] [overrides of SWEEP] [plan.KEY=VALUE]
 
 The predicted peak memory of every setting, what each byte is for, and which cards have room. Nothing is launched.
 
-  python -m sweep.plan -m experiment=llama3_qlora
-  python -m sweep.plan -m experiment=llama3_qlora plan.gpu_memory_gb=24 plan.json=true
+  PLAN -m experiment=llama3_qlora
+  PLAN -m experiment=llama3_qlora plan.gpu_memory_gb=24 plan.json=true
 
 Options, with their defaults:
 """
@@ -54,7 +54,8 @@ Options, with their defaults:
 def main() -> None:
     args = composer.command_line()
     if args.help:
-        print(HELP + (CONF / "plan.yaml").read_text())
+        text = HELP.replace("PLAN", program.command("plan")).replace("SWEEP", program.command("sweep"))
+        print(text + (CONF / "plan.yaml").read_text())
         return
     own = [text for text in args.overrides if text.startswith(PREFIX)]
     args.overrides = [text for text in args.overrides if not text.startswith(PREFIX)]

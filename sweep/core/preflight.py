@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sweep.core import redaction
+from sweep.core import program, redaction
 from sweep.core.errors import Fault, UserError
 
 _TIMEOUT_SECONDS = 5.0
@@ -47,8 +47,8 @@ def require_store(uri: str) -> None:
     file = sqlite_path(uri)
     if file is not None and not file.exists():
         raise UserError(
-            f"there is no tracking store {file}. Run a study first (python -m sweep -m experiment=quickstart), change "
-            "to the folder of your study, or name the store: tracking.uri=sqlite:////folder/mlflow.db (the UI: --store)"
+            f"there is no tracking store {file}. Run a study first ({program.command('sweep')} -m "
+            "experiment=quickstart), change to the folder of your study, or name the store: tracking.uri=sqlite:////folder/mlflow.db (the UI: --store)"
         )
 
 

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from sweep.core import redaction
+from sweep.core import program, redaction
 from sweep.core.paths import ROOT
 
 # Their versions change results, so they are conditions.
@@ -52,10 +52,8 @@ def commit() -> str | None:
 
 def command() -> str:
     """The command line of this program, for a repetition. Credentials are masked."""
-    main = sys.modules["__main__"]
-    spec = getattr(main, "__spec__", None)
-    program = f"python -m {spec.name.removesuffix('.__main__')}" if spec is not None else Path(sys.argv[0]).name
-    return redaction.text(f"{program} {shlex.join(sys.argv[1:])}".strip())
+    words = program.words() or Path(sys.argv[0]).name
+    return redaction.text(f"{words} {shlex.join(sys.argv[1:])}".strip())
 
 
 def conditions(

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge
 
 from sweep.config.schema import parse_as
-from sweep.core import preflight
+from sweep.core import preflight, program
 from sweep.core.errors import ConfigError, Fault
 from sweep.core.overrides import shell_override
 from sweep.models import Model
@@ -61,7 +61,7 @@ class AdapterComparison:
                     f"{folder} is a whole model: to score it, use {shell_override('base', folder)} 'adapters=[]'",
                 )
             elif not Path(folder, ADAPTER_CONFIG).is_file():
-                yield "adapters", f"{folder} has no {ADAPTER_CONFIG}: python -m sweep.export writes adapters"
+                yield "adapters", f"{folder} has no {ADAPTER_CONFIG}: {program.command('export')} writes adapters"
         if self.out is not None:
             for fault in preflight.output_fault("out", self.out):
                 yield fault.key, fault.message

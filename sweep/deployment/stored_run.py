@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from sweep.config.schema import RunConfig, parse
+from sweep.core import program
 from sweep.core.artifacts import EXAMPLES_FILE, WEIGHTS_FOLDER
 from sweep.core.errors import ConfigError, UserError, alternatives, first_line
 from sweep.core.overrides import shell_override, text_value

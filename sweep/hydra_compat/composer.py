@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from sweep.core import program
 from sweep.core.errors import ConfigError, Fault, alternatives, first_line
 from sweep.core.overrides import shell_override, yaml_value
 
@@ -30,10 +31,13 @@ from sweep.core.overrides import shell_override, yaml_value
 # unexpected type (`model=0`).
 _PLAIN = (ValueError, TypeError, LookupError, AttributeError, AssertionError)
 NOT_COMPOSED = (HydraException, OmegaConfBaseException, YAMLError, *_PLAIN)
-_ONE_EXPERIMENT = (
-    "names several experiments. Each is a study with its own data and variants. Run one after the other: "
-    "for e in a b; do python -m sweep -m experiment=$e; done"
-)
+
+
+def _one_experiment() -> str:
+    return (
+        "names several experiments. Each is a study with its own data and variants. Run one after the other: "
+        f"for e in a b; do {program.command('sweep')} -m experiment=$e; done"
+    )
 
 
 def command_line() -> argparse.Namespace:
@@ -110,7 +114,7 @@ class Composer:
                 faults.append(Fault(text, "", f"is not an override: {first_line(error)}{_quoted(text)}"))
         for override in parsed:
             if override.key_or_group == "experiment" and override.is_sweep_override():
-                raise ConfigError([Fault("experiment", override_text(override).partition("=")[2], _ONE_EXPERIMENT)])
+                raise ConfigError([Fault("experiment", override_text(override).partition("=")[2], _one_experiment())])
         fixed = [o for o in parsed if not o.is_sweep_override()]
         try:
             self.compose([override_text(o) for o in fixed], multirun=False)

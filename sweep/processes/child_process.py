@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from sweep.core.errors import UserError, described
 
+PATH_VARIABLES = ("PYTHONPATH", "PYTHONSAFEPATH")
 SERVER_VARIABLE = "PARETUNE_SERVER"  # the environment variable with the first call in the fork server
 QUESTIONS = frozenset({"should_prune"})  # the child waits for the answer to these events
 
@@ -52,6 +53,15 @@ class Sender:
     def should_prune(self, step: int, score: float, error: float, memory_bytes: float | None) -> str | None:
         self._sender.send(Event("should_prune", (step, score, error, memory_bytes)))
         return self._sender.recv()
+
+
+def set_environment(variables: Mapping[str, str | None]) -> None:
+    """Set environment variables, or remove those that are None."""
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def work(connected: connection.Connection, initialise: str, arguments: Sequence[str], forked: bool) -> None:

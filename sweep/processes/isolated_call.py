@@ -11,6 +11,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -90,9 +91,17 @@ class ForkServer:
         multiprocessing.get_context("forkserver").set_forkserver_preload([_START])
         script = spawn.get_preparation_data("").get("init_main_from_path", "")
         with self._starting, handling(signal.SIGINT, signal.SIG_IGN):  # the server ignores Ctrl-C
-            os.environ[child_process.SERVER_VARIABLE] = json.dumps([script, self._initialise, self._arguments])
+            before = {name: os.environ.get(name) for name in child_process.PATH_VARIABLES}
+            start = [before, script, self._initialise, self._arguments]
+            os.environ[child_process.SERVER_VARIABLE] = json.dumps(start)
+            # multiprocessing (3.11) does not give the server this process's sys.path, and puts the current folder
+            # first, where a project may have packages of our names.
+            os.environ |= {
+                "PYTHONSAFEPATH": "1",
+                "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+            }
             forkserver.ensure_running()
-            del os.environ[child_process.SERVER_VARIABLE]
+            child_process.set_environment({**before, child_process.SERVER_VARIABLE: None})
 
     @contextmanager
     def spares(self, count: int) -> Iterator[None]:

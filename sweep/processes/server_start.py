@@ -18,9 +18,10 @@ from sweep.processes import child_process
 _SIGNAL_AT_PARENTS_DEATH = 1  # prctl's PR_SET_PDEATHSIG
 
 
-def _start(script: str, initialise: str, arguments: list[str]) -> None:
+def _start(environment: dict[str, str | None], script: str, initialise: str, arguments: list[str]) -> None:
     if sys.platform == "linux":  # by itself the server notices the death of its parent only after its imports
         ctypes.CDLL(None).prctl(_SIGNAL_AT_PARENTS_DEATH, signal.SIGKILL)
+    child_process.set_environment(environment)  # what was set for this process alone
     if script:  # of the user. The children do not import it again: it may run its work when it is imported
         sys.modules["__main__"].__file__ = script
     with suppress(Exception, SystemExit):  # each child calls it again, and reports the error
