@@ -18,7 +18,7 @@ from analysis.loading.study import DIRECTIONS, Study
 from analysis.reporting import writer
 from analysis.reporting.narrative import few
 from analysis.reporting.report import Report
-from sweep.core import redaction
+from sweep.core import program, redaction
 from sweep.core.errors import UserError, alternatives
 from sweep.core.formatting import table
 from sweep.core.overrides import shell_override
@@ -200,7 +200,7 @@ def _command(options: Mapping[str, Any]) -> str:
     }
     given = {key: options.get(key, value) for key, value in defaults.items()}
     changed = [shell_override(key, value) for key, value in given.items() if value != defaults[key]]
-    return redaction.text(" ".join(["python -m analysis", *changed]))
+    return redaction.text(" ".join([program.command("analyze"), *changed]))
 
 
 def summary(made: Report, out: Path) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from analysis.loading.study import COLUMNS, Point, Study
-from sweep.core import redaction
+from sweep.core import program, redaction
 from sweep.core.artifacts import EXAMPLES_FILE
 from sweep.core.errors import UserError, alternatives
 from sweep.tracking.mlflow_reader import STUDY, MlflowReader, Run
@@ -57,7 +57,11 @@ class StudyReader(MlflowReader):
         parent = self.find_study(name)
         if parent is None:
             known = [state.name for state in self.states()[0]]
-            instead = alternatives(name, known) if known else "and no other: python -m sweep -m experiment=quickstart"
+            instead = (
+                alternatives(name, known)
+                if known
+                else f"and no other: {program.command('sweep')} -m experiment=quickstart"
+            )
             raise UserError(f"there is no study {name} in {redaction.text(self.uri)}; {instead}")
         children, notes = self.runs(parent.info.run_id, label=f"reading the runs of {name}")
         if not children:

@@ -13,6 +13,7 @@ from analysis.loading.mlflow_store import COLOUR, NOTE, StudyReader, StudyState
 from analysis.reporting import mlflow_view
 from analysis.reporting.report import Report
 from analysis.reporting.writer import markdown_cell
+from sweep.core import program
 from sweep.core.errors import UserError, first_line
 from sweep.core.formatting import table
 from sweep.core.overrides import shell_override
@@ -94,12 +95,12 @@ def _run_tags(made: Report) -> dict[str, dict[str, str]]:
 def listing(states: Sequence[StudyState], count: int) -> str:
     """The studies with their state, latest first."""
     if not states:
-        return "There is no study yet. A first one: python -m sweep -m experiment=quickstart"
+        return f"There is no study yet. A first one: {program.command('sweep')} -m experiment=quickstart"
     rows = [("study", "state", "begun", "runs", "selected")]
     for state in states:
         outcomes = ", ".join(f"{n} {outcome}" for outcome, n in state.outcomes.items()) or "none"
         runs = f"{sum(state.outcomes.values())} and more" if state.more else outcomes
         rows.append((state.name, state.state, f"{state.begun:%Y-%m-%d %H:%M}", runs, state.pick or "no report yet"))
     more = [f"… and {count - len(states)} older ones"] if count > len(states) else []
-    command = f"python -m analysis {shell_override('study', states[0].name)}"
+    command = f"{program.command('analyze')} {shell_override('study', states[0].name)}"
     return "\n".join([table(rows, left=range(5)), *more, "", f"The answer of one: {command}"])

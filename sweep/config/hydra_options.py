@@ -37,6 +37,7 @@ class LauncherOptions:
     """`hydra.launcher` of `hydra/launcher=paretune`."""
 
     devices: Any = "auto"
+    share_devices: bool = False
     devices_per_run: Annotated[int, Ge(1)] = 1
     slots: Annotated[int, Ge(1)] | None = None
 

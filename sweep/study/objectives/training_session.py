@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from hydra.core.utils import JobReturn
 
-from sweep.core import console, redaction
+from sweep.core import console, program, redaction
 from sweep.core.errors import UserError, first_line
 from sweep.core.overrides import shell_override
 from sweep.core.record import Outcome, Record
@@ -144,7 +144,7 @@ class TrainingSession(Session):
         if not self._ended and not self._completed.all():
             return
         tracking = [shlex.quote(argument) for argument in arguments if argument.startswith("tracking")]
-        command = " ".join(["python -m analysis", shell_override("study", self._settings.study.name), *tracking])
+        command = " ".join([program.command("analyze"), shell_override("study", self._settings.study.name), *tracking])
         log.info("The study is complete. Its answer: %s", redaction.text(command))
 
     def close(self, finished: bool) -> None:
