@@ -48,7 +48,8 @@ def require_store(uri: str) -> None:
     if file is not None and not file.exists():
         raise UserError(
             f"there is no tracking store {file}. Run a study first ({program.command('sweep')} -m "
-            "experiment=quickstart), change to the folder of your study, or name the store: tracking.uri=sqlite:////folder/mlflow.db (the UI: --store)"
+            "experiment=quickstart), change to the folder of your study, or name the store: "
+            "tracking.uri=sqlite:////folder/mlflow.db (the UI: --store)"
         )
 
 
