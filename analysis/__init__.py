@@ -35,7 +35,7 @@ def decide(
     *,
     threshold: float = 0.99,
     margin: float | None = None,
-    memory_metric: str = "max_memory_allocated",
+    memory_metric: str = "peak_memory_bytes",
     direction: str | None = None,
     cluster: str | None = None,
     allow_different: Sequence[str] = (),

@@ -64,9 +64,7 @@ def _subject_faults(composed: DictConfig) -> Iterator[Fault]:
         if value is not None and (isinstance(value, DictConfig | ListConfig) or not str(value).strip()):
             yield Fault(key, str(value), "must be one name; for two studies, compare=[a,b]")
     if composed.source is not None and not Path(str(composed.source)).is_file():
-        yield Fault(
-            "source", str(composed.source), "is not a file; name a CSV with setting, score, max_memory_allocated"
-        )
+        yield Fault("source", str(composed.source), "is not a file; name a CSV with setting, score, peak_memory_bytes")
     pair = composed.compare
     if pair is not None and (not isinstance(pair, ListConfig) or len(pair) != 2 or pair[0] == pair[1]):
         yield Fault("compare", str(pair), "must name two different studies: compare=[first,second]")
@@ -79,7 +77,7 @@ def _rule_faults(composed: DictConfig) -> Iterator[Fault]:
     if margin is not None and not _is_distance(margin):
         yield Fault("margin", str(margin), "must be null or a number of at least 0: a distance from the best score")
     if not isinstance(composed.memory_metric, str):
-        yield Fault("memory_metric", str(composed.memory_metric), "must name a measurement: max_memory_allocated")
+        yield Fault("memory_metric", str(composed.memory_metric), "must name a measurement: peak_memory_bytes")
     if composed.direction not in (None, "maximize", "minimize"):
         yield Fault("direction", str(composed.direction), "must be maximize or minimize")
     if composed.cluster is not None and not isinstance(composed.cluster, str):

@@ -21,6 +21,7 @@ from analysis.reporting.report import Report
 from sweep.core import program, redaction
 from sweep.core.errors import UserError, alternatives
 from sweep.core.formatting import table
+from sweep.core.measurements import PEAK_MEMORY_BYTES
 from sweep.core.overrides import shell_override
 from sweep.core.record import is_memory
 
@@ -192,7 +193,7 @@ def _command(options: Mapping[str, Any]) -> str:
         "source": None,
         "threshold": 0.99,
         "margin": None,
-        "memory_metric": "max_memory_allocated",
+        "memory_metric": PEAK_MEMORY_BYTES,
         "direction": None,
         "cluster": None,
         "allow_different": [],

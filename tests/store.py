@@ -72,7 +72,13 @@ def record(
     **measurements: float,
 ) -> Record:
     """One run, as it ended."""
-    known = {"score": score, "eval/exact_match": score, "max_memory_allocated": memory, **measurements}
+    known = {
+        "score": score,
+        "eval/exact_match": score,
+        "peak_memory_bytes": memory,
+        "max_memory_allocated": memory,
+        **measurements,
+    }
     return Record(
         variant=setting.partition(" ")[0],
         setting=setting,

@@ -19,6 +19,7 @@ PARTS = {
     "weights": ("weights", "frozen_weights", "trainable_weights", "quantized_weights", "quantization_state"),
     "gradients": ("gradients",),
     "optimizer state": ("optimizer_state",),
+    "paged optimizer state": ("predicted_paged",),
     "activations": (
         "activations",
         "logits_and_loss",
@@ -28,7 +29,7 @@ PARTS = {
     ),
     "other": ("workspaces", "allocator_rounding", "other"),
 }
-_COLOURS = dict(zip(PARTS, ("#0072B2", "#56B4E9", "#E69F00", "#009E73", style.FAINT), strict=True))
+_COLOURS = dict(zip(PARTS, ("#0072B2", "#56B4E9", "#E69F00", "#F0E442", "#009E73", style.FAINT), strict=True))
 _NAME = re.compile(r"memory/(?:[a-z_]+/)?(?:train_|peak_|part_)*([a-z_]+)_bytes")
 _OUT_OF_MEMORY = "memory/oom_live_"  # what was alive when a run failed
 _MARK = " (out of memory)"

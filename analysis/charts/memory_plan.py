@@ -16,15 +16,12 @@ from analysis.charts import labels, memory_parts, style
 
 def data(predictions: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """One row per setting: `setting`, `memory`, and bytes per part, smallest memory first. `predictions` hold
-    `setting`, `allocated_bytes` and `breakdown`, as the plan writes them."""
-    rows = [
-        {
-            "setting": one["setting"],
-            "memory": float(one["allocated_bytes"]),
-            **{part: float(sum(one["breakdown"].get(k, 0) for k in keys)) for part, keys in memory_parts.PARTS.items()},
-        }
-        for one in predictions
-    ]
+    `setting`, `allocated_bytes`, `paged_bytes` and `breakdown`, as the plan writes them."""
+    rows = []
+    for one in predictions:
+        sizes = {**one["breakdown"], "predicted_paged": one["paged_bytes"]}
+        parts = {part: float(sum(sizes.get(key, 0) for key in keys)) for part, keys in memory_parts.PARTS.items()}
+        rows.append({"setting": one["setting"], "memory": float(one["allocated_bytes"] + one["paged_bytes"]), **parts})
     return pd.DataFrame(rows).sort_values(["memory", "setting"], ignore_index=True)
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 from scipy import stats
 
 from sweep.core.errors import first_line
+from sweep.core.measurements import PAGED_BYTES
 
 # Measurements that are averaged over the replicates of a setting, where the runs have them.
 AVERAGED = ("train_seconds", "tokens_per_second", "trainable_params", "total_params", "energy_joules")
@@ -17,13 +18,14 @@ def settings(runs: pd.DataFrame, memory_metric: str) -> pd.DataFrame:
 
     Columns: `setting`, `variant`, `n_ok`, `outcomes` (dict outcome → count), `reason` (of the first run that was not
     ok), `score` (mean), `score_sd` and `score_halfwidth` (95% t-interval; NaN with fewer than two replicates, since one
-    value has no spread), `memory` (mean of `memory_metric`), and the measurements in `AVERAGED`. Settings without
-    an `ok` run keep their row, with NaN scores. `seeds` are the sorted seeds behind the means.
+    value has no spread), `memory` (mean of `memory_metric`), `paged_memory` (the paged optimizer state), and the
+    measurements in `AVERAGED`. Settings without an `ok` run keep their row, with NaN scores. `seeds` are the sorted
+    seeds behind the means.
     """
     latest = runs.drop_duplicates(["setting", "seed"], keep="last")
     names = latest["setting"].drop_duplicates().tolist()
     ok, bad = latest[latest["outcome"] == "ok"], latest[latest["outcome"] != "ok"]
-    columns = list(dict.fromkeys(["score", memory_metric, *AVERAGED]))
+    columns = list(dict.fromkeys(["score", memory_metric, PAGED_BYTES, *AVERAGED]))
     numbers = ok.reindex(columns=columns).astype(float)
     by_setting = numbers.groupby(ok["setting"])
     means = by_setting.mean().reindex(names)
@@ -45,6 +47,7 @@ def settings(runs: pd.DataFrame, memory_metric: str) -> pd.DataFrame:
             "score_sd": deviation.tolist(),
             "score_halfwidth": t_halfwidth(deviation.to_numpy(), count.to_numpy()),
             "memory": means[memory_metric].tolist(),
+            "paged_memory": means[PAGED_BYTES].tolist(),
             "seeds": [seeds.get(name, ()) for name in names],
             **{column: means[column].tolist() for column in AVERAGED},
         }

@@ -41,7 +41,8 @@ def read(path: Path, memory_metric: str, direction: str | None = None) -> Study:
     missing = [name for name in (*REQUIRED, memory_metric) if name not in table]
     if missing:
         hints = "; ".join(f"{name} ({alternatives(name, list(table.columns))})" for name in missing)
-        raise UserError(f"{path} lacks the column{'s' if len(missing) > 1 else ''} {hints}")
+        other = "; memory_metric= names another column of memory" if memory_metric in missing else ""
+        raise UserError(f"{path} lacks the column{'s' if len(missing) > 1 else ''} {hints}{other}")
     if table.empty:
         raise UserError(f"{path} has a header but no row")
     faults: list[str] = []

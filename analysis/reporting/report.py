@@ -19,6 +19,7 @@ from analysis.decision.selection import Decision
 from analysis.loading.study import Study
 from analysis.reporting import failures
 from analysis.reporting.narrative import VERDICT_WORDS, Narrative
+from sweep.core.measurements import MAX_MEMORY_ALLOCATED, PAGED_BYTES, PEAK_MEMORY_BYTES
 
 MEMORY_WORDS = {
     "cuda_allocator": "peak memory allocated on the GPU while training",
@@ -123,6 +124,7 @@ class Report:
                 "meets": formatting.MISSING if math.isnan(row.score) else "yes" if row.meets else "no",
                 "verdict": VERDICT_WORDS.get(row.verdict, formatting.MISSING),
                 "memory": formatting.show_bytes(row.memory),
+                "paged": formatting.show_bytes(row.paged_memory) if row.paged_memory > 0 else formatting.MISSING,
                 "time": formatting.show(row.train_seconds, ",.1f"),
                 "speed": formatting.show(row.tokens_per_second, ",.0f"),
                 "energy": formatting.show(row.energy_joules, ",.0f"),
@@ -132,6 +134,7 @@ class Report:
                     "score": _plain(row.score),
                     "meets": "" if math.isnan(row.score) else int(bool(row.meets)),
                     "memory": _plain(row.memory),
+                    "paged": _plain(row.paged_memory),
                     "time": _plain(row.train_seconds),
                     "speed": _plain(row.tokens_per_second),
                     "energy": _plain(row.energy_joules),
@@ -151,6 +154,7 @@ class Report:
             "meets": "reaches the threshold",
             "verdict": "verdict",
             "memory": "peak memory",
+            "paged": "paged state",
             "time": "training\u00a0(s)",
             "speed": "tokens/s",
             "energy": "energy\u00a0(J)",
@@ -183,9 +187,15 @@ class Report:
     @property
     def memory_words(self) -> str:
         """The label of the memory axis."""
-        if self.memory_metric != "max_memory_allocated":
-            return self.memory_metric
-        return MEMORY_WORDS.get(self.memory_source, "peak memory while training")
+        words = MEMORY_WORDS.get(self.memory_source, "peak memory while training")
+        if self.memory_metric == PEAK_MEMORY_BYTES:
+            return f"{words}, and paged optimizer state" if self.pages else words
+        return words if self.memory_metric == MAX_MEMORY_ALLOCATED else self.memory_metric
+
+    @property
+    def pages(self) -> bool:
+        """Whether an optimizer keeps state in managed memory."""
+        return bool((self.settings["paged_memory"] > 0).any())
 
     def as_json(self) -> dict[str, Any]:
         """The answer for programs. `best` and `selected` are names in `settings`; what was not measured is null."""
@@ -225,6 +235,7 @@ class Report:
             "score_sd": _number(row.score_sd),
             "score_ci95_halfwidth": _number(row.score_halfwidth),
             self.memory_metric: _number(row.memory),
+            PAGED_BYTES: _number(row.paged_memory),
             **{column: _number(getattr(row, column)) for column in _MEASURED},
             "n_ok": int(row.n_ok),
             "outcomes": row.outcomes,

@@ -38,12 +38,13 @@ def text(
     failed = [(name, answer.reason) for name, answer in predicted if isinstance(answer, Unpredictable)]
     lines = []
     if rows:
-        head = ["setting", "peak", "in", *PARTS]
+        paged = any(answer.paged_bytes for _, answer in rows)
+        head = ["setting", "peak", "in", *PARTS, *(["paged"] if paged else [])]
         head += ["needs", *(f"{card.label} GB" for card in on_cards), "smallest card"] if on_cards else []
-        lines += _aligned([head, *(_row(name, answer, on_cards) for name, answer in rows)])
-        worst = max(rows, key=lambda row: row[1].allocated_bytes)
-        total = sum(answer.allocated_bytes for _, answer in rows)
-        lines += ["", f"worst: {worst[0]}, {gib(worst[1].allocated_bytes)}; all {len(rows)} together: {gib(total)}"]
+        lines += _aligned([head, *(_row(name, answer, on_cards, paged) for name, answer in rows)])
+        worst = max(rows, key=lambda row: row[1].peak_bytes)
+        total = sum(answer.peak_bytes for _, answer in rows)
+        lines += ["", f"worst: {worst[0]}, {gib(worst[1].peak_bytes)}; all {len(rows)} together: {gib(total)}"]
         lines += _notes(rows, machine, bool(on_cards))
     if corners:
         lines.append("These are the corners of the space: the ends of each range, with every choice.")
@@ -54,9 +55,9 @@ def text(
     return lines
 
 
-def _row(name: str, answer: Prediction, on_cards: Sequence[Card]) -> list[str]:
+def _row(name: str, answer: Prediction, on_cards: Sequence[Card], paged: bool) -> list[str]:
     parts = [gib(sum(answer.breakdown.get(key, 0) for key in keys)) for keys in PARTS.values()]
-    row = [name, gib(answer.allocated_bytes), answer.peak_at, *parts]
+    row = [name, gib(answer.peak_bytes), answer.peak_at, *parts, *([gib(answer.paged_bytes)] if paged else [])]
     if not on_cards:
         return row
     needed, phase = gpu_catalog.needed_bytes(answer), gpu_catalog.deciding_phase(answer)
@@ -70,7 +71,12 @@ def _notes(rows: Sequence[tuple[str, Prediction]], machine: Machine, fits: bool)
     """The definition of the figures and their assumptions. An assumption that all settings share is named once."""
     if machine.kind == "cuda":
         major, minor = machine.capability or (8, 0)
-        lines = [f"Peak: max_memory_allocated of the training phase, on CUDA of compute capability {major}.{minor}."]
+        lines = [f"Peak: allocated memory of the training phase, on CUDA of compute capability {major}.{minor}."]
+        if any(answer.paged_bytes for _, answer in rows):
+            lines = [
+                "Peak: allocated memory of the training phase and paged optimizer state, on CUDA of compute "
+                f"capability {major}.{minor}. Paged state can leave the GPU for the host: `needs` is without it."
+            ]
     else:
         lines = ["Peak: live tensor bytes of the training phase, on the CPU."]
     if fits:

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sweep.config.builder import build
 from sweep.core.errors import ConfigError, Fault
+from sweep.core.measurements import PEAK_MEMORY_BYTES
 from sweep.core.record import is_memory
 from sweep.meters import Meters
 from sweep.models import Model
@@ -35,7 +36,7 @@ class Study:
     """Number of the run's trial in Optuna. The sweeper sets it."""
     swept: list[str] | None = None
     """Keys that the study varies. The sweeper sets them."""
-    memory_metric: str = "max_memory_allocated"
+    memory_metric: str = PEAK_MEMORY_BYTES
     """Memory measurement that the study minimises, in bytes."""
     memory_budget_gib: Annotated[float, Gt(0)] | None = None
     """Memory budget of a run in GiB. A setting that needs more violates a constraint."""
@@ -58,7 +59,10 @@ class Study:
 
     def faults(self) -> Iterator[tuple[str, str]]:
         if not is_memory(self.memory_metric):
-            yield "memory_metric", "is not a memory measurement; use max_memory_allocated, or memory/<phase>_…_bytes"
+            yield (
+                "memory_metric",
+                "is not a memory measurement; use peak_memory_bytes, max_memory_allocated, or memory/<phase>_…_bytes",
+            )
         if self.name is None:
             return
         if not self.name.strip():

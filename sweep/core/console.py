@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from sweep.core.errors import first_line
 from sweep.core.formatting import gib
+from sweep.core.measurements import PAGED_BYTES, PEAK_MEMORY_BYTES
 from sweep.core.record import Outcome, Record
 
 
@@ -77,8 +78,9 @@ def line(record: Record) -> str:
     measured = record.measurements
     if record.outcome is Outcome.OK:
         parts.append(f"score {measured['score']:.4f}")
-    if "max_memory_allocated" in measured:
-        parts.append(f"peak {gib(measured['max_memory_allocated'])}")
+    if PEAK_MEMORY_BYTES in measured:
+        paged = measured.get(PAGED_BYTES)
+        parts.append(f"peak {gib(measured[PEAK_MEMORY_BYTES])}" + (f" ({gib(paged)} paged)" if paged else ""))
     if "tokens_per_second" in measured:
         parts.append(f"{measured['tokens_per_second']:,.0f} tokens/s")
     if "train_seconds" in measured:

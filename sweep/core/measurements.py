@@ -6,7 +6,9 @@ import re
 from typing import NamedTuple
 
 SCORE = "score"
+PEAK_MEMORY_BYTES = "peak_memory_bytes"
 MAX_MEMORY_ALLOCATED = "max_memory_allocated"
+PAGED_BYTES = "memory/train_paged_bytes"
 TOKENS_PER_SECOND = "tokens_per_second"
 TRAIN_SECONDS = "train_seconds"
 ENERGY_JOULES = "energy_joules"
@@ -33,7 +35,9 @@ MEASUREMENTS = tuple(
     Measurement(*row)
     for row in (
         (SCORE, "as the metric", "Primary validation metric. A pruned run has its last score."),
-        (MAX_MEMORY_ALLOCATED, "bytes", "Peak of allocated memory in the train phase: what decides by default."),
+        (PEAK_MEMORY_BYTES, "bytes", "Peak of training, allocated and paged: what decides by default."),
+        (MAX_MEMORY_ALLOCATED, "bytes", "Peak of the memory that PyTorch allocates in the train phase."),
+        (PAGED_BYTES, "bytes", "Optimizer state in managed memory, which PyTorch does not allocate."),
         (TOKENS_PER_SECOND, "tokens/s", "Throughput of training without padding tokens, first steps and evaluation."),
         (TRAIN_SECONDS, "s", "Wall time of all optimizer steps, without evaluation and data preparation."),
         (ENERGY_JOULES, "J", "Energy of the train phase, summed over the GPUs of the run."),
@@ -56,6 +60,7 @@ MEASUREMENTS = tuple(
         ("memory/capacity_bytes", "bytes", "Memory of the device."),
         ("memory/preexisting_bytes", "bytes", "Memory that other processes held on the devices before the run."),
         ("memory/predicted_bytes", "bytes", "Prediction of max_memory_allocated."),
+        ("memory/predicted_paged_bytes", "bytes", "Prediction of memory/train_paged_bytes."),
         ("memory/predicted_reserved_bytes", "bytes", "Prediction of memory/train_max_reserved_bytes."),
         ("memory/prediction_error", "fraction", "predicted / measured - 1: 0.01 is one percent too high."),
         ("memory/breakdown/<category>_bytes", "bytes", "Part of the predicted peak, such as gradients."),

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from sweep.core.measurements import MAX_MEMORY_ALLOCATED
+from sweep.core.measurements import MAX_MEMORY_ALLOCATED, PEAK_MEMORY_BYTES
 
 LAUNCHED = "launched"  # the fact "false": the prediction exceeds the memory, and the run was not started
 
@@ -68,4 +68,4 @@ class Record:
 def is_memory(measurement: str) -> bool:
     """Whether the measurement of this name is memory in bytes, which a chart can show on its memory axis."""
     phase_figure = measurement.startswith("memory/") and measurement.endswith("_bytes")
-    return phase_figure or measurement == MAX_MEMORY_ALLOCATED
+    return phase_figure or measurement in (PEAK_MEMORY_BYTES, MAX_MEMORY_ALLOCATED)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sweep.core import formatting, provenance, redaction
+from sweep.core.measurements import PEAK_MEMORY_BYTES
 from sweep.deployment.score_check import Difference
 from sweep.deployment.stored_run import StoredRun
 
@@ -38,7 +39,7 @@ def text(exported: ExportedModel) -> str:
         "Base": f"`{redaction.text(base)}`, revision {run.base_revision or 'unknown'}",
         "Variant": f"`{record.variant}`; setting `{record.setting}`, seed {record.seed} ({run.why})",
         f"Score ({record.facts.get('metric', 'score')})": f"{exported.difference} (validation)",
-        "Peak memory in training": _memory(measured.get("max_memory_allocated"), record.facts.get("memory_source")),
+        "Peak memory in training": _memory(measured.get(PEAK_MEMORY_BYTES), record.facts.get("memory_source")),
         "Trainable parameters": f"{measured['trainable_params']:,.0f} of {measured['total_params']:,.0f}",
         "Training": f"{steps:.0f} steps of {run.config.train.batch_size}, "
         f"learning rate {run.config.variant.learning_rate:g}, {measured['train_seconds']:.0f} s on "

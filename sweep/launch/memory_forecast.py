@@ -89,11 +89,13 @@ class MemoryForecaster:
         `study.launch_despite_prediction`."""
         if prediction is None or study.launch_despite_prediction:
             return None
-        needed = prediction.allocated_bytes * self.correction
-        least = needed * (1 - prediction.relative_band)
-        limits = {"the device has": self.machine.capacity_bytes, "the budget is": study.memory_budget_bytes}
-        for owner, limit in limits.items():
-            if limit is not None and least > limit:
+        allocated = prediction.allocated_bytes * self.correction
+        limits = (  # paged state can leave the device; the budget is for all memory
+            ("the device has", self.machine.capacity_bytes, allocated),
+            ("the budget is", study.memory_budget_bytes, allocated + prediction.paged_bytes),
+        )
+        for owner, limit, needed in limits:
+            if limit is not None and needed * (1 - prediction.relative_band) > limit:
                 return (
                     f"predicted: training needs {formatting.gib(needed)} ± {prediction.relative_band:.1%}, and {owner} "
                     f"{formatting.gib(limit)}. Not launched; study.launch_despite_prediction=true launches it anyway"

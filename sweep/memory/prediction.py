@@ -60,8 +60,9 @@ class Prediction:
 
     `allocated_bytes` is the peak of the train phase that the run's meter is expected to measure:
     `max_memory_allocated` on CUDA, live tensor bytes on the CPU. `requested_bytes` is the same peak before the
-    allocator rounds and adds workspaces; `reserved_bytes` is what the allocator reserves from the device. `load_bytes`
-    and `eval_bytes` are the peaks of the other phases. None means not known.
+    allocator rounds and adds workspaces; `reserved_bytes` is what the allocator reserves from the device. `paged_bytes`
+    is optimizer state in managed memory, which the allocator does not count. `load_bytes` and `eval_bytes` are the
+    peaks of the other phases. None means not known.
 
     `breakdown` splits the peak of the train phase by purpose (names in CATEGORIES); it sums to `allocated_bytes`.
     `peak_at` is the part of the step that reaches the peak: "forward", "backward" or "optimizer". `relative_band` is
@@ -73,6 +74,7 @@ class Prediction:
     allocated_bytes: int
     requested_bytes: int | None = None
     reserved_bytes: int | None = None
+    paged_bytes: int = 0
     load_bytes: int | None = None
     eval_bytes: int | None = None
     peak_at: str
@@ -89,6 +91,11 @@ class Prediction:
         unknown = set(self.breakdown) - set(CATEGORIES)
         if unknown:
             raise ValueError(f"unknown categories in the breakdown: {', '.join(sorted(unknown))}")
+
+    @property
+    def peak_bytes(self) -> int:
+        """The prediction of `peak_memory_bytes`: allocated and paged."""
+        return self.allocated_bytes + self.paged_bytes
 
     def as_dict(self) -> dict[str, Any]:
         """Plain containers, for JSON and for the pipe between processes."""

@@ -173,6 +173,7 @@ def trace_tier(config: RunConfig, found: Workload, machine: Machine, architectur
         allocated_bytes=train.allocated,
         requested_bytes=train.requested,
         reserved_bytes=train.reserved,
+        paged_bytes=sum(traced.paged_by_layer.values()),
         load_bytes=by_phase["load"].allocated,
         eval_bytes=by_phase["eval"].allocated if "eval" in by_phase and not traced.evaluation_fault else None,
         peak_at=traced.events[train.where].part,

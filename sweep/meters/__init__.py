@@ -112,6 +112,10 @@ class MemoryMeter(ABC):
         """Give the meter a model that was created outside its windows, and the optimizer that holds its state."""
         self._model, self._optimizer = model, optimizer
 
+    def paged_bytes(self) -> int:
+        """Bytes of the optimizer's state that the peaks do not contain."""
+        return 0
+
     def synchronize(self) -> None:  # noqa: B027  a CPU need not wait
         """Wait for the device, before the clock is read."""
 

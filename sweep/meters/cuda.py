@@ -11,7 +11,8 @@ import torch
 
 from sweep.core.artifacts import SNAPSHOT_FILE
 from sweep.core.errors import first_line
-from sweep.meters import MemoryMeter, live_figures
+from sweep.core.measurements import PAGED_BYTES
+from sweep.meters import MemoryMeter, live_figures, live_memory
 from sweep.meters.memory_timeline import StepMemory
 from sweep.meters.other_processes import others_bytes
 from sweep.runtime import nvml
@@ -25,7 +26,8 @@ class CudaMemory(MemoryMeter):
     """Peaks of three figures. Allocated is the memory of tensors; reserved is the memory that the allocator holds on
     the device; requested is allocated without the allocator's rounding, the quantity of the CPU meter.
 
-    All three leave out the CUDA context (some hundred MiB) and managed memory, where paged optimizers keep their state.
+    All three leave out the CUDA context (some hundred MiB) and managed memory, where paged optimizers keep their state:
+    that is a figure of its own.
     The device-level figure contains the context, and the memory of other processes. Decide by allocated: its repeats
     are bit-identical, while reserved depends on the allocator's history. Of several GPUs, the current one is measured.
     """
@@ -72,6 +74,9 @@ class CudaMemory(MemoryMeter):
         torch.cuda.empty_cache()  # else reserved memory would contain the cache that this work has left
         torch.cuda.reset_peak_memory_stats()
 
+    def paged_bytes(self) -> int:
+        return live_memory.paged_bytes(self._optimizer)
+
     def synchronize(self) -> None:
         torch.cuda.synchronize()
 
@@ -86,7 +91,7 @@ class CudaMemory(MemoryMeter):
         return {**super().out_of_memory(), **self._device_figures(free, total, torch.cuda.memory_reserved())}
 
     def _device_figures(self, free: int, total: int, reserved: int) -> dict[str, float]:
-        others = others_bytes(total, free, reserved)
+        others = others_bytes(total, free, reserved + self.paged_bytes())
         shared = {} if others is None else {"memory/oom_others_bytes": others}
         return {"memory/oom_device_free_bytes": free, **shared}
 
@@ -130,9 +135,11 @@ class CudaMemory(MemoryMeter):
         stats = torch.cuda.memory_stats()
         self.readings[f"memory/{phase}_end_allocated_bytes"] = stats["allocated_bytes.all.current"]
         self.readings["memory/alloc_retries"] = stats["num_alloc_retries"]
+        if phase == "train":
+            self.readings[PAGED_BYTES] = self.paged_bytes()
         free, total = torch.cuda.mem_get_info()
         self.readings["memory/capacity_bytes"] = total
-        others = others_bytes(total, free, stats["reserved_bytes.all.current"])
+        others = others_bytes(total, free, stats["reserved_bytes.all.current"] + self.paged_bytes())
         if others is not None:
             self.readings[f"memory/{phase}_others_bytes"] = others
         used = nvml.used_bytes(torch.cuda.current_device())

@@ -45,6 +45,16 @@ def by_category(model: Module | None, optimizer: Optimizer | None, live_bytes: i
     return {**sizes, REST: max(0, live_bytes - sum(sizes.values()))}
 
 
+def paged_bytes(optimizer: Optimizer | None) -> int:
+    """Bytes of the state that a paged optimizer of bitsandbytes keeps in managed memory. The driver moves it between
+    GPU and host. PyTorch regards it as memory of the host and does not count it, but it is needed somewhere. Tensors of
+    fewer than 100,000 elements are not paged."""
+    if optimizer is None:
+        return 0
+    values = (value for state in optimizer.state.values() for value in state.values())
+    return sum(value.nbytes for value in values if getattr(value, "is_paged", False))
+
+
 def weights_of(parameter: Parameter) -> str:
     """The category of a weight that is not quantised."""
     return "trainable_weights" if parameter.requires_grad else "frozen_weights"

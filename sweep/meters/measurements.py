@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sweep.core.artifacts import TIMELINE_FILE
+from sweep.core.measurements import MAX_MEMORY_ALLOCATED, PAGED_BYTES, PEAK_MEMORY_BYTES
 from sweep.core.record import Outcome, Record
 from sweep.meters import Meters, memory_meter, memory_timeline
 from sweep.meters.energy import EnergyMeter
@@ -30,8 +31,10 @@ class Measurements:
     def close(self, record: Record, outcome: Outcome, reason: str) -> Record:
         """The record of the ended run with everything that was measured. Writes the memory timeline."""
         memory_timeline.write(self.memory.timeline, self._folder / TIMELINE_FILE)
+        allocated = self.memory.readings.get("memory/train_max_allocated_bytes")
         self.add({
-            "max_memory_allocated": self.memory.readings.get("memory/train_max_allocated_bytes"),
+            PEAK_MEMORY_BYTES: None if allocated is None else allocated + self.memory.readings.get(PAGED_BYTES, 0),
+            MAX_MEMORY_ALLOCATED: allocated,
             "energy_joules": self.energy.joules,
         })  # fmt: skip
         facts = {**self.memory.facts, "energy_source": self.energy.source, **self._facts}

@@ -250,7 +250,8 @@ class _Watcher(TrainerCallback):
                 model.eval()
                 score, error = self._evaluate()
                 model.train()
-            peak = max((step.peak_bytes for step in self._meter.timeline), default=None) if self._meter else None
+            steps = self._meter.timeline if self._meter is not None else []
+            peak = max(step.peak_bytes for step in steps) + self._meter.paged_bytes() if steps else None
             found = self._report.should_prune(step, score, error, peak), score
         reason, score = distributed.agreed(found)
         if reason is not None:

@@ -113,7 +113,7 @@ class QLoRA(_OnQuantizedBase):
     double_quantization: bool = True
     """Whether the quantisation constants are quantised too: 0.516 bytes per parameter, not 0.563."""
     paged_optimizer: bool = True
-    """Whether paged AdamW replaces `train.optimizer` on CUDA. `max_memory_allocated` omits its state."""
+    """Whether paged AdamW replaces `train.optimizer` on CUDA. Its state can leave the GPU, and counts in the peak."""
 
     def quantization(
         self, compute_dtype: torch.dtype, task_type: str = "CAUSAL_LM", sharded: bool = False

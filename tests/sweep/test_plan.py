@@ -179,9 +179,22 @@ def test_files_hold_the_predictions(tmp_path: Path):
 def test_bars_add_up_to_the_peak():
     """Every category of a prediction is in a bar."""
     breakdown = {name: 2.0**power for power, name in enumerate(sorted(_categories()))}
-    bars = memory_plan.data([{"setting": "a", "allocated_bytes": sum(breakdown.values()), "breakdown": breakdown}])
+    one = {"setting": "a", "allocated_bytes": sum(breakdown.values()), "paged_bytes": 3.0, "breakdown": breakdown}
+    bars = memory_plan.data([one])
     parts = [column for column in bars if column not in ("setting", "memory")]
-    assert bars[parts].sum(axis=1)[0] == bars["memory"][0] == sum(breakdown.values())
+    assert bars[parts].sum(axis=1)[0] == bars["memory"][0] == sum(breakdown.values()) + 3.0
+    assert bars["paged optimizer state"][0] == 3.0
+
+
+def test_paged_state_has_a_column_where_there_is_any():
+    def table(paged: int) -> str:
+        found = Prediction(tier="formula", allocated_bytes=2**30, paged_bytes=paged, peak_at="optimizer",
+                           breakdown={"gradients": 2**30}, relative_band=0.02)  # fmt: skip
+        return "\n".join(plan_table.text([("a", found)], [], Machine(kind="cuda"), corners=False))
+
+    assert "paged" not in table(0)
+    assert "2.0 GiB" in table(2**30)
+    assert "Paged state can leave the GPU for the host" in table(2**30).replace("\n  ", " ")
 
 
 def _categories() -> tuple[str, ...]:

@@ -73,6 +73,7 @@ def closed_form(config: RunConfig, longest: Longest, machine: Machine, architect
         tier="formula",
         allocated_bytes=sum(held.values()),
         requested_bytes=sum(size for category, size in held.items() if category != "workspaces"),
+        paged_bytes=step.paged_bytes,
         peak_at={"optimizer": "optimizer", "end of forward": "forward"}.get(where, "backward"),
         breakdown=held,
         relative_band=BAND,

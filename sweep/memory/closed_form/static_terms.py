@@ -121,7 +121,9 @@ class Step:
         elif self.lora is not None:
             found["frozen_weights"] = self.w * model.parameters
         found["trainable_weights"] = sum(count * size for count, size in self.trainable()) * self.trainable_bytes
-        found["optimizer_state"] = sum(count * self.state_bytes(size) for count, size in self.trainable())
+        found["optimizer_state"] = sum(
+            n * self.state_bytes(size) for n, size in self.trainable() if not self.pages(size)
+        )
         found["buffers_and_batch"] = 8 * self.tokens * 3 + 2 * self.a * self.longest.length * model.head_width
         if self.longest.padded:
             found["buffers_and_batch"] += self.longest.micro_batch_size * self.longest.length**2
@@ -144,16 +146,21 @@ class Step:
         """Bytes per trainable element. PEFT keeps adapters in fp32 for any base (`autocast_adapter_dtype`)."""
         return self.w if self.lora is None else 4
 
+    def pages(self, elements: int) -> bool:
+        """Whether the state of a tensor is in managed memory, which the allocator does not see."""
+        return "paged" in self.optimizer and self.machine.kind == "cuda" and elements >= _SMALL_PAGED
+
+    @property
+    def paged_bytes(self) -> int:
+        return sum(count * self.state_bytes(size) for count, size in self.trainable() if self.pages(size))
+
     def state_bytes(self, elements: int) -> int:
         """AdamW's two moments for one tensor, and its step counter.
 
-        PyTorch's have the parameter's type; bitsandbytes' are in fp32, or in 8 bits with a scale for each 256. Paged
-        state is managed memory, which the allocator does not see; on the CPU it is ordinary memory.
+        PyTorch's have the parameter's type; bitsandbytes' are in fp32, or in 8 bits with a scale for each 256.
         """
         if self.optimizer.startswith("adamw_torch"):
             return 2 * self.trainable_bytes * elements + 4
-        if "paged" in self.optimizer and self.machine.kind == "cuda" and elements >= _SMALL_PAGED:
-            return 0
         if "8bit" in self.optimizer and elements >= _SMALL_8BIT:
             return 2 * elements + 2 * 4 * math.ceil(elements / _OPTIMIZER_BLOCK)
         return 2 * 4 * elements

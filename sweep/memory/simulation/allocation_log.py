@@ -8,6 +8,7 @@ at the peak are the breakdown, and `caching_allocator` replays it. Each event ha
 from __future__ import annotations
 
 import weakref
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -58,6 +59,7 @@ class EventLog(TorchDispatchMode):
         self.part = LOAD
         self.layer = NO_LAYER
         self.evaluating: list[str] = []  # the parts of the next forwards without gradients
+        self.paged: Mapping[int, int] = {}  # by layer: the optimizer's state in managed memory
         self.vocabulary: int | None = None
         self.device_type = "meta"
         self._inner = inner

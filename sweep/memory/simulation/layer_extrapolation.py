@@ -60,6 +60,13 @@ def extend(events: Sequence[Event], blocks: Mapping[int, Block], layers: int) ->
     return builder.events, builder.blocks
 
 
+def extend_sums(by_layer: Mapping[int, int], layers: int) -> dict[int, int]:
+    """Sums by layer of a model of `layers` layers, from those of a model of `TRACED` layers."""
+    inner = by_layer.get(1)
+    more = {} if inner is None else dict.fromkeys(range(TRACED, layers), inner)
+    return {**by_layer, **more}
+
+
 def in_order(events: Sequence[Event], blocks: Mapping[int, Block]) -> list[Event]:
     """The same log, in which frees that follow each other are sorted. A cleared cache frees in the order of a hash
     table; no sum at a creation and no state of an allocator depends on that order.

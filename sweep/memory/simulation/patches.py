@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -20,7 +21,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from sweep.memory.prediction import Machine
 from sweep.memory.simulation import cuda_kernels, fake_device
-from sweep.memory.simulation.allocation_log import BACKWARD, OPTIMIZER, EventLog
+from sweep.memory.simulation.allocation_log import BACKWARD, NO_LAYER, OPTIMIZER, EventLog
 
 
 @contextmanager
@@ -93,10 +94,15 @@ def _parts(log: EventLog) -> Iterator[None]:
 
 
 def _log_state(optimizer: torch.optim.Optimizer, log: EventLog) -> None:
-    for state in optimizer.state.values():
+    paged: Counter[int] = Counter()
+    for parameter, state in optimizer.state.items():
         for value in state.values():
-            if isinstance(value, torch.Tensor):
+            if getattr(value, "is_paged", False):
+                layer = log.layer_of(parameter)
+                paged[NO_LAYER if layer is None else layer] += value.nbytes
+            elif isinstance(value, torch.Tensor):
                 log.add(value, "optimizer_state")
+    log.paged = paged
 
 
 def _rng_state() -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import gc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -33,12 +33,13 @@ class Trace:
     """All events of a run in order, their blocks, and the attention kernels that ran.
 
     `evaluation_fault` is the reason why the events lack evaluation, or ""; `layers` states how many layers were
-    executed."""
+    executed; `paged_by_layer` is the optimizer's state in managed memory, in bytes, which is not among the events."""
 
     events: Sequence[Event]
     blocks: dict[int, Block]
     kernels: set[str]
     layers: str
+    paged_by_layer: Mapping[int, int]
     evaluation_fault: str = ""
 
 
@@ -56,7 +57,11 @@ def run(
     except layer_extrapolation.Irregular:
         return execute(config, workload, machine, precision, architecture)
     return dataclasses.replace(
-        traced, events=events, blocks=blocks, layers=f"{layer_extrapolation.TRACED} of {depth}, which are alike"
+        traced,
+        events=events,
+        blocks=blocks,
+        layers=f"{layer_extrapolation.TRACED} of {depth}, which are alike",
+        paged_by_layer=layer_extrapolation.extend_sums(traced.paged_by_layer, depth),
     )
 
 
@@ -78,7 +83,9 @@ def execute(
             train(model, config, workload, machine, precision)
             fault = evaluate(model, workload, device, precision, log)
         events = list(log.events)  # before the model is freed
-    return Trace(events=events, blocks=log.blocks, kernels=seen, layers="all", evaluation_fault=fault)
+    return Trace(
+        events=events, blocks=log.blocks, kernels=seen, layers="all", paged_by_layer=log.paged, evaluation_fault=fault
+    )
 
 
 def train(model: nn.Module, config: RunConfig, workload: Workload, machine: Machine, precision: str) -> None:

@@ -111,7 +111,7 @@ class TrainingObjective(Objective):
         if not self.study.predict_memory:
             return list(settings)
         predicted = self.forecaster().predict_all([self.settings.setting_of(params).plain for params in settings])
-        sizes = [one.allocated_bytes for one in predicted if one is not None]
+        sizes = [one.peak_bytes for one in predicted if one is not None]
         if len(sizes) < len(settings):
             return list(settings)
         return [params for _, params in sorted(zip(sizes, settings, strict=True), key=lambda pair: pair[0])]

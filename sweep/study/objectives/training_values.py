@@ -8,7 +8,7 @@ from sweep.config.schema import Study
 from sweep.core.errors import UserError
 from sweep.core.record import Outcome, Record
 from sweep.hydra_compat.isolated_job import exception_of
-from sweep.memory.prediction_metrics import PREDICTED
+from sweep.memory.prediction_metrics import predicted_peak
 from sweep.study.entry import Entry
 
 
@@ -30,7 +30,7 @@ def to_optuna_values(record: Record, study: Study, objectives: int) -> Entry:
     score = measured.get("score") if record.outcome in (Outcome.OK, Outcome.PRUNED) else None
     memory = measured.get(study.memory_metric)
     if memory is None and record.outcome is Outcome.OOM:
-        memory = measured.get(PREDICTED)  # the run was not launched: only the prediction is known
+        memory = predicted_peak(record)  # the run was not launched: only the prediction is known
     violated = {
         "out_of_memory": float(record.outcome is Outcome.OOM),
         "diverged": float(record.outcome is Outcome.DIVERGED),

@@ -56,6 +56,21 @@ def test_the_answer_names_selected_setting_score_and_saving(made: report.Report)
     assert "(33% less)" in made.answer
 
 
+def test_paged_optimizer_state_is_in_the_table_and_on_the_axis_where_there_is_any():
+    """QLoRA's figure is the sum that decides, and the report names both of its parts."""
+    runs = study().runs
+    paged = runs["setting"].map({"qlora": 20e6}).fillna(0.0)
+    runs = runs.assign(peak_memory_bytes=runs["max_memory_allocated"] + paged, **{"memory/train_paged_bytes": paged})
+    made = pipeline.build(study()._replace(runs=runs), 0.7, None, "peak_memory_bytes")
+    assert made.decision.selected == "lora"  # 40 MB, and qlora 30 + 20 MB
+    [row] = [row for row in made.table() if row["setting"] == "qlora"]
+    assert (row["memory"], row["paged"]) == ("47.7 MiB", "19.1 MiB")
+    assert made.columns["paged"] == "paged state"
+    assert made.memory_words == "peak memory allocated on the GPU while training, and paged optimizer state"
+    without = pipeline.build(study(), 0.99, None, "max_memory_allocated")
+    assert "paged" not in without.columns
+
+
 def test_the_chart_s_numbers(made: report.Report):
     marks = cost_curve.data(made.decision, made.runs, Axis("memory", "max_memory_allocated", "memory [bytes]"))
     settings = marks[marks["kind"] == "setting"].set_index("setting")

@@ -73,7 +73,7 @@ def test_the_first_row_that_matches_is_the_meaning():
 def test_memory_figures_are_those_in_bytes_of_memory():
     for row in MEASUREMENTS:
         key = re.sub("<([a-z]+)>", lambda match: SAMPLES[match[1]], row.key)
-        of_device = key.startswith(("memory/", "max_memory")) and row.unit == "bytes"
+        of_device = key.startswith(("memory/", "max_memory", "peak_memory")) and row.unit == "bytes"
         assert is_memory(key) == (of_device and "growth" not in key), key
 
 

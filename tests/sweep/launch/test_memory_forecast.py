@@ -73,3 +73,6 @@ def test_only_runs_that_certainly_do_not_fit_are_skipped():
     assert forecaster.skip_reason(predicted(25 * GIB), Study(launch_despite_prediction=True)) is None
     assert "the budget is 10.0 GiB" in forecaster.skip_reason(predicted(11 * GIB), Study(memory_budget_gib=10.0))
     assert forecaster.skip_reason(None, Study()) is None
+    paged = replace(predicted(23 * GIB), paged_bytes=2 * GIB)  # it may leave the device, but it is needed
+    assert forecaster.skip_reason(paged, Study()) is None
+    assert "needs 25.0 GiB" in forecaster.skip_reason(paged, Study(memory_budget_gib=24.0))

@@ -170,6 +170,7 @@ def predictions(checkpoints: Path) -> dict[str, Prediction]:
         "lora": ["variant=lora_r8"],
         "lora, another rate and seed": ["variant=lora_r8", "variant.learning_rate=1e-5", "seed=3"],
         "qlora": ["variant=qlora_r16"],
+        "paged": ["variant=qlora_r16", "variant.r=1024"],
         "checkpointing": ["variant=lora_r8", "train.activation_checkpointing=true"],
         "wrong": ["variant=lora_r8", "variant.target_modules=[q_prj]"],
         "invalid": ["variant=lora_r8", "variant.r=0"],
@@ -220,6 +221,15 @@ def test_adapters_and_packed_weights_follow_from_the_shapes(
     assert predictions["lora"].breakdown["trainable_weights"] == 4 * 8 * sum(map(sum, linear))
     assert predictions["lora"].breakdown["frozen_weights"] == 4 * sum(map(math.prod, shapes.values()))
     assert predictions["qlora"].breakdown["quantized_weights"] == sum(map(math.prod, linear)) // 2
+
+
+def test_paged_state_is_predicted_for_all_layers(predictions: dict[str, Prediction], shapes: dict[str, list[int]]):
+    """Two moments in fp32 for each adapter of at least 100,000 elements, of six layers of which four are executed."""
+    linear = [shape for name, shape in shapes.items() if "proj" in name]
+    adapters = [1024 * side for shape in linear for side in shape]
+    assert predictions["paged"].paged_bytes == 8 * sum(size for size in adapters if size >= 100_000)
+    assert predictions["paged"].breakdown["optimizer_state"] == 8 * sum(size for size in adapters if size < 100_000)
+    assert predictions["fft"].paged_bytes == 0
 
 
 def test_equal_settings_are_one_execution(predictions: dict[str, Prediction]):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from cuda_allocator import GIB, Allocator, install
 
+from sweep.core import console
+from sweep.core.record import Outcome, Record
 from sweep.diagnostics import sanity_checks
 from sweep.meters import Meters, memory_meter
 from sweep.meters.cuda import CudaMemory
+from sweep.meters.measurements import Measurements
 from sweep.meters.other_processes import out_of_memory_reason
 
 
@@ -83,6 +87,26 @@ def test_an_allocator_without_an_observer_is_measured_all_the_same(monkeypatch: 
     with pytest.raises(torch.OutOfMemoryError), meter.phase("eval"):
         allocator.allocate(100 * GIB)
     assert meter.out_of_memory()["memory/oom_live_activations_and_temporaries_bytes"] == 10
+
+
+def test_paged_optimizer_state_is_a_figure_of_its_own(allocator: Allocator, tmp_path: Path):
+    """As bitsandbytes keeps it: a tensor on the host, with a mark. Small tensors are not paged."""
+    model = torch.nn.ParameterList([torch.nn.Parameter(torch.ones(200_000)), torch.nn.Parameter(torch.ones(10))])
+    optimizer = torch.optim.AdamW(model.parameters())
+    for parameter in model:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    for name in ("exp_avg", "exp_avg_sq"):
+        optimizer.state[model[0]][name].is_paged = True
+    measured = Measurements("cuda", Meters(), tmp_path)
+    with measured.memory.phase("train"):
+        allocator.allocate(5 * GIB)
+        measured.memory.watch(model, optimizer)
+    record = measured.close(Record(variant="v", setting="s", seed=0, outcome=Outcome.KILLED), Outcome.OK, "")
+    assert record.measurements["memory/train_paged_bytes"] == 2 * 4 * 200_000
+    assert record.measurements["max_memory_allocated"] == 5 * GIB
+    assert record.measurements["peak_memory_bytes"] == 5 * GIB + 2 * 4 * 200_000
+    assert "(1.5 MiB paged)" in console.line(replace(record, measurements={**record.measurements, "score": 1.0}))
 
 
 def test_a_snapshot_names_python_s_stacks_only(allocator: Allocator, tmp_path: Path):

@@ -106,7 +106,8 @@ def test_every_run_has_a_complete_row_under_one_parent(folder: Path):
             "version.torch",
             "device",
         } <= tags.keys()
-        wanted = {"trainable_params", "total_params", "max_memory_allocated", "tokens_per_second", "train_seconds",
+        wanted = {"trainable_params", "total_params", "peak_memory_bytes", "max_memory_allocated",
+                  "tokens_per_second", "train_seconds",
                   "score", "eval/exact_match", "eval/token_accuracy", "memory/load_max_allocated_bytes",
                   "memory/eval_max_allocated_bytes", "train/loss"}  # fmt: skip
         assert wanted <= metrics.keys()
