@@ -189,11 +189,11 @@ class Narrative:
     def _next_step(self, sample_size: SampleSize) -> str:
         seeds = sample_size.seeds or 0
         if sample_size.first_look:
-            return f"Run {seeds} seeds each ({self._flag(seeds)}): with one, chance and quality look the same."
+            return f"Run {seeds} seeds each ({self._flag(seeds)}): with one, chance and quality cannot be separated."
         if sample_size.hopeless:
             return (
                 f"The difference is too small for this much noise: not even {MOST_SEEDS} seeds or {MOST_EXAMPLES:,} "
-                "validation examples would probably give a verdict. Let memory decide, or lower the threshold."
+                "validation examples would probably give a verdict. Decide by memory, or lower the threshold."
             )
         parts = []
         if seeds:

@@ -261,7 +261,7 @@ def _without_number(runs: pd.DataFrame, column: str, what: str) -> str:
         return ""
     names = [f"{row.setting} · seed {row.seed}" for row in lacking.itertuples()]
     shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-    return f"Without a {what}, though they ended well, and so left out of its means: {shown}."
+    return f"These ok runs have no {what}, and its means leave them out: {shown}."
 
 
 def _plain(value: float) -> str:

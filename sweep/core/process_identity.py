@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-# Without a heartbeat for this time, a coordinator of another machine counts as dead. It is ten heartbeats long.
+# Without a heartbeat for this time, a coordinator of another machine counts as dead: 15 heartbeats.
 SILENT_SECONDS = 300.0
 
 

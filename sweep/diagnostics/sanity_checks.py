@@ -103,8 +103,8 @@ def warnings(measured: Mapping[str, float], higher_is_better: bool, rate: float,
     leaked = measured.get("data/contaminated_fraction", 0.0)
     if leaked > LEAKED:
         yield (
-            f"{leaked:.0%} of the validation examples are also in the training data, verbatim: the score measures in "
-            "part what the model memorised"
+            f"{leaked:.0%} of the validation examples are also in the training data, with the same text: the score "
+            "measures in part what the model memorised"
         )
     unseen = measured.get("data/unseen_label_fraction", 0.0)
     if unseen > LEAKED:

@@ -145,8 +145,8 @@ def test_two_studies_side_by_side(written: Written, tmp_path: Path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"score": [math.nan, 0.9, 0.5]}, "Without a score"),
-        ({"max_memory_allocated": [math.nan, 2e6, 3e6]}, "Without a memory figure"),
+        ({"score": [math.nan, 0.9, 0.5]}, "have no score"),
+        ({"max_memory_allocated": [math.nan, 2e6, 3e6]}, "have no memory figure"),
         ({"setting": ["only"] * 3, "seed": [0, 1, 2]}, "There is nothing to compare it with"),
         ({"score": [math.nan, 0.9, math.nan]}, "Use b, the only setting with a score"),
         ({"setting": ["a", "a", "b"], "seed": [0, 0, 0]}, "repeated with the same setting and seed"),
