@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from sweep.core.errors import Fault, alternatives
+from sweep.core.familiar_names import data_line
 
 INVALID = object()
 
@@ -26,7 +27,8 @@ INVALID = object()
 def build(cls: type, node: Any, path: str, faults: list[Fault]) -> Any:
     """An instance of the dataclass `cls`, or of the class that `node._target_` names if `cls` is abstract."""
     if not isinstance(node, Mapping):
-        faults.append(Fault(path, _show(node), "must be a group of keys; choose one of its presets"))
+        line = f": {data_line(node)}" if path == "task.data" and isinstance(node, str) else ""
+        faults.append(Fault(path, _show(node), f"must be a group of keys; choose one of its presets{line}"))
         return INVALID
     values = dict(node)
     if _is_component(cls):

@@ -140,6 +140,8 @@ def plain_config(composed: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
+# `${unless:${.epochs},250}`: null if the first value is given, else the second.
+OmegaConf.register_new_resolver("unless", lambda given, value: value if given is None else None, replace=True)
 Configured = typing.TypeVar("Configured")
 
 

@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from sweep.core import program
+from sweep.core import familiar_names, program
 from sweep.core.errors import ConfigError, Fault, alternatives, first_line
 from sweep.core.overrides import shell_override, yaml_value
 
@@ -153,21 +153,31 @@ class Composer:
 
 def composition_fault(error: Exception, overrides: Sequence[str], base: DictConfig | None) -> Fault:
     """Hydra's error about an override as a fault, with the alternatives that Hydra does not name."""
-    key, _, value = (overrides[-1] if overrides else "config").partition("=")
     message = str(error)
+    named = re.search(r"Could not override '([^']+)'", message)
+    blamed = [text for text in overrides if named and text.partition("=")[0].lstrip("+~") == named[1]]
+    key, _, value = (blamed or list(overrides) or ["config"])[-1].partition("=")
+    if "Ambiguous value" in message:
+        return Fault(key, value, f"has several values, which are a study: {program.command('sweep')} -m …")
     wrong = re.search(r"Key '([^']+)' is not in struct", f"{message}\n{error.__cause__}")
     if wrong and base is not None:
         parent = key.lstrip("+~").rpartition(".")[0]
         node = OmegaConf.select(base, parent, throw_on_resolution_failure=False) if parent else base
         known = [str(k) for k in node if k not in ("hydra", "_target_")] if isinstance(node, DictConfig) else []
-        return Fault(key, value, f"unknown key; {alternatives(wrong[1], known)}")
+        if key == "model.path":
+            return Fault(key, value, f"needs the preset of checkpoints: model=pretrained model.path={value}")
+        line = familiar_names.meant(key.lstrip("+~"), value)
+        return Fault(key, value, "unknown key; " + (f"write {line}" if line else alternatives(wrong[1], known)))
     missing = re.search(r"Could not find '([^']+)'", message)
     if missing:
-        group, _, name = missing[1].rpartition("/")
+        name = missing[1].rpartition("/")[2]
         options = dict.fromkeys(line.strip() for line in message.partition("Available options")[2].splitlines()[1:])
         known = [option for option in options if option and ":" not in option and "provider" not in option]
-        return Fault(group or key, name, f"no such preset; {alternatives(name, known)}")
-    return Fault(key, value, first_line(error))
+        line = familiar_names.meant(key.lstrip("+~"), value) if key in ("model", "data@task.data") else None
+        more = f". For your own: {line}" if line and not line.startswith(key + "=" + value) else ""
+        return Fault(key, value or name, f"no such preset; {alternatives(name, known)}{more}")
+    line = familiar_names.meant(key.lstrip("+~"), value) if named else None
+    return Fault(key, value, f"unknown key; write {line}" if line else first_line(error))
 
 
 def override_text(override: Override) -> str:

@@ -255,7 +255,9 @@ def test_truncation_and_one_answer_for_all_give_warnings():
     assert said[1].startswith("4% of the training examples were cut")
     assert said[2].startswith("10% of the validation examples were cut")
     assert said[3].startswith("5% of the training examples were left out")
-    assert "with the same text" in " ".join(sanity_checks.warnings({"data/contaminated_fraction": 0.02}, True, RATE, VARIANT))
+    assert "with the same text" in " ".join(
+        sanity_checks.warnings({"data/contaminated_fraction": 0.02}, True, RATE, VARIANT)
+    )
     less = {"data/contaminated_fraction": 0.01, "data/truncated_fraction": 0.02, "data/dropped_examples": 1}
     fine = {**measured, **less, "data/validation_truncated_examples": 0, "eval/distinct_predictions": 2.0}
     assert list(sanity_checks.warnings(fine, True, RATE, VARIANT)) == []
