@@ -115,6 +115,7 @@ def _run_phases(config: RunConfig, folder: Path, measured: Measurements, report:
             meter=meter,
             report=report,
             evaluate=evaluator.evaluate_during_training,
+            aside=measured.energy.paused,
         )
     meter.watch(model)  # without the optimizer: its state would stay in memory during evaluation
     measured.add({

@@ -72,21 +72,26 @@ def run(request: RunRequest, report: Reporter) -> Record:
 
 
 def joined(by_rank: Mapping[int, Record]) -> Record:
-    """The main rank's Record, with the largest memory of all ranks, the sum of their memory, and of their energy. If
-    ranks failed, the outcome is that of the cause. `by_rank` is in the order in which the ranks ended."""
+    """The main rank's Record, with the largest memory of all ranks, the sum of their memory, and of their energy. Where
+    a rank has no figure of energy, the run has none. If ranks failed, the outcome is that of the cause. `by_rank` is in
+    the order in which the ranks ended."""
     records = list(by_rank.values())
     failed = [record for outcome in _CAUSES for record in records if record.outcome is outcome]
     main = failed[0] if failed else by_rank[0]
-    measured = dict(main.measurements)
+    measured, facts = dict(main.measurements), {**main.facts, "ranks": str(len(records))}
     for key in {key for record in records for key in record.measurements}:
         values = [record.measurements[key] for record in records if key in record.measurements]
         if is_memory(key):
             measured[key] = max(values)
             if key.startswith("memory/") and len(values) == len(records):
                 measured[SUM + key.removeprefix("memory/")] = sum(values)
-        elif key.endswith("_joules"):
+        elif key.endswith("_joules") and len(values) == len(records):
             measured[key] = sum(values)
-    return replace(main, measurements=measured, facts={**main.facts, "ranks": str(len(records))})
+        elif key.endswith("_joules"):
+            measured.pop(key, None)
+            rank, without = next((rank, one) for rank, one in by_rank.items() if key not in one.measurements)
+            facts["energy_source"] = f"none of rank {rank}: {without.facts.get('energy_source', 'it has no result')}"
+    return replace(main, measurements=measured, facts=facts)
 
 
 def _rank(pipe: connection.Connection, request: RunRequest, rank: int, env: Mapping[str, str]) -> None:

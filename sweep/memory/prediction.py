@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -31,12 +33,14 @@ class Machine:
 
     `capability` is CUDA's compute capability, (9, 0) for an H100: the attention kernel and the size of cuBLAS's
     workspace depend on it. `capacity_bytes` is the device's memory, None where it is not known.
+    `cublas_workspace_config` is the environment variable of that name, which runs inherit from this process.
     """
 
     kind: Literal["cuda", "cpu"]
     capability: tuple[int, int] | None = None
     name: str = ""
     capacity_bytes: int | None = None
+    cublas_workspace_config: str = field(default_factory=lambda: os.environ.get("CUBLAS_WORKSPACE_CONFIG", ""))
 
     def precision(self, name: str) -> str:
         """The precision that `sweep.runtime.precision.resolve` chooses on this machine."""
@@ -48,10 +52,13 @@ class Machine:
 
     @property
     def workspace_bytes(self) -> int:
-        """cuBLAS's workspace for one handle and stream: 32 MiB since Hopper, 8.125 MiB before
-        (`getChosenWorkspaceSize` in CUDABlas.cpp). A step holds two: one for the thread of the forward, one for
-        autograd's thread."""
-        return 32 * 2**20 if (self.capability or (8, 0)) >= (9, 0) else (2 * 4096 + 8 * 16) * 1024
+        """cuBLAS's workspace for one handle and stream: 32 MiB on 9.x, 10.x and 12.x, else 8.125 MiB; or the sum over
+        the pairs `:SIZE:COUNT`, in KiB, of CUBLAS_WORKSPACE_CONFIG (`getChosenWorkspaceSize` in CUDABlas.cpp). A step
+        holds two: one for the thread of the forward, one for autograd's thread."""
+        pairs = re.findall(r":(\d+):(\d+)", self.cublas_workspace_config)
+        if pairs:
+            return sum(int(size) * int(count) for size, count in pairs) * 1024
+        return 32 * 2**20 if (self.capability or (8, 0))[0] in (9, 10, 12) else (2 * 4096 + 8 * 16) * 1024
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -21,8 +22,8 @@ _SAMPLE_SECONDS = 0.1  # drivers update the figure this often
 
 
 class EnergyMeter:
-    """Energy used while it is entered. `joules` is the sum over the leased GPUs, None if nothing measures it. `source`
-    states how it was measured, or why it was not.
+    """Energy used while it is entered and not paused. `joules` is the sum over the leased GPUs, None if nothing
+    measures it. `source` states how it was measured, or why it was not.
 
     The driver counts millijoules for GPUs since Volta (`nvmlDeviceGetTotalEnergyConsumption`). Two readings have only
     the error of the counter, which is updated some ten times a second. Older GPUs report their power only: it is
@@ -32,6 +33,7 @@ class EnergyMeter:
     def __init__(self) -> None:
         self.joules: float | None = None
         self.source = "none: nothing was measured yet"
+        self._parts: list[float | None] = []  # joules between pauses; None if a part was not measured
         self._counters: list[int] = []
         self._sampler: _PowerSampler | None = None
         self._handles: list[Any] = []
@@ -46,17 +48,31 @@ class EnergyMeter:
         except nvml.Unavailable as error:
             self.source = f"none: {error}"
             return self
+        self._resume()
+        return self
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Work that the figure does not include, such as an evaluation inside training: it can use more energy than
+        the training, and neither time nor throughput of the training include it."""
+        self._take()
+        try:
+            yield
+        finally:
+            self._resume()
+
+    def _resume(self) -> None:
         try:
             self._counters = [_millijoules(handle) for handle in self._handles]
         except nvml.Unavailable:
             self._sample()
-        return self
 
     def _sample(self) -> None:
         try:
             sum(_watts(handle) for handle in self._handles)
         except nvml.Unavailable as error:
             self.source = f"none: neither an energy counter nor power readings: {error}"
+            self._parts.append(None)
             return
         self._sampler = _PowerSampler(self._handles)
         self._sampler.start()
@@ -64,15 +80,28 @@ class EnergyMeter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._take()
+        if self._parts and None not in self._parts:
+            self.joules = sum(self._parts)
+
+    def _take(self) -> None:
+        """Add the energy since the last pause. A part that cannot be measured leaves the whole without a figure."""
+        part, source = None, ""
         try:
             if self._counters:
-                self.joules = counted_joules(self._counters, [_millijoules(handle) for handle in self._handles])
-                self.source = COUNTER if self.joules is not None else "none: the energy counter decreased"
+                part = counted_joules(self._counters, [_millijoules(handle) for handle in self._handles])
+                source = COUNTER if part is not None else "none: the energy counter decreased"
             elif self._sampler is not None:
-                self.joules = integrated_joules(self._sampler.stop())
-                self.source = SAMPLES if self.joules is not None else "none: fewer than two power readings"
+                part = integrated_joules(self._sampler.stop())
+                source = SAMPLES if part is not None else "none: fewer than two power readings"
+            else:
+                return  # nothing measures here, and `source` has the reason
         except nvml.Unavailable as reason:
-            self.source = f"none: {reason}"
+            source = f"none: {reason}"
+        self._counters, self._sampler = [], None
+        if None not in self._parts:
+            self.source = source
+        self._parts.append(part)
 
 
 def counted_joules(before: Sequence[int], after: Sequence[int]) -> float | None:

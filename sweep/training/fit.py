@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from sweep.training.options import Train
 
 METERED_STEPS, METERED_EVERY = 3, 25  # see `is_metered`
+# The other ranks wait for the main one while it evaluates; after the default of half an hour, NCCL would end them. A
+# rank that has died is noticed by the parent of all ranks.
+_RANKS_WAIT_SECONDS = 7 * 24 * 3600
 
 Evaluate = Callable[[], tuple[float, float]]  # → the score and its standard error
 
@@ -66,6 +69,7 @@ def fit(
     report: Reporter = silent,
     label: str = "training",
     evaluate: Evaluate | None = None,
+    aside: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Fit:
     """Train `model` in place for `train.max_steps` steps.
 
@@ -79,6 +83,7 @@ def fit(
         optimizer: the name that Transformers has for it, instead of `train.optimizer`.
         report: receives loss and progress, and decides whether the run stops after an evaluation.
         evaluate: called every `train.eval_steps` steps; its time and memory are not measured.
+        aside: gives the context of each such evaluation. Every rank enters it, also those that wait for the main one.
 
     Raises:
         Pruned: the report has a reason to stop.
@@ -114,6 +119,7 @@ def fit(
             activation_checkpointing_kwargs={"use_reentrant": False} if train.activation_checkpointing else None,
             use_cpu=device_type == "cpu",
             ddp_find_unused_parameters=False,
+            ddp_timeout=_RANKS_WAIT_SECONDS,
             seed=seed,
             data_seed=seed,
             train_sampling_strategy="sequential",
@@ -135,7 +141,7 @@ def fit(
                 f"the process of a run sees {arguments.n_gpu} GPUs, and the Trainer would split each batch over them: "
                 "set CUDA_VISIBLE_DEVICES to one GPU; for several, train.devices_per_run"
             )
-        watcher = _Watcher(train, meter, report, label, evaluate)
+        watcher = _Watcher(train, meter, report, label, evaluate, aside)
         trainer = WeightedTrainer(
             on_micro_batch=watcher.on_micro_batch,
             is_causal=is_causal,
@@ -174,12 +180,19 @@ class _Watcher(TrainerCallback):
     """Clock, memory window, divergence check and evaluation around each optimizer step."""
 
     def __init__(
-        self, train: Train, meter: MemoryMeter | None, report: Reporter, label: str, evaluate: Evaluate | None
+        self,
+        train: Train,
+        meter: MemoryMeter | None,
+        report: Reporter,
+        label: str,
+        evaluate: Evaluate | None,
+        aside: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._max_steps = train.max_steps
         self._sharded = train.sharded
         self._eval_steps = train.eval_steps if evaluate is not None else None
         self._evaluate = evaluate
+        self._aside = aside
         self._meter = meter
         self._report = report
         self._label = label
@@ -236,7 +249,8 @@ class _Watcher(TrainerCallback):
         self._report.metrics(step, {"train/loss": loss})
         self._report.progress(self._label, step, self._max_steps)
         if self._eval_steps and step % self._eval_steps == 0 and step < self._max_steps:
-            self._evaluate_now(step, kwargs["model"])
+            with self._aside():
+                self._evaluate_now(step, kwargs["model"])
 
     def _evaluate_now(self, step: int, model: torch.nn.Module) -> None:
         """Evaluate during training. Training does not change: the model's mode and the random state are restored.

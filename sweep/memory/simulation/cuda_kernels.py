@@ -17,15 +17,26 @@ import torch.nn.functional as F
 
 
 def attention_kernel(
-    capability: tuple[int, int], dtype: torch.dtype, head_dim: int, *, masked: bool, grouped: bool
+    capability: tuple[int, int],
+    dtype: torch.dtype,
+    head_dim: int,
+    *,
+    masked: bool,
+    grouped: bool,
+    dropout: float = 0.0,
+    trains: bool = True,
 ) -> str:
-    """The kernel that PyTorch 2.13 chooses on CUDA (`priority_order` in sdp_utils.cpp): "cudnn" (first on sm_90 and
-    sm_100), "flash" (no mask), "efficient" (no grouped queries) or "math", which holds the whole score matrix.
-    `grouped`: fewer key heads than query heads reach the kernel."""
+    """The kernel that PyTorch 2.13 chooses on CUDA (`priority_order` in sdp_utils.cpp): "cudnn" (first on sm_90, sm_100
+    and sm_103; its dropout is a multiple of 1/16), "flash" (no mask; not for the backward of some widths), "efficient"
+    (no grouped queries) or "math", which holds the whole score matrix. `grouped`: fewer key heads than query heads
+    reach the kernel."""
     half = dtype in (torch.float16, torch.bfloat16)
-    if capability in ((9, 0), (10, 0)) and half and head_dim % 8 == 0 and head_dim <= 128:
+    in_sixteenths = (16 * dropout).is_integer()
+    if capability in ((9, 0), (10, 0), (10, 3)) and half and head_dim % 8 == 0 and head_dim <= 128 and in_sixteenths:
         return "cudnn"
-    if half and not masked and capability >= (8, 0) and head_dim <= 256:
+    small_memory = capability in ((8, 6), (8, 9)) or capability[0] == 12  # shared memory of a multiprocessor
+    without_backward = small_memory and trains and (192 < head_dim <= 224 or (head_dim > 224 and dropout > 0))
+    if half and not masked and capability >= (8, 0) and head_dim <= 256 and not without_backward:
         return "flash"
     if not grouped and (dtype != torch.bfloat16 or capability >= (8, 0)):
         return "efficient"
@@ -44,7 +55,13 @@ def cuda_attention(capability: tuple[int, int], forced: str | None, seen: set[st
             query, key, value = (tensor.to(low) for tensor in (query, key, value))
         grouped = enable_gqa and key.size(-3) != query.size(-3)
         kernel = forced or attention_kernel(
-            capability, query.dtype, query.size(-1), masked=attn_mask is not None, grouped=grouped
+            capability,
+            query.dtype,
+            query.size(-1),
+            masked=attn_mask is not None,
+            grouped=grouped,
+            dropout=dropout_p,
+            trains=any(tensor.requires_grad for tensor in (query, key, value)),
         )
         if kernel == "flash" and attn_mask is not None:
             attn_mask, is_causal = None, True  # FlashAttention skips padding by lengths instead of a mask
@@ -121,8 +138,15 @@ def _softmax_backward(args: tuple, kwargs: dict) -> list[int]:
     return [args[1].nbytes]
 
 
+_FUSED_4BIT_ROWS = 4  # `_GEMM_4BIT_CUSTOM_FLOOR_M` of bitsandbytes 0.50
+
+
 def _gemm_4bit(args: tuple, kwargs: dict) -> list[int]:
-    """The weight, dequantised for the product, and the scales, which double quantisation holds in 8 bits."""
+    """The weight, dequantised for the product, and the scales, which double quantisation holds in 8 bits. A kernel
+    without them multiplies up to four rows, as in a generation; up to 1,536 rows, bitsandbytes chooses by the card's
+    number of multiprocessors, and the larger figure is taken."""
+    if args[0].numel() // args[0].shape[-1] <= _FUSED_4BIT_ROWS:
+        return []
     rows, columns = args[2]
     scales = kwargs.get("absmax_8bit")
     nested = [4 * scales.numel()] * 2 if scales is not None else []

@@ -222,6 +222,13 @@ def test_the_record_has_the_largest_memory_of_a_rank_and_the_sum_over_ranks():
     }  # fmt: skip
 
 
+def test_a_rank_without_a_figure_of_energy_leaves_the_run_without():
+    silent = replace(record(), facts={"energy_source": "none: NVML does not know GPU-1"})
+    both = joined({0: record(energy_joules=4), 1: silent})
+    assert "energy_joules" not in both.measurements
+    assert both.facts["energy_source"] == "none of rank 1: none: NVML does not know GPU-1"
+
+
 def test_the_outcome_of_the_cause_is_the_outcome_of_the_run():
     lost = record(Outcome.FAILED, "RuntimeError: connection closed by peer")
     assert joined({0: lost, 1: record(Outcome.OOM, "out of memory")}).outcome is Outcome.OOM

@@ -42,6 +42,47 @@ def test_one_reading_of_power_gives_no_energy():
     assert integrated_joules([(0.0, 300.0)]) is None
 
 
+@pytest.fixture
+def counter(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Readings of one GPU's energy counter, in millijoules, the next one last."""
+    readings: list[int] = []
+    monkeypatch.setattr(nvml, "leased_uuids", lambda: ("GPU-1",))
+    monkeypatch.setattr(nvml, "handles", list)
+    monkeypatch.setattr(nvml, "ask", lambda function, handle: readings.pop())
+    return readings
+
+
+def test_an_evaluation_inside_training_does_not_count(counter: list[int]):
+    counter += [90_000, 80_000, 30_000, 10_000]  # begin, pause, end of the pause, end
+    with EnergyMeter() as meter, meter.paused():
+        pass
+    assert meter.joules == 20.0 + 10.0
+    assert meter.source == COUNTER
+    assert counter == []
+
+
+def test_a_part_without_a_figure_leaves_the_whole_without(counter: list[int]):
+    counter += [90_000, 80_000, 5, 10_000]
+    with EnergyMeter() as meter, meter.paused():
+        pass
+    assert meter.joules is None
+    assert meter.source == "none: the energy counter decreased"
+
+
+def test_a_counter_that_fails_after_a_pause_leaves_the_whole_without(
+    counter: list[int], monkeypatch: pytest.MonkeyPatch
+):
+    counter += [80_000, 10_000]
+
+    def gone(function: str, handle: str) -> int:
+        raise nvml.Unavailable("GPU is lost")
+
+    with EnergyMeter() as meter, meter.paused():
+        monkeypatch.setattr(nvml, "ask", gone)
+    assert meter.joules is None
+    assert "GPU is lost" in meter.source
+
+
 def test_without_a_gpu_there_is_a_reason_and_no_figure():
     with EnergyMeter() as meter:
         pass

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -133,6 +135,25 @@ def test_activation_checkpointing_changes_memory_and_not_the_result(tiny_checkpo
         assert meter.readings["memory/train_metered_windows"] == METERED_STEPS
     assert results[0].loss == pytest.approx(results[1].loss, rel=1e-5)
     assert peaks[1] < peaks[0]
+
+
+def test_each_evaluation_during_training_is_inside_its_own_context(tiny_checkpoint: Path, data):
+    """So that neither time nor energy of training include it."""
+    seen: list[str] = []
+
+    @contextmanager
+    def aside() -> Iterator[None]:
+        seen.append("begin")
+        yield
+        seen.append("end")
+
+    def evaluate() -> tuple[float, float]:
+        seen.append("evaluation")
+        return 0.5, 0.1
+
+    settings = train(max_steps=5, eval_steps=2)
+    fit(model_of(tiny_checkpoint), *data, settings, learning_rate=1e-3, seed=0, evaluate=evaluate, aside=aside)
+    assert seen == ["begin", "evaluation", "end"] * 2
 
 
 def test_tokens_are_counted_without_padding(tiny_checkpoint: Path, data):
