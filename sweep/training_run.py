@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import set_seed
@@ -25,22 +24,21 @@ from sweep.memory import Machine
 from sweep.meters import Meters
 from sweep.meters.measurements import Measurements
 from sweep.meters.other_processes import out_of_memory_reason
-from sweep.metrics.standard_error import standard_error
 from sweep.models.compatibility import check_checkpointing
 from sweep.runtime import cuda_device, distributed, nvml, precision, visible_devices
 from sweep.runtime.out_of_memory import is_out_of_memory
-from sweep.tasks import Evaluation, Task
+from sweep.tasks import Task
+from sweep.tasks.row_checks import check_rows
 from sweep.training import trained_weights
 from sweep.training.changed_weights import SampledWeights
 from sweep.training.divergence import Diverged
+from sweep.training.evaluator import Evaluator
 from sweep.training.fit import Pruned, fit
-from sweep.training.options import Train
 from sweep.training.parameter_counts import block_fractions, count_parameters
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from sweep.datasets import Example
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +96,9 @@ def _run_phases(config: RunConfig, folder: Path, measured: Measurements, report:
     })  # fmt: skip
     train = config.train.with_steps(len(examples))
     task.verify(model, examples)
-    evaluator = _Evaluator(task, model, tokenizer, data.validation, train, device)
+    evaluator = Evaluator(task, model, tokenizer, data.validation, train, device)
+    if not train.sharded:  # a model of several devices is on the CPU until training
+        evaluator.rehearse()
     off_task_before = evaluator.off_task_metrics()
     before = SampledWeights(model)
 
@@ -165,41 +165,6 @@ def _load_and_wrap(
     return model, block_fractions(model, base)
 
 
-class _Evaluator(NamedTuple):
-    """Evaluates a model on the validation examples, in the precision of training."""
-
-    task: Task
-    model: torch.nn.Module
-    tokenizer: PreTrainedTokenizerBase
-    validation: Sequence[Example]
-    train: Train
-    device: str
-
-    def evaluate(self, metered: Callable[[int], AbstractContextManager[None]]) -> Evaluation:
-        """`metered` gives the context of each batch, by its number."""
-        self.model.eval()
-        with precision.autocast(self.train.precision, self.device):
-            return self.task.evaluate(
-                self.model,
-                self.tokenizer,
-                self.validation,
-                self.train.eval_batch_size,
-                metered=metered,
-                max_length=self.train.max_length,
-            )
-
-    def evaluate_during_training(self) -> tuple[float, float]:
-        """The score, and the standard error of its mean over the examples; infinite where the score is not a mean."""
-        found = self.evaluate(lambda batch: nullcontext())
-        values = [row[self.task.score] for row in found.rows if self.task.score in row]
-        return found.scores[self.task.score], standard_error(values)
-
-    def off_task_metrics(self) -> dict[str, float]:
-        """Metrics on data of other tasks, which show what the model forgets."""
-        with precision.autocast(self.train.precision, self.device):
-            return self.task.off_task_metrics(self.model, self.tokenizer, self.train.max_length)
-
-
 def prepare(config: Mapping[str, Any], report: Reporter) -> tuple[dict[str, str], dict[str, str], Machine]:
     """Make data and base model available, and check that they fit each other and the device.
 
@@ -237,18 +202,20 @@ def prepare(config: Mapping[str, Any], report: Reporter) -> tuple[dict[str, str]
     task = parsed.task.bind(data)
     model_facts = parsed.model.prepare(report)
     parsed.model.check(task.auto_class())
-    task = task.for_base(parsed.model.architecture())
+    base = parsed.model.architecture()
+    task = task.for_base(base)
     for remark in task.remarks(data):
         log.warning(remark)
     if parsed.train.activation_checkpointing:
-        check_checkpointing(parsed.model.architecture(), task.auto_class())
-    task.check(parsed.model.load_tokenizer(), data.train)
+        check_checkpointing(base, task.auto_class())
+    examples = check_rows(task, parsed.model.load_tokenizer(), data, parsed.train.max_length, base)
     software = cuda_device.software() if device == "cuda" else {}
     facts = {
         "device": device_name(),
         "precision": precision.resolve(parsed.train.precision, device),
         **software,
         **data_facts,
+        "data_examples": str(examples),
         **model_facts,
     }
     driver = nvml.driver() if device == "cuda" else None

@@ -61,8 +61,9 @@ def distilbert(folder: Path, model_class: str = "DistilBertForMaskedLM", **chang
     from transformers import DistilBertConfig
 
     tokenizer = words_tokenizer()
-    sizes = {"dim": 32, "hidden_dim": 64, "n_layers": 1, "n_heads": 2, "max_position_embeddings": 512, **changes}
-    return save(folder, model_class, DistilBertConfig(vocab_size=len(tokenizer), **sizes), tokenizer)
+    sizes = {"dim": 32, "hidden_dim": 64, "n_layers": 1, "n_heads": 2, "max_position_embeddings": 512}
+    config = DistilBertConfig(**{"vocab_size": len(tokenizer), **sizes, **changes})
+    return save(folder, model_class, config, tokenizer)
 
 
 def bert(folder: Path, **changes: Any) -> Path:

@@ -111,6 +111,15 @@ class RunConfig:
             yield Fault(
                 "train.max_length", str(self.train.max_length), f"{with_extra}exceeds the model's {positions} positions"
             )
+        bits = self.model.quantized_bits
+        if bits is not None and bits != self.variant.base_bits:
+            preset = "qlora_r16" if bits == 4 else "lora8bit_r16"
+            yield Fault(
+                "variant",
+                self.variant.name,
+                f"trains on a base in {self.variant.base_bits} bits, and this checkpoint was published in {bits}; "
+                f"use variant={preset} or the like, or the checkpoint in 16 bits",
+            )
         fault = self.variant.sharding_fault
         if self.train.sharded and fault is not None:
             yield Fault(

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from sweep.config.schema import RunConfig
 from sweep.core import console, provenance, redaction
 from sweep.core.artifacts import LOG_FILE
-from sweep.core.errors import UserError
+from sweep.core.errors import ConfigError, Fault, UserError
 from sweep.launch.device_leases import Lease
 from sweep.memory import Machine
 from sweep.processes import isolated_call
@@ -66,9 +66,10 @@ class PreparedRun:
 
 def prepare(config: Mapping[str, Any], lease: Lease) -> Preparation:
     """Build or download a missing base model, and learn what there is to know of it, of the data and of the device. A
-    process does this once per model, task and precision, on a leased GPU: all its leases are of one kind. UserError if
-    the model, the data or the GPU is not usable."""
-    key = json.dumps([config["model"], config["task"], config["train"]["precision"]], sort_keys=True)
+    process does this once per model, task, precision and length, on a leased GPU: all its leases are of one kind.
+    UserError if the model, the data or the GPU is not usable."""
+    train = config["train"]
+    key = json.dumps([config["model"], config["task"], train["precision"], train["max_length"]], sort_keys=True)
     if key not in _PREPARED:
         _PREPARED[key] = _prepare(without_credentials(config), lease.first(1))
     return _PREPARED[key]
@@ -104,7 +105,14 @@ def _lines(log_file: Path) -> list[str]:
 def conditions_of(
     config: RunConfig, plain: Mapping[str, Any], swept: list[str], preparation: Preparation
 ) -> dict[str, str]:
-    """The conditions of a run on this machine."""
+    """The conditions of a run on this machine. Raises ConfigError where the config does not fit what was prepared."""
+    faults = list(config.faults_between())  # again: the base of a Hub id is on this machine now
+    examples, size = int(preparation.facts.get("data_examples", config.train.batch_size)), config.train.batch_size
+    if size > examples:
+        rule = f"the batch of {size} is larger than the {examples} training examples that are left; lower it"
+        faults.append(Fault("train.micro_batch_size", str(config.train.micro_batch_size), rule))
+    if faults:
+        raise ConfigError(faults)
     locations = (f"model.{key}" for key in config.model.location_keys)
     return provenance.conditions(plain, preparation.facts, swept, locations)
 

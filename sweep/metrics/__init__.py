@@ -59,6 +59,10 @@ class Metric(ABC):
         """Facts that a comparison of values needs: kind of fact → text."""
         return {}
 
+    def reference_faults(self, references: Sequence[str]) -> Iterator[tuple[int, str]]:
+        """References that this metric cannot read: their place in the sequence, and what is wrong."""
+        yield from ()
+
     def label_faults(self, labels: Sequence[str]) -> Iterator[str]:
         """What is wrong with this metric for a classification into `labels`."""
         yield from ()

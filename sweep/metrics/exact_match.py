@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
@@ -31,16 +31,19 @@ class ExactMatch(Metric):
     rule: Literal["words", "squad", "number"] = "words"
     """What is compared: words, words after SQuAD's normalisation, or the final number."""
 
+    def reference_faults(self, references: Sequence[str]) -> Iterator[tuple[int, str]]:
+        if self.rule == "number":
+            for index, reference in enumerate(references):
+                if final_number(reference) is None:
+                    said = f"its reference has no number, for exact match by final number: {reference[:80]!r}"
+                    yield index, f"{said}; use rule: words or squad"
+
     def per_example(self, predictions: Sequence[str], references: Sequence[str]) -> list[float]:
         """Raises UserError for a reference without a number where numbers are compared."""
+        for index, fault in self.reference_faults(references):
+            raise UserError(f"example {index + 1}: {fault}")
         read = {"words": str.split, "squad": squad_words, "number": final_number}[self.rule]
         wanted = [read(reference) for reference in references]
-        if self.rule == "number" and None in wanted:
-            index = wanted.index(None)
-            raise UserError(
-                f"exact match by final number: the reference of example {index} has no number: "
-                f"{references[index][:80]!r}; use rule: words or squad"
-            )
         return [float(read(got) == want) for got, want in zip(predictions, wanted, strict=True)]
 
 

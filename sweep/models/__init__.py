@@ -69,6 +69,12 @@ class Model(ABC):
         """The longest sequence in tokens, where it is known before loading."""
         return None
 
+    @property
+    def quantized_bits(self) -> int | None:
+        """The bits that the checkpoint's weights have by bitsandbytes (4 or 8), where it is known before loading; None
+        for other weights."""
+        return None
+
     def check(self, auto_class: type) -> None:
         """Open tokenizer and config, and check that the architecture fits the task and the attention kernel.
 

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sweep.tasks.batching import positions_in
-
 _TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "tokenizer.model",
                "spiece.model", "sentencepiece.bpe.model", "source.spm")  # fmt: skip
 _INDEX = "model.safetensors.index.json"
@@ -45,11 +43,6 @@ def read_config(folder: Path) -> tuple[dict[str, Any], str | None]:
     if not isinstance(config, dict):
         return {}, f"has a config.json that is {type(config).__name__}, not an object"
     return config, None
-
-
-def positions(folder: Path) -> int | None:
-    """The longest sequence in tokens, where config.json contains it."""
-    return positions_in(read_config(folder)[0])
 
 
 def _weight_faults(folder: Path) -> Iterator[str]:

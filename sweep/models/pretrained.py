@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from sweep.core.errors import UserError, first_line
 from sweep.core.reporter import Reporter
 from sweep.models import Model
-from sweep.models.checkpoint_files import config_faults, folder_faults, positions
+from sweep.models.checkpoint_files import config_faults, folder_faults, read_config
+from sweep.tasks.batching import positions_in
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -49,8 +50,26 @@ class Pretrained(Model):
 
     @property
     def max_positions(self) -> int | None:
-        """From a folder's config.json; None for a model of the Hub, whose config is not loaded yet."""
-        return positions(Path(self.path).expanduser())
+        return positions_in(self._config())
+
+    @property
+    def quantized_bits(self) -> int | None:
+        found = self._config().get("quantization_config") or {}
+        return 4 if found.get("load_in_4bit") else 8 if found.get("load_in_8bit") else None
+
+    def _config(self) -> Mapping[str, Any]:
+        """The content of config.json, in a folder or in the Hub's cache; empty where it is not on this machine."""
+        folder = Path(self.path).expanduser()
+        if folder.is_dir():
+            return read_config(folder)[0]
+        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub.errors import HFValidationError
+
+        try:
+            file = try_to_load_from_cache(self.path, "config.json", revision=self.revision)
+        except HFValidationError:  # `faults` states it
+            return {}
+        return read_config(Path(file).parent)[0] if isinstance(file, str) else {}
 
     def architecture(self) -> PretrainedConfig:
         """Checks first, with one request, that the Hub answers: transformers repeats a failed request six times, over

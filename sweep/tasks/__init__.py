@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import posixpath
+import re
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase as Tokenizer
 
 Encoded = Mapping[str, Any]  # token ids and labels of one example, unpadded
+_METRIC_NAME = re.compile(r"[/\w.\- :]+")
 IGNORED = -100  # the label that cross-entropy ignores
 
 
@@ -58,6 +62,9 @@ class Task(ABC):
     def faults(self) -> Iterator[tuple[str, str]]:
         if self.score not in self.metrics:
             yield "score", f"is not among task.metrics; {alternatives(self.score, list(self.metrics))}"
+        for name in self.metrics:
+            if not _METRIC_NAME.fullmatch(name) or posixpath.normpath(f"eval/{name}") != f"eval/{name}":
+                yield "metrics", f"{name!r} is no name of a metric in MLflow: use letters, digits, spaces and _ . - : /"
 
     @property
     def higher_is_better(self) -> bool:
@@ -83,8 +90,12 @@ class Task(ABC):
         """This task, bound, on a checkpoint with this config."""
         return self
 
-    def check(self, tokenizer: Tokenizer, examples: Sequence[Example]) -> None:  # noqa: B027
-        """Check that the tokenizer can encode such examples. Raises UserError where it cannot."""
+    def inputs(self, tokenizer: Tokenizer, examples: Sequence[Example]) -> Sequence[Sequence[int]]:
+        """The token ids of each example, whole. Raises UserError for an example that cannot be encoded."""
+        return [row["input_ids"] for row in self.encode(tokenizer, examples, sys.maxsize)]
+
+    def check(self, tokenizer: Tokenizer, validation: Sequence[Example], base: PretrainedConfig) -> None:  # noqa: B027
+        """Check that the validation examples can be scored on a model with this config. Raises UserError."""
 
     def model_arguments(self, tokenizer: Tokenizer) -> dict[str, Any]:
         """Arguments of `from_pretrained` that this task needs in addition to the checkpoint."""
@@ -127,6 +138,10 @@ class Task(ABC):
     def off_task_metrics(self, model: torch.nn.Module, tokenizer: Tokenizer, max_length: int) -> dict[str, float]:
         """Measurements on other data than the task's, made before and after training."""
         return {}
+
+    def rehearsal(self) -> Self:
+        """This task for an evaluation whose scores do not count: cheaper where it can be."""
+        return self
 
     def usage(self) -> str:
         """What a user of the trained model has to know about its outputs; "" for nothing."""

@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 from annotated_types import Ge
 
 from sweep.core.errors import UserError, alternatives
-from sweep.datasets import Dataset, Example, Splits
+from sweep.datasets import Dataset, Example, Splits, place_of
 from sweep.datasets.file_parsing import read_text
 from sweep.metrics import ModelOutputs
 from sweep.tasks import IGNORED, Encoded, EncodedDataset, Evaluation, Task, packing
-from sweep.tasks.batching import by_length, mask, padded, positions_of, virtual_tokens
+from sweep.tasks.batching import by_length, mask, padded, positions_in, positions_of, virtual_tokens
 from sweep.tasks.decoding import generate
 from sweep.tasks.likelihood import nll
 from sweep.tasks.prompt_format import Dialogue, Format, check_roles, within
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PretrainedConfig
     from transformers import PreTrainedTokenizerBase as Tokenizer
 
 _OFF_TASK_BATCH = 16
@@ -73,8 +74,18 @@ class Generation(Task):
             check_roles(getattr(splits, name), splits.columns, name)
         return self
 
-    def check(self, tokenizer: Tokenizer, examples: Sequence[Example]) -> None:
-        self._dialogues(tokenizer, examples[:1])
+    def inputs(self, tokenizer: Tokenizer, examples: Sequence[Example]) -> Sequence[Sequence[int]]:
+        return [dialogue.ids for dialogue in self._dialogues(tokenizer, examples)]
+
+    def check(self, tokenizer: Tokenizer, validation: Sequence[Example], base: PretrainedConfig) -> None:
+        self._room(positions_in(base.to_dict()))
+        references = [dialogue.reference for dialogue in self._dialogues(tokenizer, validation)]
+        for metric in self.metrics.values():
+            for index, fault in metric.reference_faults(references):
+                raise UserError(f"{place_of(validation[index], index)} of the validation split: {fault}")
+
+    def rehearsal(self) -> Self:
+        return replace(self, max_new_tokens=min(2, self.max_new_tokens))
 
     def encode(self, tokenizer: Tokenizer, examples: Sequence[Example], max_length: int) -> EncodedDataset:
         rows = within(self._dialogues(tokenizer, examples), max_length)
@@ -172,15 +183,17 @@ class Generation(Task):
     def _fitting(self, prompts: Sequence[list[int]], model: torch.nn.Module, max_length: int | None) -> list[list[int]]:
         """Prompts, cut where they leave too few of the model's positions for a response."""
         positions = positions_of(model)
-        if positions is None:
-            return list(prompts)
-        positions -= virtual_tokens(model)
-        if positions <= self.max_new_tokens:
+        room = self._room(None if positions is None else positions - virtual_tokens(model))
+        return list(prompts) if room is None else [prompt[-room:] for prompt in prompts]
+
+    def _room(self, positions: int | None) -> int | None:
+        """How many tokens of a prompt leave room for a response; None for any number. Raises UserError for none."""
+        if positions is not None and positions <= self.max_new_tokens:
             raise UserError(
                 f"task.max_new_tokens = {self.max_new_tokens} leaves no room for a prompt in the model's {positions} "
                 "positions; lower it"
             )
-        return [prompt[-(positions - self.max_new_tokens) :] for prompt in prompts]
+        return None if positions is None else positions - self.max_new_tokens
 
     def _generate(
         self, model: torch.nn.Module, tokenizer: Tokenizer, prompts: list[list[int]], ends: set[int]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
 
+from sweep.core.errors import UserError
 from sweep.datasets import Example, Splits
 from sweep.tasks import Encoded, EncodedDataset
 from sweep.tasks.batching import mask, padded, positions_of
@@ -68,6 +69,12 @@ class Seq2Seq(Generation):
         ]
         references = [visible(text, tokenizer) for text in answers]
         return list(map(plain_dialogue, asked, references, prompts, responses))
+
+    def _room(self, positions: int | None) -> int | None:
+        """Any number: prompt and response have positions of their own."""
+        if positions is not None and positions < self.max_new_tokens:
+            raise UserError(f"task.max_new_tokens = {self.max_new_tokens} exceeds the model's {positions} positions")
+        return None
 
     def _fitting(self, prompts: Sequence[list[int]], model: torch.nn.Module, max_length: int | None) -> list[list[int]]:
         limits = [limit for limit in (max_length, positions_of(model)) if limit]

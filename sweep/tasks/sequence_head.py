@@ -48,6 +48,9 @@ class TextTask(Task):
             truncated=rows.truncated,
         )
 
+    def inputs(self, tokenizer: Tokenizer, examples: Sequence[Example]) -> Sequence[Sequence[int]]:
+        return [row["input_ids"] for row in _tokenized(tokenizer, examples, sys.maxsize)]
+
     def collator(self, tokenizer: Tokenizer) -> Callable[[list[Encoded]], dict[str, torch.Tensor]]:
         def collate(rows: list[Encoded]) -> dict[str, torch.Tensor]:
             import torch

@@ -32,6 +32,7 @@ class Variant(ABC):
 
     is_adapter: ClassVar[bool] = False  # whether the trained part is saved apart from the base, and loaded onto it
     quantized: ClassVar[bool] = False  # whether the base is held in fewer than 16 bits during training
+    base_bits: ClassVar[int] = 16  # of each base weight in training, or more
     sharding_fault: ClassVar[str | None] = None  # why devices cannot share one model (`train.parallelism=fsdp`)
 
     name: Annotated[str, MinLen(1)]

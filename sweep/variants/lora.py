@@ -108,6 +108,8 @@ class _OnQuantizedBase(LoRA):
 class QLoRA(_OnQuantizedBase):
     """LoRA on a base in 4 bits (Dettmers et al. 2023, arXiv 2305.14314)."""
 
+    base_bits: ClassVar[int] = 4
+
     quant_type: Literal["nf4", "fp4"] = "nf4"
     """4-bit data type of the base's weights."""
     double_quantization: bool = True
@@ -150,6 +152,7 @@ class QLoRA(_OnQuantizedBase):
 class LoRA8bit(_OnQuantizedBase):
     """LoRA on a base in 8 bits (LLM.int8(), Dettmers et al. 2022, arXiv 2208.07339)."""
 
+    base_bits: ClassVar[int] = 8
     sharding_fault: ClassVar[str] = (
         "FSDP would separate bitsandbytes' 8-bit weights from their scales; use a qlora variant"
     )

@@ -240,7 +240,7 @@ def test_final_number(text: str, number: str | None):
 def test_numbers_are_equal_by_value_and_a_reference_needs_one():
     values = ExactMatch(rule="number").per_example(["it is 1,234.0 in all.", "nothing"], ["x #### 1234", "2"])
     assert values == [1.0, 0.0]
-    with pytest.raises(UserError, match="example 1 has no number"):
+    with pytest.raises(UserError, match="example 2: its reference has no number"):
         ExactMatch(rule="number").per_example(["1", "2"], ["1", "two"])
 
 

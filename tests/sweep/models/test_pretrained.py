@@ -25,7 +25,7 @@ from transformers import (
 from sweep.config.schema import parse
 from sweep.core.errors import ConfigError, UserError
 from sweep.core.reporter import silent
-from sweep.models.checkpoint_files import positions, safetensors_fault
+from sweep.models.checkpoint_files import safetensors_fault
 from sweep.models.compatibility import KERNEL_FLAGS, kernels, model_class
 from sweep.models.pretrained import Pretrained, _why
 from sweep.runtime import precision
@@ -217,13 +217,13 @@ def test_a_missing_attention_kernel_is_refused(tmp_path: Path):
 )
 def test_positions(tmp_path: Path, config: dict, expected: int | None):
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert positions(tmp_path) == expected
+    assert Pretrained(path=str(tmp_path)).max_positions == expected
 
 
 def test_roberta_runs_at_its_longest_and_not_beyond(tmp_path: Path):
     """Its table has two rows more than a text may have tokens."""
     checkpoints.roberta(tmp_path, positions=34)
-    assert positions(tmp_path) == 32
+    assert Pretrained(path=str(tmp_path)).max_positions == 32
     model = Pretrained(path=str(tmp_path)).load(AutoModelForSequenceClassification, None, "cpu").eval()
     model(input_ids=torch.full((1, 32), 5), attention_mask=torch.ones(1, 32, dtype=torch.long))
     with pytest.raises((IndexError, RuntimeError)):
