@@ -27,7 +27,7 @@ def require_usable() -> None:
         torch.cuda.init()
         capability, name = torch.cuda.get_device_capability(), torch.cuda.get_device_name()
     except (RuntimeError, AssertionError) as error:
-        if "driver" in str(error):
+        if "too old" in str(error):
             raise UserError(driver_fault(torch.version.cuda, nvml.driver())) from error
         raise UserError(_unusable("the GPU", error)) from error
     fault = code_fault(name, capability, torch.cuda.get_arch_list())
@@ -41,8 +41,8 @@ def require_usable() -> None:
 
 def _unusable(name: str, error: Exception) -> str:
     return (
-        f"PyTorch cannot use {name}: {first_line(error)}. Another process may hold it alone (nvidia-smi shows its "
-        f"compute mode): name another with hydra.launcher.devices, or {_ON_CPU}"
+        f"PyTorch cannot use {name}: {first_line(error)}. nvidia-smi shows whether it is lost, or held by one process "
+        f"alone (compute mode); name another with hydra.launcher.devices, or {_ON_CPU}"
     )
 
 

@@ -64,6 +64,9 @@ def test_the_faults_come_as_one_sentence_before_the_study(monkeypatch: pytest.Mo
     monkeypatch.setattr(torch.cuda, "init", raises(old))
     with pytest.raises(UserError, match=r"The NVIDIA driver 550\.54\.15, for CUDA 12\.4, is too old"):
         cuda_device.require_usable()
+    monkeypatch.setattr(torch.cuda, "init", raises("Found no NVIDIA driver on your system. Please check"))
+    with pytest.raises(UserError, match="PyTorch cannot use the GPU: Found no NVIDIA driver"):
+        cuda_device.require_usable()
     monkeypatch.setattr(torch.cuda, "init", lambda: None)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100")
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: CU130)
@@ -73,7 +76,9 @@ def test_the_faults_come_as_one_sentence_before_the_study(monkeypatch: pytest.Mo
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     busy = "CUDA error: CUDA-capable device(s) is/are busy or unavailable\nCUDA kernel errors might be"
     monkeypatch.setattr(torch, "zeros", raises(busy))
-    with pytest.raises(UserError, match=r"cannot use NVIDIA H100: CUDA error.*unavailable\. Another process") as caught:
+    with pytest.raises(
+        UserError, match=r"cannot use NVIDIA H100: CUDA error.*unavailable\. nvidia-smi shows"
+    ) as caught:
         cuda_device.require_usable()
     assert "\n" not in str(caught.value)
 

@@ -14,7 +14,7 @@ from sweep.config.schema import parse
 from sweep.core.errors import ConfigError, UserError
 from sweep.core.reporter import silent
 from sweep.models.pretrained import Pretrained
-from sweep.runtime import precision
+from sweep.runtime import cuda_device, precision
 from sweep.training_run import prepare
 
 pytestmark = pytest.mark.slow
@@ -92,6 +92,7 @@ def test_bf16_on_a_gpu_without_it_is_refused_before_the_study(monkeypatch: pytes
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
+    monkeypatch.setattr(cuda_device, "require_usable", lambda: None)
     with pytest.raises(
         UserError, match=r"bf16 needs a GPU of compute capability 8\.0 or higher, and Tesla T4 has less"
     ):
