@@ -159,7 +159,7 @@ def _load_and_wrap(
     quantization = variant.quantization(precision.dtype_of(compute), task.task_type, train.sharded)
     # A sharded model moves to the devices part by part: the whole model may be too large for each of them.
     place = "cpu" if train.sharded and not variant.quantized else device
-    base = config.model.load(task.auto_class(), quantization, place, task.model_arguments(tokenizer))
+    base = config.base.load(task.auto_class(), quantization, place, task.model_arguments(tokenizer))
     model = variant.wrap(base, task.task_type, train.activation_checkpointing)
     precision.cast_weights(model, compute, train.trained_weights)
     return model, block_fractions(model, base)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
@@ -93,6 +93,13 @@ class RunConfig:
     """Options of the meters."""
     seed: Annotated[int, Ge(0), Le(2**32 - 1)]
     """Seed of new weights, batch order and dropout. The data split does not depend on it."""
+
+    @property
+    def base(self) -> Model:
+        """The base model as the run loads it: in fp32 where all of it trains in fp32. A cast after loading would leave
+        gaps in the device's memory."""
+        in_fp32 = self.variant.trains_all and self.train.trained_weights == "fp32"
+        return replace(self.model, dtype="fp32") if in_fp32 else self.model
 
     def faults_between(self) -> Iterator[Fault]:
         """Rules between groups."""

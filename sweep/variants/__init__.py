@@ -31,6 +31,7 @@ class Variant(ABC):
     """
 
     is_adapter: ClassVar[bool] = False  # whether the trained part is saved apart from the base, and loaded onto it
+    trains_all: ClassVar[bool] = False  # whether every weight of the base trains
     quantized: ClassVar[bool] = False  # whether the base is held in fewer than 16 bits during training
     base_bits: ClassVar[int] = 16  # of each base weight in training, or more
     sharding_fault: ClassVar[str | None] = None  # why devices cannot share one model (`train.parallelism=fsdp`)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from sweep.variants import Variant
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class Full(Variant):
     """FFT: the reference for the cheaper variants."""
+
+    trains_all: ClassVar[bool] = True
 
     def wrap(self, model: PreTrainedModel, task_type: str, activation_checkpointing: bool) -> PreTrainedModel:
         model.requires_grad_(True)

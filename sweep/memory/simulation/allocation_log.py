@@ -81,6 +81,13 @@ class EventLog(TorchDispatchMode):
         elif category is not None:
             self.blocks[key].category = category
 
+    def reserve(self, size: int, per_layer_bytes: int) -> None:
+        """On a GPU, log a block that is freed at once, so that the allocator has its memory."""
+        if self._inner:
+            key = self._created(size, "temporaries", NO_LAYER)
+            self.blocks[key].per_layer_bytes = per_layer_bytes
+            self.events.append(Event(key, None, NO_LAYER, self.part))
+
     def move(self, old: torch.Tensor, new: torch.Tensor) -> None:
         """Replace the meta tensor `old` by `new`, which is on the device."""
         self._watch(self._keys.pop(tensor_storage_key(old)), new)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +77,7 @@ def _log_purposes(model: nn.Module, log: EventLog) -> None:
 
 
 def _base(config: RunConfig, architecture: PretrainedConfig) -> PreTrainedModel:
-    dtype = config.model.dtype
+    dtype = config.base.dtype
     held = precision.dtype_of(dtype) if dtype != "auto" else architecture.dtype or torch.float32
     # FlashAttention needs its package and a GPU. Its memory is that of PyTorch's flash kernel: `patches` puts it in.
     attention = "sdpa" if config.model.attention == "flash_attention_2" else config.model.attention
@@ -167,6 +168,12 @@ def state_tensors(parameter: torch.Tensor) -> Iterator[torch.Tensor]:
 
 
 def _load(model: nn.Module, sources: dict[nn.Parameter, int], log: EventLog) -> None:
+    """Log the weights as they arrive. On a GPU, transformers allocates the size of the model first, and frees it
+    (`caching_allocator_warmup`): the weights then share one segment of the allocator."""
+    sizes = Counter[int]()
+    for name, parameter in model.named_parameters():
+        sizes[layer_number(name)] += parameter.nbytes
+    log.reserve(sum(sizes.values()), per_layer_bytes=sizes[1])
     for name, parameter in model.named_parameters():
         layer = layer_number(name)
         if parameter not in sources:
