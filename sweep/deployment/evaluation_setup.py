@@ -12,6 +12,7 @@ from sweep.datasets import Example
 from sweep.models import Model
 from sweep.runtime import precision
 from sweep.tasks import Evaluation, Task
+from sweep.tasks.batching import mask, padded, positions_of
 from sweep.training_run import device_type
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from sweep.deployment.comparison_options import AdapterComparison
+
+_FEW = 8  # examples whose logits are compared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +80,22 @@ class EvaluationSetup:
     def test_scores(self, model: torch.nn.Module) -> dict[str, float]:
         """The scores on the test split, if the data has one: the validation scores of a selected run are too high."""
         return self._evaluate(model, self.test).scores if self.test else {}
+
+    def logits(self, model: torch.nn.Module) -> torch.Tensor:
+        """The model's outputs for a few validation examples, with its weights as they are. Only equal models give equal
+        ones; a decoder after an encoder reads the same texts."""
+        import torch
+
+        ids = self.task.inputs(self.tokenizer, self.validation[:_FEW])
+        limit = min(self.max_length, positions_of(model) or self.max_length)
+        rows = [list(row[:limit]) for row in ids]
+        inputs = {"input_ids": padded(rows, self.tokenizer.pad_token_id), "attention_mask": mask(rows)}
+        if self.task.task_type == "SEQ_2_SEQ_LM":
+            inputs["decoder_input_ids"] = inputs["input_ids"]
+        model.eval()
+        half = next((p.dtype for p in model.parameters() if p.dtype in (torch.bfloat16, torch.float16)), None)
+        with torch.no_grad(), torch.autocast(self.device, half) if half else nullcontext():
+            return model(**{name: tensor.to(self.device) for name, tensor in inputs.items()}).logits.float().cpu()
 
     def _evaluate(self, model: torch.nn.Module, examples: Sequence[Example]) -> Evaluation:
         model.eval()

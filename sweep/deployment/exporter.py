@@ -18,6 +18,7 @@ from sweep.core.formatting import gib
 from sweep.core.reporter import silent
 from sweep.deployment import model_card
 from sweep.deployment.evaluation_setup import EvaluationSetup
+from sweep.deployment.merge_check import Logits
 from sweep.deployment.score_check import difference
 from sweep.deployment.stored_run import MANIFEST, StoredRun, find
 from sweep.models.pretrained import Pretrained
@@ -99,9 +100,10 @@ def _write(run: StoredRun, building: Path, out: Path, options: Mapping[str, Any]
         _name_base(building / "adapter_config.json", source.location()[0])
         model, dtype, note = variant.restore(setup.base(), building), "", ""
     else:
-        dtype, note = _write_whole(run, setup, building, str(options["dtype"]))
+        dtype, note, logits = _write_whole(run, setup, building, str(options["dtype"]))
         written = Pretrained(path=str(building), attention=source.attention, trust_remote_code=source.trust_remote_code)
         model = setup.base(written, quantized=False)
+        logits.require_equal(setup.logits(model), model.dtype.itemsize)
     task = setup.task
     if task.task_type == "CAUSAL_LM":
         # Generation needs it. Transformers 5 saves the arguments of the tokenizer's creation, and not later changes.
@@ -137,8 +139,9 @@ def _require_same_examples(before: Sequence[Mapping[str, Any]], after: Sequence[
         )
 
 
-def _write_whole(run: StoredRun, setup: EvaluationSetup, building: Path, wanted: str) -> tuple[str, str]:
-    """Write the whole model, with the trained weights merged. Returns its precision, and a note about the merge.
+def _write_whole(run: StoredRun, setup: EvaluationSetup, building: Path, wanted: str) -> tuple[str, str, Logits]:
+    """Write the whole model, with the trained weights merged. Returns its precision, a note about the merge, and logits
+    from before the merge.
 
     A merge into 4-bit or 8-bit weights would round the trained change. So a quantised variant is merged into a new load
     of the base in 16 bits: the checkpoint's precision if it has 16 bits, else bf16.
@@ -147,8 +150,10 @@ def _write_whole(run: StoredRun, setup: EvaluationSetup, building: Path, wanted:
     base = setup.base(model if wanted == "auto" else replace(model, dtype=wanted), quantized=False)
     if variant.quantized and wanted == "auto" and base.dtype.itemsize > 2:
         base = base.to(torch.bfloat16)
-    dtype, names = base.dtype, base.state_dict().keys()
-    whole = variant.merge(variant.restore(base, run.weights)).to(dtype)
+    dtype, names, untrained = base.dtype, base.state_dict().keys(), setup.logits(base)
+    trained = variant.restore(base, run.weights)
+    logits = Logits(untrained, setup.logits(trained))
+    whole = variant.merge(trained).to(dtype)
     lost = sorted(names - whole.state_dict().keys())
     if lost:
         raise UserError(
@@ -157,11 +162,11 @@ def _write_whole(run: StoredRun, setup: EvaluationSetup, building: Path, wanted:
         )
     whole.config.use_cache = True  # training switches it off
     whole.save_pretrained(building)
-    name = str(dtype).removeprefix("torch.")
+    name, merged = str(dtype).removeprefix("torch."), "The adapter was merged into"
     if variant.quantized:
         target = f"a {name} load of the base, and not into the quantised weights of its training"
-        return name, f"The adapter was merged into {target}; they are not bit-identical, so it was scored again."
-    return name, f"The adapter was merged into the base in {name}." if variant.is_adapter else ""
+        return name, f"{merged} {target}; they are not bit-identical, so it was scored again.", logits
+    return name, f"{merged} the base in {name}." if variant.is_adapter else "", logits
 
 
 def _weights_dtype(folder: Path) -> str:

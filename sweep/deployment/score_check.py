@@ -15,8 +15,8 @@ WITHOUT_EXAMPLES = 0.01  # of the score, for a metric with neither values by exa
 
 class Difference(NamedTuple):
     """`drop` is how much worse the exported model scores, in the metric's unit; negative if it is better. `noise` is
-    the largest drop by chance. `changed` counts the examples whose value differs, None if the metric has no value by
-    example."""
+    the largest drop by chance. `changed` counts the examples whose value or prediction differs, None if there are
+    neither."""
 
     before: float
     after: float
@@ -58,10 +58,10 @@ def difference(
     if rows and all(_has(pair, name) for pair in rows):
         losses = [sign * (old[name] - new[name]) for old, new in rows]
         error = _error_of_mean(losses)
-        changed = sum(loss != 0 for loss in losses)
+        changed = sum(loss != 0 or _answers_differ(pair) for loss, pair in zip(losses, rows, strict=True))
     elif rows and metric.needs_predictions and all(_has(pair, "prediction") for pair in rows):
         error = _jackknife(metric, rows)
-        changed = sum(old["prediction"] != new["prediction"] for old, new in rows)
+        changed = sum(map(_answers_differ, rows))
     else:
         return Difference(before[0], after[0], drop, WITHOUT_EXAMPLES * abs(before[0]), len(rows), None)
     return Difference(before[0], after[0], drop, NOISE_ERRORS * error, len(rows), changed)
@@ -72,6 +72,15 @@ _Pair = tuple[Mapping[str, Any], Mapping[str, Any]]
 
 def _has(pair: _Pair, column: str) -> bool:
     return all(row.get(column) is not None for row in pair)
+
+
+def _answers_differ(pair: _Pair) -> bool:
+    """Numbers differ from a thousandth on: rounding changes the last digits of all."""
+    old, new = (row.get("prediction") for row in pair)
+    try:
+        return old != new and not math.isclose(float(old), float(new), rel_tol=1e-3)
+    except (TypeError, ValueError):
+        return True
 
 
 def _error_of_mean(values: Sequence[float]) -> float:

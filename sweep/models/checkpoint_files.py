@@ -1,7 +1,8 @@
-"""Faults of a checkpoint's folder that are visible without loading it. Standard library only."""
+"""The files of a checkpoint's folder: which are read, and their faults. Standard library only."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 from collections.abc import Iterator
@@ -10,6 +11,9 @@ from typing import Any
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "tokenizer.model",
                "spiece.model", "sentencepiece.bpe.model", "source.spm")  # fmt: skip
+# What a run reads of a checkpoint, in addition to the weights. Subfolders have chat templates and code.
+READ = ("*.json", "*.model", "*.txt", "*.spm", "*.bpe", "*.tiktoken", "*.jinja", "*/*.jinja", "*.py", "*/*.py")
+SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _HEADER_LIMIT = 100 * 2**20  # bytes; safetensors' own
 
@@ -45,34 +49,56 @@ def read_config(folder: Path) -> tuple[dict[str, Any], str | None]:
     return config, None
 
 
-def _weight_faults(folder: Path) -> Iterator[str]:
+def weight_files(folder: Path) -> list[str]:
+    """The names of the weight files that transformers loads: model.safetensors, else those in the index. Repositories
+    have further ones, in other formats.
+
+    Raises:
+        ValueError: for an index that cannot be read.
+    """
     index = folder / _INDEX
-    if index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-            yield f"has a damaged {_INDEX}: {type(error).__name__}: {error}"
-            return
-        missing = [name for name in names if not (folder / name).is_file()]
-        if missing:
-            yield f"lacks {', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}, which {_INDEX} names"
-        files = [folder / name for name in names if name not in missing]
-    else:
-        files = [file for file in (folder / "model.safetensors",) if file.is_file()]
-        if not files:
-            pickles = [file.name for file in folder.glob("*.bin")] + [file.name for file in folder.glob("*.pt")]
-            adapter = (folder / "adapter_config.json").is_file()
-            if adapter:
-                yield "holds an adapter, not a base model; give the base that it was trained on"
-            elif pickles:
-                kind = next(iter(read_config(folder)[0].get("architectures") or ["AutoModelForCausalLM"]))
-                yield (
-                    f"has its weights as pickle only ({pickles[0]}), which can run any code; convert them once, where "
-                    f"you trust them: transformers.{kind}.from_pretrained('{folder}').save_pretrained('{folder}')"
-                )
-            else:
-                yield "has no weights: model.safetensors, or parts of it with their index"
-            return
+    if (folder / SINGLE).is_file() or not index.is_file():
+        return [SINGLE]
+    try:
+        return sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"has a damaged {_INDEX}: {type(error).__name__}: {error}") from error
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 over names and contents of all files that a run reads: config, generation config, tokenizer, chat
+    templates, code and weights, in order of name."""
+    whole = hashlib.sha256()
+    found = {file for pattern in READ for file in folder.glob(pattern)}
+    for file in sorted(found | {folder / name for name in weight_files(folder)}):
+        whole.update(str(file.relative_to(folder)).encode())
+        with file.open("rb") as stream:
+            whole.update(hashlib.file_digest(stream, "sha256").digest())
+    return whole.hexdigest()[:16]
+
+
+def _weight_faults(folder: Path) -> Iterator[str]:
+    try:
+        names = weight_files(folder)
+    except ValueError as error:
+        yield str(error)
+        return
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing and missing != [SINGLE]:
+        yield f"lacks {', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}, which {_INDEX} names"
+    files = [folder / name for name in names if name not in missing]
+    if missing == [SINGLE]:
+        pickles = [file.name for file in folder.glob("*.bin")] + [file.name for file in folder.glob("*.pt")]
+        if (folder / "adapter_config.json").is_file():
+            yield "holds an adapter, not a base model; give the base that it was trained on"
+        elif pickles:
+            kind = next(iter(read_config(folder)[0].get("architectures") or ["AutoModelForCausalLM"]))
+            yield (
+                f"has its weights as pickle only ({pickles[0]}), which can run any code; convert them once, where "
+                f"you trust them: transformers.{kind}.from_pretrained('{folder}').save_pretrained('{folder}')"
+            )
+        else:
+            yield "has no weights: model.safetensors, or parts of it with their index"
     for file in files:
         fault = safetensors_fault(file)
         if fault:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,14 +11,12 @@ from typing import TYPE_CHECKING, Any
 from sweep.core.errors import UserError, first_line
 from sweep.core.reporter import Reporter
 from sweep.models import Model
-from sweep.models.checkpoint_files import config_faults, folder_faults, read_config
+from sweep.models.checkpoint_files import READ, SINGLE, config_faults, digest, folder_faults, read_config, weight_files
 from sweep.tasks.batching import positions_in
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-# Weights as safetensors only, since loading a pickle can run any code.
-_NEEDED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py"]
 _TIMEOUT_SECONDS = 10  # of a request to the Hub
 
 
@@ -80,19 +77,29 @@ class Pretrained(Model):
         return super().architecture()
 
     def prepare(self, report: Reporter) -> Mapping[str, str]:
-        """Download missing files. Returns the commit (Hub), or a digest of config and weights (folder)."""
+        """Download missing files. Returns the commit (Hub), or a digest of all files that are read (folder).
+        Weights are loaded as safetensors only: loading a pickle can run any code."""
         path, revision = self.location()
         if os.path.isdir(path):
             self._require_whole(Path(path))
-            return {"model_revision": f"sha256:{folder_digest(Path(path))}"}
-        from huggingface_hub import snapshot_download
-
+            return {"model_revision": f"sha256:{digest(Path(path))}"}
         try:
-            folder = snapshot_download(path, revision=revision, allow_patterns=_NEEDED)
+            folder = self._download(path, revision)
         except Exception as error:  # the network libraries change their errors between versions
             raise UserError(f"model.path = {self.path} could not be loaded: {_why(error)}") from error
-        self._require_whole(Path(folder))
-        return {"model_revision": Path(folder).name}
+        self._require_whole(folder)
+        return {"model_revision": folder.name}
+
+    def _download(self, path: str, revision: str | None) -> Path:
+        """Load what the cache lacks: first the small files, then the weights that transformers loads. A repository may
+        have the same weights in several formats."""
+        from huggingface_hub import snapshot_download
+
+        folder = Path(snapshot_download(path, revision=revision, allow_patterns=list(READ)))
+        snapshot_download(path, revision=folder.name, allow_patterns=[SINGLE])
+        if not (folder / SINGLE).is_file():
+            snapshot_download(path, revision=folder.name, allow_patterns=weight_files(folder))
+        return folder
 
     def _require_whole(self, folder: Path) -> None:
         """Check tokenizer and weights, which a run needs and a plan does not."""
@@ -141,13 +148,3 @@ def _why(error: Exception) -> str:
         "Check the name and the network; offline, give the folder of a downloaded checkpoint, or a model that is in "
         "the Hub's cache already."
     )
-
-
-def folder_digest(folder: Path) -> str:
-    """SHA-256 over names and contents of config and weights, in order of name."""
-    digest = hashlib.sha256()
-    for file in sorted([*folder.glob("config.json"), *folder.glob("*.safetensors")]):
-        digest.update(file.name.encode())
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()[:16]

@@ -18,6 +18,7 @@ from annotated_types import Ge, Gt
 from sweep.core.preflight import output_fault
 from sweep.core.reporter import Reporter
 from sweep.models import Model
+from sweep.models.checkpoint_files import digest
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -110,8 +111,7 @@ class ScanLlama(Model):
                     log.warning("the cached base model in %s is unusable (%s): building it again", self.folder, fault)
                     shutil.rmtree(self.folder)
                 self._build(report)
-            manifest = json.loads((self.folder / MANIFEST).read_text())
-        return {"model_revision": f"sha256:{manifest['model.safetensors'][:16]}"}
+        return {"model_revision": f"sha256:{digest(self.folder)}"}
 
     def _build(self, report: Reporter) -> None:
         """Build into a temporary folder first, so that an interrupted build leaves nothing that looks like a model."""

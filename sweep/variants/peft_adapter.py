@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,6 +78,7 @@ class Adapter(Variant):
                 "Export it as it is: merge=false"
             )
         _unwrap_heads(model)
+        _untie(model)
         return model.merge_and_unload(safe_merge=True)
 
 
@@ -106,6 +108,19 @@ def _unwrap_heads(model: PeftModel) -> None:
     for name, module in list(model.named_modules()):
         if isinstance(module, ModulesToSaveWrapper):
             model.set_submodule(name, module.modules_to_save[module.active_adapter])
+
+
+def _untie(model: PeftModel) -> None:
+    """Give each adapted layer a weight of its own. PEFT (0.21) merges in place: an adapter on an output embedding that
+    is tied to the input embedding would change both."""
+    from torch import nn
+
+    uses = Counter(id(weight) for _, weight in model.named_parameters(remove_duplicate=False))
+    for name, module in model.named_modules():
+        weight = getattr(module, "weight", None)
+        if name.endswith(".base_layer") and isinstance(weight, nn.Parameter) and uses[id(weight)] > 1:
+            module.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
+            model.get_base_model().config.tie_word_embeddings = False
 
 
 def has_conv1d(model: nn.Module) -> bool:

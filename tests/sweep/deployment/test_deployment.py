@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import checkpoints
 import mlflow
 import pytest
 import torch
@@ -25,16 +26,19 @@ from sweep.core.run_request import RunRequest
 from sweep.datasets.scan import ScanAroundRight
 from sweep.deployment import adapter_comparison, exporter
 from sweep.deployment.comparison_options import parse as parse_comparison
+from sweep.deployment.merge_check import Logits
 from sweep.deployment.score_check import difference
 from sweep.deployment.stored_run import best
 from sweep.launch.run_supervisor import close_run
 from sweep.metrics.accuracy import Accuracy
 from sweep.metrics.exact_match import ExactMatch
 from sweep.metrics.f1 import F1
+from sweep.metrics.pearson import Pearson
 from sweep.tracking.mlflow_store import MlflowStore
 from sweep.tracking.options import Tracking
 from sweep.training import trained_weights
 from sweep.training_run import run_training
+from sweep.variants.lora import LoRA
 
 pytestmark = pytest.mark.slow
 IDS = torch.arange(4, 20)[None]
@@ -293,6 +297,51 @@ def copy_of(base: Path, to: Path, added: float) -> Path:
     file = to / "model.safetensors"
     save_file({key: value + added for key, value in load_file(file).items()}, file, metadata={"format": "pt"})
     return to
+
+
+@pytest.mark.filterwarnings("ignore:Model has .tie_word_embeddings")
+def test_an_adapter_on_a_tied_embedding_is_merged_into_one_of_the_two(tmp_path: Path):
+    """PEFT merges in place, into both. The logits of the model with its adapter are the truth."""
+    checkpoints.llama(tmp_path / "base", tie_word_embeddings=True)
+    variant = parse(compose("variant=lora_r8", "variant.target_modules=[q_proj,lm_head]")).variant
+    adapted = variant.wrap(load(tmp_path / "base"), "CAUSAL_LM", False)
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.3)
+    before = logits(adapted)
+    assert (before - logits(load(tmp_path / "base"))).abs().max() > 1
+    variant.merge(adapted).save_pretrained(tmp_path / "out")
+    torch.testing.assert_close(logits(load(tmp_path / "out")), before, rtol=1e-4, atol=1e-4)
+
+
+def test_a_merge_that_computes_something_else_is_refused_whatever_its_score(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def wrong(self: LoRA, model: Any) -> Any:
+        return model.unload()  # the base alone
+
+    monkeypatch.setattr(LoRA, "merge", wrong)
+    with pytest.raises(UserError, match=r"does not compute what the run's model computes: its logits differ by"):
+        export(study, tmp_path / "out", run="lora_r8", merge=True, allow_drop=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("size", "error"), [(4, 1e-4), (2, 1e-2)])
+def test_logits_may_differ_by_rounding_only(size: int, error: float):
+    base = torch.linspace(-1, 1, 64)
+    found = Logits(base, trained=base + 0.1)
+    found.require_equal(base + 0.1 + error * base, size)
+    with pytest.raises(UserError, match=r"differ by 0\.1 .* moved them by 0\.1"):
+        found.require_equal(base, size)
+
+
+def test_equal_scores_with_other_answers_are_not_the_same():
+    old, new = ([{"reference": "a", "prediction": p, "m": 0.0} for p in ps] for ps in ("bcde", "bxyz"))
+    found = difference("m", ExactMatch(), (0.0, old), (0.0, new))
+    assert (found.changed, found.drop) == (3, 0.0)
+    assert "3 of 4 examples differ" in str(found)
+    numbers = ([{"reference": "1", "prediction": p} for p in ps] for ps in (["1.0000001", "2"], ["1.0000002", "3"]))
+    assert difference("x", Pearson(), *((0.5, side) for side in numbers)).changed == 1
 
 
 def rows(*values: float | None) -> list[dict[str, Any]]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import checkpoints
+import huggingface_hub
 import pytest
 import torch
 from conftest import compose
 from huggingface_hub import errors
+from huggingface_hub.utils import filter_repo_objects
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
@@ -25,7 +28,7 @@ from transformers import (
 from sweep.config.schema import parse
 from sweep.core.errors import ConfigError, UserError
 from sweep.core.reporter import silent
-from sweep.models.checkpoint_files import safetensors_fault
+from sweep.models.checkpoint_files import digest, safetensors_fault
 from sweep.models.compatibility import KERNEL_FLAGS, kernels, model_class
 from sweep.models.pretrained import Pretrained, _why
 from sweep.runtime import precision
@@ -67,6 +70,7 @@ def damage(folder: Path, how: str) -> None:
         names = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
         (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
     elif how == "broken index":
+        weights.unlink()
         (folder / "model.safetensors.index.json").write_text("[]")
     elif how == "no tokenizer":
         (folder / "tokenizer.json").unlink()
@@ -104,6 +108,65 @@ def test_a_damaged_checkpoint_is_refused_before_any_run(tmp_path: Path, how: str
     damage(tmp_path, how)
     with pytest.raises(UserError, match=message):
         prepared(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("config.json", True), ("generation_config.json", True), ("tokenizer.json", True),
+        ("tokenizer_config.json", True), ("chat_template.jinja", True), ("additional_chat_templates/rag.jinja", True),
+        ("modeling_own.py", True),
+        ("model.safetensors", True), ("README.md", False), ("optimizer.pt", False), ("consolidated.safetensors", False),
+        ("original/model.safetensors", False),
+    ],
+)  # fmt: skip
+def test_another_file_that_a_run_reads_is_another_base(tmp_path: Path, name: str, counts: bool):
+    checkpoints.llama(tmp_path)
+    before = Pretrained(path=str(tmp_path)).prepare(silent)
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes((file.read_bytes() if file.exists() else b"") + b" ")
+    assert (digest(tmp_path) != before["model_revision"].removeprefix("sha256:")) == counts
+
+
+def repository(folder: Path, sharded: bool) -> list[str]:
+    """Files of a repository: weights for several programs."""
+    checkpoints.llama(folder)
+    if sharded:
+        AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder, max_shard_size="50kB")
+        (folder / "model.safetensors").unlink(missing_ok=True)
+    for name in (
+        "consolidated.safetensors",
+        "model.fp16.safetensors",
+        "original/model.safetensors",
+        "a.bin",
+        "README.md",
+    ):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    return [str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()]
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_of_the_hub_only_what_is_loaded_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sharded: bool):
+    there = repository(tmp_path / "hub", sharded)
+
+    def download(path: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        """Into the cache, as `snapshot_download` with its own choice of files."""
+        to = tmp_path / "cache" / "0123abc"
+        for name in filter_repo_objects(there, allow_patterns=allow_patterns):
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            (to / name).write_bytes((tmp_path / "hub" / name).read_bytes())
+        return str(to)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert Pretrained(path="owner/name").prepare(silent) == {"model_revision": "0123abc"}
+    fetched = {str(file.relative_to(tmp_path / "cache" / "0123abc")) for file in (tmp_path / "cache").rglob("*.*")}
+    weights = {name for name in fetched if name.endswith(".safetensors")}
+    assert weights == {name for name in there if re.fullmatch(r"model(-\d+-of-\d+)?\.safetensors", name)}
+    assert len(weights) > 1 if sharded else weights == {"model.safetensors"}
+    assert "tokenizer.json" in fetched
+    assert "a.bin" not in fetched
 
 
 @pytest.mark.parametrize(
