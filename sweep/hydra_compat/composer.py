@@ -149,8 +149,12 @@ class Composer:
 
 def composition_fault(error: Exception, overrides: Sequence[str], base: DictConfig | None) -> Fault:
     """Hydra's error about an override as a fault, with the alternatives that Hydra does not name."""
-    key, _, value = (overrides[-1] if overrides else "config").partition("=")
     message = str(error)
+    named = re.search(r"Could not [^']*'([^'/]+)'", message)
+    given = {text.partition("=")[0].lstrip("+~"): text for text in overrides}
+    last = overrides[-1] if overrides else "config"
+    text = given.get(named[1].lstrip("+~"), named[1]) if named else last
+    key, _, value = text.partition("=")
     wrong = re.search(r"Key '([^']+)' is not in struct", f"{message}\n{error.__cause__}")
     if wrong and base is not None:
         parent = key.lstrip("+~").rpartition(".")[0]

@@ -15,7 +15,7 @@ from sweep.cli import app
 from sweep.config.schema import parse, plain_config
 from sweep.core import console, redaction
 from sweep.core.artifacts import LOG_FILE
-from sweep.core.errors import UserError
+from sweep.core.errors import UserError, disk_errors
 from sweep.core.record import Outcome, Record
 from sweep.core.setting import varied_keys
 from sweep.diagnostics import annotate
@@ -44,9 +44,10 @@ class TrainingTask:
         isolated_call.training_server().start()
         alone = HydraConfig.get().mode != RunMode.MULTIRUN
         try:
-            prepared = self.prepare(composed)
-            in_study = prepared.config.study.trial is not None
-            record = self.run(prepared, None) if in_study else self._run_alone(prepared)
+            with disk_errors():
+                prepared = self.prepare(composed)
+                in_study = prepared.config.study.trial is not None
+                record = self.run(prepared, None) if in_study else self._run_alone(prepared)
         except UserError as error:
             if alone:
                 app.exit_with_error(error)
