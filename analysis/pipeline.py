@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from analysis.decision.aggregate import settings
+from analysis.decision.chance import nothing_learnt
 from analysis.decision.pick_stability import stability
 from analysis.decision.score_noise import estimate_noise
 from analysis.decision.selection import decide
@@ -136,14 +137,23 @@ def build(
     )
     by_setting = settings(study.runs, memory_metric)
     noise = estimate_noise(scored, found, higher) if len(scored) else None
-    decision = decide(by_setting, threshold=threshold, margin=margin, higher_is_better=higher, noise=noise)
+    idle = nothing_learnt(scored, metric, higher)
+    try:
+        decision = decide(by_setting, threshold=threshold, margin=margin, higher_is_better=higher, noise=noise)
+    except UserError as error:
+        raise UserError("\n".join(filter(None, [idle, str(error)]))) from error
     assert noise is not None  # else nothing could be decided
-    steadiness = stability(scored, decision.settings, decision.selected, decision.rule, found)
+    steadiness = None
+    if idle:
+        decision = decision.without_selection()
+    else:
+        steadiness = stability(scored, decision.settings, decision.selected, decision.rule, found)
     return Report(
         study=study,
         decision=decision,
         noise=noise,
         stability=steadiness,
+        nothing_learnt=idle,
         metric=metric,
         memory_metric=memory_metric,
         allowed=allowed,
@@ -211,13 +221,14 @@ def summary(made: Report, out: Path) -> str:
     marks = {"selected": "→", "best": "★", "selected · best": "→★", "": ""}
     rows = [["", *head.values()], *([marks[row["mark"]], *(row[key] for key in head)] for row in made.table())]
     left = {0, *(number for number, key in enumerate(head, 1) if key in ("setting", "outcomes", "verdict"))}
-    legend = f"The threshold is {made.threshold_words}: {made.decision.score_threshold:.4f}.  → selected  ★ best score"
+    marked = "★ best score" if made.nothing_learnt else "→ selected  ★ best score"
+    legend = f"The threshold is {made.threshold_words}: {made.decision.score_threshold:.4f}.  {marked}"
     steps: dict[str, list[str]] = {}
     for row in made.narrative.open_questions():
         steps.setdefault(row.next_step, []).append(row.setting)
     asked = [f"  {few(names)}: {step}" for step, names in list(steps.items())[:_STEPS]]
     next_steps = ["", "For the inconclusive settings:", *asked] if asked else []
-    answer = [*filter(None, [made.so_far]), made.answer, made.confidence]
+    answer = [*filter(None, [made.so_far, made.answer, made.confidence])]
     report = f"Report: {out / 'report.html'}"
     return "\n".join(["", table(rows, left), "", legend, "", *answer, *next_steps, *_notes(made), "", report])
 

@@ -34,6 +34,10 @@ class Axis(NamedTuple):
     label: str  # ends in the unit; "[bytes]" is shown as MiB or GiB
     more_is_better: bool = False
 
+    @property
+    def name(self) -> str:
+        return self.label.partition(" [")[0]
+
 
 def data(decision: Decision, runs: pd.DataFrame, axis: Axis) -> pd.DataFrame:
     """One row per mark; `kind` is "setting", "run" (an `ok` replicate), "pruned" (a run that was stopped, at the score

@@ -20,13 +20,18 @@ MEMORY_TIE = 0.001
 
 class Decision(NamedTuple):
     """`settings` with the columns `meets`, `selected` and `best` of the point-estimate rule, and where there is noise,
-    `verdict`, `p_meets`, `p_fails` and `sample_size`; `score_threshold` is the score that a setting must reach."""
+    `verdict`, `p_meets`, `p_fails` and `sample_size`; `score_threshold` is the score that a setting must reach.
+    `selected` is None where nothing is recommended."""
 
     settings: pd.DataFrame
     best: str
-    selected: str
+    selected: str | None
     score_threshold: float
     rule: Rule
+
+    def without_selection(self) -> Decision:
+        """The same with nothing recommended."""
+        return self._replace(selected=None, settings=self.settings.assign(selected=False))
 
 
 def decide(

@@ -14,6 +14,7 @@ import pandas as pd
 
 from sweep.core.errors import UserError
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet computes a cell that begins so
 SHOWN = 5  # faults of one kind that a message lists
 _BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -38,7 +39,7 @@ def read(path: Path, wanted: Collection[str]) -> pd.DataFrame:
     separator = declared[1] if declared else _separator(first, wanted)
     reader = csv.reader(io.StringIO("".join(lines), newline=""), strict=True, delimiter=separator)
     try:
-        rows = [(reader.line_num + skipped, [cell.strip() for cell in row]) for row in reader]
+        rows = [(reader.line_num + skipped, [_unescaped(cell.strip()) for cell in row]) for row in reader]
     except csv.Error as error:
         raise UserError(f"{path} could not be read as CSV: {error}") from error
     rows = [(line, row) for line, row in rows if any(row)]
@@ -59,6 +60,11 @@ def read(path: Path, wanted: Collection[str]) -> pd.DataFrame:
         index=[line for line, _ in body],
         dtype=object,
     )
+
+
+def _unescaped(cell: str) -> str:
+    """Without the apostrophe that keeps a spreadsheet from computing a text."""
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(FORMULA) else cell
 
 
 def _text(path: Path) -> str:

@@ -95,7 +95,7 @@ class StudyReader(MlflowReader):
             begun=datetime.fromtimestamp(parent.info.start_time / 1000),
             outcomes={str(key): int(count) for key, count in counts.items()},
             more=len(part) > _COUNTED,
-            pick=tags.get("selected", ""),
+            pick=tags.get("selected", "no report yet") or "nothing was learnt",
         )
 
 

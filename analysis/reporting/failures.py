@@ -68,14 +68,29 @@ def _own_suggestions(runs: pd.DataFrame) -> list[str]:
 def warnings_of(runs: pd.DataFrame) -> list[str]:
     """The warnings of the runs (their fact `warnings`): one line for each setting and kind of warning, in the text of
     the first run that has it."""
-    if "warnings" not in runs:
-        return []
+    return [
+        f"{setting} {lines[0]}." + (f" So in {len(lines)} of its runs." if len(lines) > 1 else "")
+        for (setting, _), lines in _by_kind(runs).items()
+    ]
+
+
+def kinds_of_warnings(runs: pd.DataFrame) -> dict[str, list[str]]:
+    """setting → its warnings in short: "the loss did not move (2 of 3 runs)"."""
+    found: dict[str, list[str]] = {}
+    counts = runs["setting"].astype(str).value_counts()
+    for (setting, _), lines in _by_kind(runs).items():
+        short = lines[0].partition(") ")[2].partition(":")[0]
+        found.setdefault(setting, []).append(f"{short} ({len(lines)} of {counts[setting]} runs)")
+    return found
+
+
+def _by_kind(runs: pd.DataFrame) -> dict[tuple[str, str], list[str]]:
+    """(setting, kind of warning) → the lines of its runs, each with its seed."""
     by_kind: dict[tuple[str, str], list[str]] = {}
+    if "warnings" not in runs:
+        return by_kind
     for setting, seed, warnings in zip(runs["setting"], runs["seed"], runs["warnings"], strict=True):
         for line in str(warnings).splitlines() if isinstance(warnings, str) else []:
             kind = line.partition(":")[0].partition(",")[0]
             by_kind.setdefault((str(setting), kind), []).append(f"(seed {seed}) {line}")
-    return [
-        f"{setting} {lines[0]}." + (f" So in {len(lines)} of its runs." if len(lines) > 1 else "")
-        for (setting, _), lines in by_kind.items()
-    ]
+    return by_kind

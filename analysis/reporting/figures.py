@@ -116,12 +116,14 @@ def _learning_curves(report: Report, folder: Path, suffixes: list[str], looks: s
 
 def _title(report: Report, axis: Axis) -> str:
     """The conclusion of the chart."""
+    if report.nothing_learnt:
+        return "No setting learnt anything" if axis.column == "memory" else f"Score against {axis.name}"
     if axis.column == "memory":
         return f"{labels.shorten(report.decision.selected)} is the smallest that reaches the threshold"
     known: pd.DataFrame = report.settings.dropna(subset=[axis.column, "score"])
     good = known[known["meets"].astype(bool)]
     if good.empty:
-        return f"Score against {axis.label.partition(' [')[0]}"
+        return f"Score against {axis.name}"
     at = good[axis.column].idxmax() if axis.more_is_better else good[axis.column].idxmin()
     words = {
         "train_seconds": "is the quickest that reaches the threshold",

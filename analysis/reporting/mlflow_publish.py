@@ -43,6 +43,8 @@ def title(made: Report) -> str:
     """The study and its answer in a line. The page of a run has its description far down, its name on top."""
     so_far = ", so far" if made.so_far else ""
     pick = made.narrative.pick
+    if pick is None:
+        return f"{made.study.name}: nothing was learnt{so_far}"
     return f"{made.study.name}: use {labels.shorten(str(pick.setting))}, {formatting.show_bytes(pick.memory)}{so_far}"
 
 
@@ -61,10 +63,11 @@ def note(made: Report) -> str:
 def _tags(made: Report) -> dict[str, str]:
     pick = made.narrative.pick
     found = {
-        "selected": made.decision.selected,
-        "selected.verdict": str(pick.verdict),
-        "selected.score": f"{pick.score:.6g}",
-        f"selected.{made.memory_metric}": f"{pick.memory:.0f}",
+        "selected": made.decision.selected or "",
+        "selected.verdict": "" if pick is None else str(pick.verdict),
+        "selected.score": "" if pick is None else f"{pick.score:.6g}",
+        f"selected.{made.memory_metric}": "" if pick is None else f"{pick.memory:.0f}",
+        "selected.stability": "",
         "best": made.decision.best,
         "threshold": made.threshold_words,
     }
@@ -100,7 +103,7 @@ def listing(states: Sequence[StudyState], count: int) -> str:
     for state in states:
         outcomes = ", ".join(f"{n} {outcome}" for outcome, n in state.outcomes.items()) or "none"
         runs = f"{sum(state.outcomes.values())} and more" if state.more else outcomes
-        rows.append((state.name, state.state, f"{state.begun:%Y-%m-%d %H:%M}", runs, state.pick or "no report yet"))
+        rows.append((state.name, state.state, f"{state.begun:%Y-%m-%d %H:%M}", runs, state.pick))
     more = [f"… and {count - len(states)} older ones"] if count > len(states) else []
     command = f"{program.command('analyze')} {shell_override('study', states[0].name)}"
     return "\n".join([table(rows, left=range(5)), *more, "", f"The answer of one: {command}"])

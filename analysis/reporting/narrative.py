@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -28,10 +28,16 @@ class Row(NamedTuple):
 
 
 class Narrative:
-    """Sentences about one decision."""
+    """Sentences about one decision. `warned` has the warnings of each setting's runs, in short."""
 
     def __init__(
-        self, decision: Decision, noise: ScoreNoise, stability: Stability | None, metric: str, seeds: Sequence[int]
+        self,
+        decision: Decision,
+        noise: ScoreNoise,
+        stability: Stability | None,
+        metric: str,
+        seeds: Sequence[int],
+        warned: Mapping[str, Sequence[str]],
     ):
         self._decision = decision
         self._settings = decision.settings.set_index("setting", drop=False).rename_axis(None)
@@ -39,7 +45,8 @@ class Narrative:
         self._stability = stability
         self._metric = metric
         self._seeds = sorted(seeds)
-        self.pick = self._settings.loc[decision.selected]
+        self._warned = warned
+        self.pick = None if decision.selected is None else self._settings.loc[decision.selected]
         self.best = self._settings.loc[decision.best]
 
     @property
@@ -74,7 +81,8 @@ class Narrative:
 
     def confidence(self) -> str:
         """How sure the answer is: the pick's verdict, those of the smaller settings, and how stable the pick is."""
-        return " ".join(filter(None, [self._unsteady(), self._standing(), self._stable(), self._one_seed()]))
+        parts = [self._unsteady(), self._doubted(), self._standing(), self._stable(), self._one_seed()]
+        return " ".join(filter(None, parts))
 
     def _standing(self) -> str:
         if self._alone:
@@ -109,6 +117,11 @@ class Narrative:
                 return f"Warning: not all replicates of {name} are ok ({words}). Its score is the mean of the others."
         return ""
 
+    def _doubted(self) -> str:
+        """The warnings of the runs of the pick, and of the best, on whose score the threshold rests."""
+        names = [str(name) for name in dict.fromkeys([self._decision.selected, self._decision.best])]
+        return " ".join(f"Doubtful: of {n}, {'; '.join(self._warned[n])}." for n in names if self._warned.get(n))
+
     def _stable(self) -> str:
         found = self._stability
         if found is None or self._alone:
@@ -131,13 +144,17 @@ class Narrative:
 
     def runner_up(self) -> list[str]:
         """What another choice costs: the next larger setting that reaches the threshold, and the best of the smaller
-        ones."""
+        ones. Ties go to the better score or the smaller memory, then to fewer trainable parameters, then to the name.
+        """
+        if self.pick is None:
+            return []
         pick = self.pick
         ranked = self._settings[self._settings["memory"].notna() & self._settings["score"].notna()]
-        others = ranked[(ranked["setting"] != pick.setting)]
-        others = others.sort_values("score", ascending=not self._decision.rule.higher_is_better)
+        loss = -ranked["score"] if self._decision.rule.higher_is_better else ranked["score"]
+        others = ranked.assign(loss=loss)[ranked["setting"] != pick.setting]
+        others = others.sort_values(["loss", "memory", "trainable_params", "setting"])
         meets = others["meets"].astype(bool)
-        up = others[meets].sort_values(["memory", "setting"])
+        up = others[meets].sort_values(["memory", "loss", "trainable_params", "setting"])
         down = others[~meets & (others["memory"] < pick.memory)]
         sentences = []
         if len(up):
@@ -172,6 +189,8 @@ class Narrative:
     def open_questions(self) -> list[Row]:
         """The inconclusive settings, smallest memory first, each with what would give a verdict; last those that no
         reasonable number of runs would decide."""
+        if self.pick is None:  # more seeds of what learnt nothing would show nothing
+            return []
         rows = [row for _, row in inconclusive(self._settings).iterrows()]
         return [self._question(row) for row in sorted(rows, key=lambda row: row.sample_size.hopeless)]
 

@@ -30,7 +30,7 @@ MEMORY_WORDS = {
 @dataclass(frozen=True, kw_only=True)
 class Report:
     """The content of a report. `allowed` are the conditions that differ and were allowed to; `command` is
-    what wrote this report."""
+    what wrote this report; `nothing_learnt` is the sentence that replaces a recommendation, if not empty."""
 
     study: Study
     decision: Decision
@@ -40,6 +40,7 @@ class Report:
     memory_metric: str
     allowed: Mapping[str, list[str]] = field(default_factory=dict)
     command: str = ""
+    nothing_learnt: str = ""
     more_notes: tuple[str, ...] = ()
     charts: tuple[str, ...] = ()
 
@@ -58,17 +59,18 @@ class Report:
     @cached_property
     def narrative(self) -> Narrative:
         seeds = sorted(set(self.study.scored()["seed"].tolist()))
-        return Narrative(self.decision, self.noise, self.stability, self.metric, seeds)
+        warned = failures.kinds_of_warnings(self.study.latest())
+        return Narrative(self.decision, self.noise, self.stability, self.metric, seeds, warned)
 
     @cached_property
     def answer(self) -> str:
-        """The recommendation in a sentence."""
-        return self.narrative.answer()
+        """The recommendation in a sentence, or that there is none."""
+        return self.nothing_learnt or self.narrative.answer()
 
     @cached_property
     def confidence(self) -> str:
         """How reliable the recommendation is."""
-        return self.narrative.confidence()
+        return "" if self.nothing_learnt else self.narrative.confidence()
 
     @property
     def threshold_words(self) -> str:

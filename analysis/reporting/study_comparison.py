@@ -46,6 +46,11 @@ class StudyComparison:
         """Both selected settings in a sentence."""
         one, two = (report.narrative.pick for report in self.reports)
         names = self.names
+        if one is None or two is None:
+            picks = [
+                f"{n} picks {'nothing' if p is None else p.setting}" for n, p in zip(names, (one, two), strict=True)
+            ]
+            return f"{' and '.join(picks)}: in a study without a pick, nothing was learnt."
         if not self.same_scale:
             return (
                 f"{names[0]} selects {one.setting} and {names[1]} selects {two.setting}. Their scores are not "
@@ -122,7 +127,7 @@ def _into(made: StudyComparison, folder: Path, suffixes: list[str]) -> None:
         figure = pair.draw(marks, made.first.metric, made.first.memory_words, made.names, style.looks(variants))
         style.save(figure, folder / NAME, suffixes)
         svg = writer.inline((folder / f"{NAME}.svg").read_text())
-    pd.DataFrame(made.table()).to_csv(folder / f"{NAME}.csv", index=False)
+    writer.write_csv(pd.DataFrame(made.table()), folder / f"{NAME}.csv")
     writer.render(folder, ("comparison.html", "comparison.md"), made=made, svg=Markup(svg))
     writer.write_answer(folder, made.as_json())
 

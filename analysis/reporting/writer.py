@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from analysis.charts import style
+from analysis.loading.csv_table import FORMULA
 from analysis.reporting import figures
 from analysis.reporting.report import Report
 from sweep.core.errors import UserError
@@ -43,20 +44,27 @@ def replace_all(out: Path, study: str, write_into: Callable[[Path], None]) -> li
     study had in addition is deleted.
 
     Raises:
-        UserError: where `out` holds something else than a report of this study.
+        UserError: where `out` holds something else than a report of this study, or cannot be written.
     """
     require_own(out, study)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    scratch: Path | None = None
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
         write_into(scratch)
         out.mkdir(exist_ok=True)
         for stale in _files_of(out):
             if not (scratch / stale).exists():
                 (out / stale).unlink(missing_ok=True)
         return [file.replace(out / file.name) for file in sorted(scratch.iterdir())]
+    except OSError as error:
+        raise UserError(
+            f"the report cannot be written into {out}: {error.strerror or error}; make room, or choose another folder "
+            "with out=…"
+        ) from error
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def require_own(out: Path, study: str) -> None:
@@ -88,11 +96,29 @@ def _files_of(out: Path) -> list[str]:
 
 def _write_into(report: Report, folder: Path, suffixes: list[str]) -> None:
     drawn = figures.draw_all(report, folder, suffixes)
-    report.runs.drop(columns=["conditions"], errors="ignore").to_csv(folder / "runs.csv", index=False)
-    _flat(report).to_csv(folder / "settings.csv", index=False)
+    write_csv(report.runs.drop(columns=["conditions"], errors="ignore"), folder / "runs.csv")
+    write_csv(_flat(report), folder / "settings.csv")
     svgs = {name: Markup(inline((folder / f"{name}.svg").read_text())) for name in drawn.names}
     render(folder, _TEMPLATES, report=report, charts=svgs, left_out=drawn.left_out, main=figures.MAIN)
     write_answer(folder, {**report.as_json(), "charts_left_out": drawn.left_out})
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """A CSV file in which a spreadsheet computes nothing: a text that begins as a formula does gets an apostrophe,
+    which a spreadsheet does not show and `source=` takes away."""
+    texts = {str(name): table[name] for name in table.select_dtypes(exclude="number").columns}
+    safe = {name: [f"'{cell}" if _is_formula(cell) else cell for cell in column] for name, column in texts.items()}
+    table.assign(**safe).to_csv(path, index=False)
+
+
+def _is_formula(cell: object) -> bool:
+    if not isinstance(cell, str) or not cell.startswith(FORMULA):
+        return False
+    try:
+        float(cell)
+    except ValueError:
+        return True
+    return False
 
 
 def write_answer(folder: Path, answer: Mapping[str, object]) -> None:

@@ -81,11 +81,12 @@ class ParetuneSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         from sweep.cli.app import exit_with_error
-        from sweep.core.errors import UserError
+        from sweep.core.errors import UserError, disk_errors
         from sweep.study.engine import Engine
 
         try:
-            return Engine(self.hydra_context, self.task_function, self.config, self.options).sweep(arguments)
+            with disk_errors():
+                return Engine(self.hydra_context, self.task_function, self.config, self.options).sweep(arguments)
         except UserError as error:
             exit_with_error(error)
 

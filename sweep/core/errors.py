@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 _LINE = 116  # characters
@@ -65,6 +67,19 @@ def described(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+@contextmanager
+def disk_errors() -> Iterator[None]:
+    """Turn the error of a full disk into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        place = f" for {error.filename}" if error.filename else ""
+        raise UserError(f"no space is left on the disk{place}; free some, and give the same command again") from error
+
+
 def first_line(text: object) -> str:
-    """The first line that is not empty."""
-    return next((line.strip() for line in str(text).splitlines() if line.strip()), "")
+    """The first line that is not empty, and that is no advice of SQLAlchemy to programmers."""
+    lines = (line.strip() for line in str(text).splitlines())
+    return next((line for line in lines if line and not line.startswith("(raised as a result of")), "")

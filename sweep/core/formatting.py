@@ -16,8 +16,10 @@ def gib(count: float) -> str:
 def table(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> str:
     """Columns of text, two spaces apart, from rows of equal length; "" for no rows.
 
-    The columns whose numbers are in `left` (from 0) are aligned to the left, the others to the right.
+    The columns whose numbers are in `left` (from 0) are aligned to the left, the others to the right. White space in a
+    cell, such as a line break in a name, becomes one space.
     """
+    rows = [[" ".join(cell.split()) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(

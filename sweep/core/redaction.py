@@ -42,7 +42,9 @@ def text(value: str) -> str:
     value = _QUERY_SECRET.sub(lambda match: match["key"] + MASK, value)
     value = _HUB_TOKEN.sub(MASK, value)
     value = _ASSIGNED.sub(_mask_assigned, value)
-    for secret in _environment_secrets(tuple(sorted(os.environ.items()))):
+    # Name by name: a thread of a library may remove a variable meanwhile.
+    environment = {name: os.environ.get(name, "") for name in list(os.environ)}
+    for secret in _environment_secrets(tuple(sorted(environment.items()))):
         value = value.replace(secret, MASK)
     return value
 

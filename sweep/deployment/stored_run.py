@@ -124,6 +124,10 @@ def _in_study(store: MlflowReader, study: str, run: str | None) -> tuple[str, Re
     if wanted is None:
         wanted, by = parent.data.tags.get("selected"), "selected by the study's report"
         if wanted not in {record.setting for _, record in records}:
+            if wanted == "":
+                raise UserError(
+                    f"the report of study {study} recommends nothing, since nothing was learnt; name a run: run=…"
+                )
             known = alternatives("", sorted({_typed(record.setting) for _, record in records}))
             raise UserError(
                 f"study {study} has no selected setting yet: run {program.command('analyze')} "

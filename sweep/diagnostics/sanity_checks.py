@@ -73,10 +73,32 @@ def _other(rate: float) -> str:
     return f"{FAR_TOO_HIGH / 10:g}, a usual one" if rate > FAR_TOO_HIGH else f"{high}, and {low}"
 
 
+def loss_did_not_move(measured: Mapping[str, float]) -> bool | None:
+    """Whether the training loss decreased by no more than its noise; None if it was not measured."""
+    first, last = measured.get("train/first_loss"), measured.get("train/last_loss")
+    if first is None or last is None:
+        return None
+    return last > first - ERRORS * measured["train/loss_change_stderr"]
+
+
+def at_chance(measured: Mapping[str, float], higher_is_better: bool) -> bool | None:
+    """Whether the score is no better than that of a constant answer, by more than its noise; None if it is unknown."""
+    score, guess = measured.get("score"), measured.get("eval/majority_baseline")
+    if score is None or guess is None:
+        return None
+    return (score - guess if higher_is_better else guess - score) <= noise_of_chance(measured)
+
+
+def noise_of_chance(measured: Mapping[str, float]) -> float:
+    """Two standard errors of the score of a constant answer, if it is the share of correct answers."""
+    share, count = min(max(measured["eval/majority_baseline"], 0.0), 1.0), measured.get("eval/examples", 0)
+    return ERRORS * math.sqrt(share * (1 - share) / count) if count else 0.0
+
+
 def warnings(measured: Mapping[str, float], higher_is_better: bool, rate: float, variant: Variant) -> Iterator[str]:
     """A sentence for each doubtful figure, the most serious one first. `rate` is the learning rate of the run."""
-    first, last = measured.get("train/first_loss"), measured.get("train/last_loss")
-    if first is not None and last is not None and last > first - ERRORS * measured["train/loss_change_stderr"]:
+    if loss_did_not_move(measured):
+        first, last = measured["train/first_loss"], measured["train/last_loss"]
         yield (
             f"the loss did not decrease: {first:.3g} in the first quarter of the steps, {last:.3g} in the last. The "
             f"learning rate was {rate:g}: try {_other(rate)}; else check which modules train (variant.target_modules)"
@@ -87,16 +109,13 @@ def warnings(measured: Mapping[str, float], higher_is_better: bool, rate: float,
             f"the weights trained in 16 bits at a learning rate of {rate:g}, and {changed:.0%} of them changed: small "
             "updates are rounded away, so that this setting learns less than it could; use train.trained_weights=fp32"
         )
-    score, guess = measured.get("score"), measured.get("eval/majority_baseline")
     count = measured.get("eval/examples", 0)
-    if score is not None and guess is not None:
-        share = min(max(guess, 0.0), 1.0)
-        noise = ERRORS * math.sqrt(share * (1 - share) / count) if count else 0.0
-        if (score - guess if higher_is_better else guess - score) <= noise:
-            yield (
-                f"the score, {score:.4g}, is at chance level: the same answer to everything scores {guess:.4g}"
-                + (f" (± {noise:.2g} on {count:.0f} examples)" if noise else "")
-            )
+    if at_chance(measured, higher_is_better):
+        guess, noise = measured["eval/majority_baseline"], noise_of_chance(measured)
+        yield (
+            f"the score, {measured['score']:.4g}, is at chance level: the same answer to everything scores {guess:.4g}"
+            + (f" (± {noise:.2g} on {count:.0f} examples)" if noise else "")
+        )
     if measured.get("eval/distinct_predictions") == 1 and count > 1:
         yield f"the answer is the same for all {count:.0f} validation examples"
     yield from _partial_coverage(measured, variant)

@@ -154,9 +154,11 @@ class Composer:
 def composition_fault(error: Exception, overrides: Sequence[str], base: DictConfig | None) -> Fault:
     """Hydra's error about an override as a fault, with the alternatives that Hydra does not name."""
     message = str(error)
-    named = re.search(r"Could not override '([^']+)'", message)
-    blamed = [text for text in overrides if named and text.partition("=")[0].lstrip("+~") == named[1]]
-    key, _, value = (blamed or list(overrides) or ["config"])[-1].partition("=")
+    named = re.search(r"Could not [^']*'([^'/]+)'", message)
+    given = {text.partition("=")[0].lstrip("+~"): text for text in overrides}
+    last = overrides[-1] if overrides else "config"
+    text = given.get(named[1].lstrip("+~"), named[1]) if named else last
+    key, _, value = text.partition("=")
     if "Ambiguous value" in message:
         return Fault(key, value, f"has several values, which are a study: {program.command('sweep')} -m …")
     wrong = re.search(r"Key '([^']+)' is not in struct", f"{message}\n{error.__cause__}")

@@ -16,7 +16,7 @@ from sweep.cli import app
 from sweep.config.schema import parse, plain_config
 from sweep.core import console, redaction
 from sweep.core.artifacts import LOG_FILE
-from sweep.core.errors import UserError
+from sweep.core.errors import UserError, disk_errors
 from sweep.core.record import Outcome, Record
 from sweep.core.setting import varied_keys
 from sweep.diagnostics import annotate
@@ -54,7 +54,7 @@ class TrainingTask:
             shared = bool(OmegaConf.select(hydra, "launcher.share_devices", default=False))
             count = int(composed.train.devices_per_run)
             found = device_leases.leases(devices, devices_per_run=count, share_devices=shared)
-            with device_locks.first_free(found) as lease:
+            with disk_errors(), device_locks.first_free(found) as lease:
                 prepared = self.prepare(composed, lease)
                 in_study = prepared.config.study.trial is not None
                 record = self.run(prepared) if in_study else self._run_alone(prepared)

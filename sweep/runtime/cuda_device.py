@@ -87,7 +87,7 @@ def _releases() -> dict[str, set[int]]:
 
 def _pip(cuda: str) -> str:
     version = torch.__version__.partition("+")[0]
-    return f"pip install torch=={version} --index-url https://download.pytorch.org/whl/cu{cuda.replace('.', '')}"
+    return f"torch {version}+cu{cuda.replace('.', '')} (pytorch.org/get-started/locally has its pip command)"
 
 
 def software() -> dict[str, str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Run, RunTag
+from mlflow.entities import Metric, Run, RunTag, ViewType
 from tqdm import tqdm
 
 from sweep.core import preflight, redaction
@@ -98,6 +98,12 @@ class MlflowReader:
     def find_study(self, name: str) -> Run | None:
         """The parent run of a study, or None."""
         return next(iter(self.studies(name)), None)
+
+    def deleted_study(self, name: str) -> str | None:
+        """The id of a study's row that was deleted and can be restored, or None."""
+        with store_errors(self.uri):
+            found = self.client.search_runs([self.experiment_id], "tags.kind = 'study'", ViewType.DELETED_ONLY)
+        return next((run.info.run_id for run in found if run.data.tags.get(STUDY) == name), None)
 
     def children(self, parent_id: str, limit: int | None = None, label: str | None = None) -> list[Run]:
         """The rows below a study's row, in order of their start. `limit` and `label` are those of `search`."""

@@ -87,6 +87,12 @@ class TrainingObjective(Objective):
         require_same(conditions, settings)
         parent = runs.find_study(name)
         if parent is None:
+            if deleted := runs.deleted_study(name):
+                log.warning(
+                    "Study %s was deleted in MLflow and begins anew. Its old runs count again if this command is "
+                    "stopped, the new row is deleted, and the old one restored: mlflow runs restore --run-id %s",
+                    name, deleted,
+                )  # fmt: skip
             tags = {"fingerprint": provenance.fingerprint(conditions[0]), "command": provenance.command()}
             parent = runs.create_study(name, conditions[0], tags)
         else:

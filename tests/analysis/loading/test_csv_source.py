@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import shlex
+import signal
 from pathlib import Path
 
 import pytest
@@ -192,6 +194,33 @@ def test_the_command_of_a_report_can_be_pasted_for_any_file_name(tmp_path: Path,
     source, threshold = (word for word in shlex.split(made.command) if word.startswith(("source=", "threshold=")))
     assert OverridesParser.create().parse_override(source).value() == str(path)
     assert threshold == "threshold=0.95"
+
+
+def test_a_name_that_is_a_formula_is_text_in_the_files_and_comes_back(tmp_path: Path):
+    name = '=HYPERLINK("http://x")'
+    rows = f"setting,score,max_memory_allocated\n{csv_cell(name)},0.9,4e9\n-0.5,0.8,3e9\n"
+    pipeline.answer(options(file(tmp_path, rows), tmp_path / "out"))
+    for written in ("runs.csv", "settings.csv"):
+        assert csv_cell(f"'{name}") in (tmp_path / "out" / written).read_text()
+    again = csv_source.read(tmp_path / "out/runs.csv", "max_memory_allocated").runs
+    assert again["setting"].tolist() == [name, "-0.5"]
+
+
+def csv_cell(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'
+
+
+def test_a_disk_without_room_is_told_in_words(tmp_path: Path):
+    path = file(tmp_path, GOOD)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1][1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot be written into .*out: File too large; make room"):
+            pipeline.answer(options(path, tmp_path / "out"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before[1])
+        signal.signal(signal.SIGXFSZ, before[0])
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["results.csv"]
 
 
 def test_columns_in_another_unit_are_doubted(tmp_path: Path):

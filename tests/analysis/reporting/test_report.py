@@ -80,6 +80,22 @@ def test_the_chart_s_numbers(made: report.Report):
     assert len(marks[marks["kind"] == "run"]) == 6
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_runner_up_follows_the_rule_of_ties(order: int):
+    """Of equal scores the smaller memory, of equal memory the better score, then fewer parameters, whatever the order
+    of the rows."""
+    rows = [("pick", 0.90, 50e9, 9.0), ("dominated", 0.80, 45e9, 1.0), ("small", 0.80, 20e9, 9.0),
+            ("up", 0.899, 60e9, 5.0), ("up_worse", 0.898, 60e9, 1.0), ("up_more", 0.899, 60e9, 6.0)]  # fmt: skip
+    runs = pd.DataFrame(rows[::order], columns=["setting", "score", "max_memory_allocated", "trainable_params"])
+    runs = runs.assign(run_id=range(6), variant="v", seed=0, outcome="ok", reason="", metric="em", direction="maximize",
+                       conditions_hash="", conditions="{}", running=False)  # fmt: skip
+    made = pipeline.build(Study("s", None, {}, "", runs), 0.99, None, "max_memory_allocated")
+    assert made.decision.selected == "pick"
+    up, down = made.narrative.runner_up()
+    assert up.startswith("The runner-up, up, reaches the threshold")
+    assert down.startswith("Of those that need less memory, small scores best")
+
+
 def test_a_setting_that_ran_out_of_memory_is_drawn_at_the_capacity_it_exceeded():
     runs = study().runs
     runs.loc[runs["outcome"] == "oom", "memory/capacity_bytes"] = 80e6

@@ -138,6 +138,13 @@ def test_analysis_reports_what_is_missing(program: Program):
         assert words in faulty.stderr, faulty.stderr
 
 
+def test_the_fault_of_a_cell_names_the_key_that_is_wrong(program: Program):
+    done = program("sweep", "-m", "variant=fft,lora_r8", "task.data.nothing=1,2", "study.memory_budget_gib=null")
+    assert done.returncode == 2
+    assert "task.data.nothing = 1" in done.stderr
+    assert "study.memory_budget_gib" not in done.stderr
+
+
 def test_a_value_that_hydra_does_not_read_is_shown_with_its_quotes(program: Program, tmp_path):
     done = program("analysis", "source=results (1).csv")
     assert done.returncode == 2

@@ -12,6 +12,10 @@ def test_a_table_aligns_text_to_the_left_and_numbers_to_the_right():
     assert formatting.table(rows, left=(0, 2)) == ("setting     peak  note\nlora_r8  1.5 GiB  fits\nfull      12 GiB")
 
 
+def test_a_line_break_in_a_name_does_not_break_a_table():
+    assert formatting.table([["a\nb", "c"], ["long name", "d\t"]]) == "a b        c\nlong name  d"
+
+
 def test_a_table_without_rows_is_empty():
     assert formatting.table([]) == ""
 

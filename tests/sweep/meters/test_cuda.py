@@ -16,6 +16,7 @@ from sweep.meters import Meters, memory_meter
 from sweep.meters.cuda import CudaMemory
 from sweep.meters.measurements import Measurements
 from sweep.meters.other_processes import out_of_memory_reason
+from sweep.variants.full import Full
 
 
 @pytest.fixture
@@ -141,5 +142,5 @@ def test_others_that_come_during_a_run_are_among_its_warnings(allocator: Allocat
         allocator.allocate(10 * GIB)
         allocator.others = 20 * GIB
     assert meter.readings["memory/train_others_bytes"] == pytest.approx(20 * GIB, rel=0.01)
-    [line] = sanity_checks.warnings(meter.readings, higher_is_better=True, rate=1e-3)
+    [line] = sanity_checks.warnings(meter.readings, True, 1e-3, Full(name="fft", learning_rate=1e-3))
     assert line.startswith("other processes held 19.9 GiB on the GPU")

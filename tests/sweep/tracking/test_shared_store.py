@@ -146,6 +146,14 @@ def test_damaged_conditions_are_told(written: Written):
         written.store.study_conditions(parent)
 
 
+def test_a_deleted_study_is_found_for_restoring(written: Written):
+    [parent] = written.store.studies("s")
+    assert written.store.deleted_study("s") is None
+    written.store.client.delete_run(parent.info.run_id)
+    assert written.store.deleted_study("s") == parent.info.run_id
+    assert written.store.deleted_study("t") is None
+
+
 def test_both_programs_know_that_an_experiment_was_deleted(written: Written):
     MlflowClient(written.uri).delete_experiment(written.store.experiment_id)
     for opened in (

@@ -7,6 +7,7 @@ import torch
 
 from sweep.diagnostics import sanity_checks
 from sweep.training.changed_weights import SampledWeights
+from sweep.variants.full import Full
 
 
 def trained(dtype: torch.dtype, sizes: tuple[int, ...] = (300_000, 7)) -> tuple[float | None, float]:
@@ -38,7 +39,11 @@ def test_nothing_is_lost_in_fp32():
 
 def test_a_small_rate_in_16_bits_is_among_the_warnings():
     def lines(rate: float) -> list[str]:
-        return list(sanity_checks.warnings({"train/changed_weights_fraction": 0.3}, higher_is_better=True, rate=rate))
+        return list(
+            sanity_checks.warnings(
+                {"train/changed_weights_fraction": 0.3}, True, rate, Full(name="fft", learning_rate=rate)
+            )
+        )
 
     assert lines(2e-5)[0].startswith(
         "the weights trained in 16 bits at a learning rate of 2e-05, and 30% of them changed"
