@@ -53,7 +53,7 @@ def driver_fault(built_for: str | None, driver: nvml.Driver | None) -> str:
     if driver is not None:
         has = f" {driver.version}, for CUDA {driver.cuda},"
         suitable = [release for release in _releases() if release.split(".")[0] == driver.cuda.split(".")[0]]
-    install = f", or install a PyTorch that suits it: {_pip(suitable[0])}" if suitable else ""
+    install = f", or install a PyTorch that suits it: {_build(suitable[0])}" if suitable else ""
     return (
         f"The NVIDIA driver{has} is too old for PyTorch {torch.__version__}, which is built for CUDA {built_for}: "
         f"update the driver{install}"
@@ -67,7 +67,7 @@ def code_fault(name: str, capability: tuple[int, int], archs: Sequence[str]) -> 
     if not archs or _runs_on(device, numbers):
         return None
     others = [release for release, codes in _releases().items() if _runs_on(device, codes)]
-    install = f"install one that has: {_pip(others[-1])}, or " if others else "no build of this version has; "
+    install = f"install one that has: {_build(others[-1])}, or " if others else "no build of this version has; "
     return (
         f"PyTorch {torch.__version__} has no code for {name}, compute capability {capability[0]}.{capability[1]} (it "
         f"has {', '.join(archs)}): {install}{_ON_CPU}"
@@ -85,7 +85,7 @@ def _releases() -> dict[str, set[int]]:
     return {cuda: by_host.get(host, set()) for cuda, by_host in torch.cuda.PYTORCH_RELEASES_CODE_CC.items()}
 
 
-def _pip(cuda: str) -> str:
+def _build(cuda: str) -> str:
     version = torch.__version__.partition("+")[0]
     return f"torch {version}+cu{cuda.replace('.', '')} (pytorch.org/get-started/locally has its pip command)"
 

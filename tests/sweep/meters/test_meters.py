@@ -230,7 +230,10 @@ def test_a_cache_that_grows_during_evaluation_is_reported():
     )
     assert not list(
         sanity_checks.warnings(
-            {**meter.readings, "memory/eval_growth_bytes_per_batch": 80}, higher_is_better=True, rate=1e-3
+            {**meter.readings, "memory/eval_growth_bytes_per_batch": 80},
+            True,
+            1e-3,
+            Full(name="fft", learning_rate=1e-3),
         )
     )
 
