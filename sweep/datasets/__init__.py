@@ -45,7 +45,8 @@ def without_role(role: str, split: str, columns: Sequence[str], instead: str = "
     """The message for a role without a column. `columns` are those of the training split; `instead` states what would
     do instead of the role."""
     if role in columns:
-        return f"the {split} split has no column {role!r}, as the training split has: all need the same columns"
+        way = "; for a test split without labels, use task.data.test=null" if split == "test" else ""
+        return f"no row of the {split} split has a {role}: its column {role!r} is missing, or is empty{way}"
     said = f"task.data.columns.{role} is not given, and no column is named {role!r}{instead}; "
     said += alternatives(role, [name[:40] for name in columns])
     if any(name.replace(".", "").isdecimal() or len(name) > 40 for name in columns):

@@ -3,12 +3,15 @@ line."""
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
 import json
 import logging
+import re
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +20,16 @@ from typing import Any, NamedTuple
 from sweep.core.errors import UserError, alternatives
 
 log = logging.getLogger(__name__)
+# Byte order marks. The longer ones come first: UTF-32's begins with UTF-16's.
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+SAVED = ("dataset_dict.json", "state.json")  # in folders of `datasets.save_to_disk`
+_DELIMITERS = (",", ";", "\t", "|")
 _LONGEST_FIELD = 2**30  # bytes; the csv module stops at 128 kB otherwise
 
 
@@ -32,11 +45,14 @@ class Rows(NamedTuple):
 class Layout(NamedTuple):
     """What a CSV or TSV file does not say about its format.
 
-    `column_names` are for a file without a header. `quoted` states whether fields may be in quotation marks (None: yes
-    in CSV; no in TSV, where a quotation mark is an ordinary character, as in GLUE's files, which have unpaired ones).
-    With `skip_malformed`, lines with another number of fields than columns are skipped, and a warning counts them."""
+    `column_names` are for a file without a header. `delimiter` separates the fields (None: that of the ending, or where
+    the first line has one field by it, another common one that it has). `quoted` states whether fields may be in
+    quotation marks (None: yes in CSV; no in TSV, where a quotation mark is an ordinary character, as in GLUE's files,
+    which have unpaired ones). With `skip_malformed`, lines with another number of fields than columns are skipped, and
+    a warning counts them."""
 
     column_names: Sequence[str] | None = None
+    delimiter: str | None = None
     quoted: bool | None = None
     skip_malformed: bool = False
 
@@ -56,17 +72,20 @@ def read(path: Path, layout: Layout = Layout()) -> Rows:  # noqa: B008  immutabl
 
 
 def read_text(path: Path) -> str:
-    """The file as UTF-8, without a byte order mark. Raises UserError, with the line and the byte, where it is not."""
+    """The file as text: UTF-8, or what its byte order mark states. Raises UserError, with line and byte, where it is
+    not."""
     content = path.read_bytes()
     if path.suffix.lower() == _PACKED:
         content = gzip.decompress(content)
+    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8")
     try:
-        return content.decode("utf-8-sig")
+        return content.decode(encoding)
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(
-            f"{path}, line {line}: byte 0x{content[error.start]:02x} is not UTF-8. Convert the file, for example: "
-            f"iconv -f latin1 -t utf-8 {path.name} (cp949 for older Korean, gb18030 for Chinese files)"
+            f"{path}, line {line}: byte 0x{content[error.start]:02x} is not {encoding.upper()}. Convert the file, for "
+            f"example: iconv -f cp1252 -t utf-8 {path.name} (Western Windows files; cp949 for older Korean, gb18030 "
+            "for Chinese ones)"
         ) from error
 
 
@@ -132,9 +151,16 @@ def _delimited(path: Path, layout: Layout, *, delimiter: str, quoted: bool) -> R
     csv.field_size_limit(_LONGEST_FIELD)
     text = read_text(path)
     if "\0" in text:
-        raise UserError(f"{path}, line {text.count(chr(10), 0, text.index(chr(0))) + 1}: holds a NUL character")
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise UserError(
+            f"{path}, line {line}: holds a NUL character. For a UTF-16 file without its mark: iconv -f utf-16le -t "
+            f"utf-8 {path.name}"
+        )
+    named = re.match(r"sep=(.)\r?\n", text)  # Excel's first line
+    text = "\n" + text[named.end() :] if named else text
     quoted = quoted if layout.quoted is None else layout.quoted
     quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    delimiter = layout.delimiter or (named[1] if named else _found_in(text, delimiter, len(layout.column_names or ())))
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter, quoting=quoting)
     rows = []
     malformed = 0
@@ -144,7 +170,7 @@ def _delimited(path: Path, layout: Layout, *, delimiter: str, quoted: bool) -> R
             if not fields:
                 continue
             if not names:
-                names = fields
+                names = _distinct(fields)
             elif len(fields) != len(names) and layout.skip_malformed:
                 malformed += 1
             elif len(fields) != len(names):
@@ -159,12 +185,28 @@ def _delimited(path: Path, layout: Layout, *, delimiter: str, quoted: bool) -> R
         raise UserError(f"{path}, line {reader.line_num}: {error}") from error
     if malformed:
         log.warning("%s: %d lines with another number of fields are skipped", path, malformed)
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise UserError(
-            f"{path}: two columns are named {twice!r}; rename one, or remove the header and give column_names"
-        )
     return Rows(names, rows)
+
+
+def _found_in(text: str, usual: str, columns: int) -> str:
+    """The delimiter of the first line: the usual one, unless the line has another one only. `columns` is their number
+    where it is known, else 0."""
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    if usual in first or columns == 1:
+        return usual
+    return next((mark for mark in _DELIMITERS if mark in first and first.count(mark) + 1 >= columns), usual)
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """The names of columns; one that is empty or occurs twice gets a number: a file may have such columns besides those
+    that are asked for."""
+    counts = Counter(names)
+    seen: Counter[str] = Counter()
+    distinct = []
+    for number, name in enumerate(names, start=1):
+        seen[name] += 1
+        distinct.append(f"column {number}" if not name else f"{name} ({seen[name]})" if counts[name] > 1 else name)
+    return distinct
 
 
 def _parquet(path: Path, _: Layout) -> Rows:
@@ -226,7 +268,12 @@ def endings() -> list[str]:
 def file_faults(path: Path) -> Iterator[str]:
     """Faults of a file that are visible without reading it."""
     if path.is_dir():
-        yield "is a folder; name a file in it"
+        saved = any((path / name).is_file() for name in SAVED)
+        yield (
+            f"was written by save_to_disk; use data@task.data=hub task.data.path={path}"
+            if saved
+            else ("is a folder; name a file in it")
+        )
     elif not path.exists():
         names = [f.name for f in path.parent.iterdir() if f.is_file()] if path.parent.is_dir() else []
         yield f"does not exist; in {path.parent} {alternatives(path.name, sorted(names)[:20])}"

@@ -6,7 +6,9 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from annotated_types import MaxLen, MinLen
 
 from sweep.core.reporter import Reporter
 from sweep.datasets.file_parsing import Layout, file_faults, read
@@ -29,6 +31,9 @@ class FileTable:
     def rows(self, indices: Sequence[int]) -> list[Mapping[str, Any]]:
         return [self._rows[index] for index in indices]
 
+    def column(self, name: str) -> list[Any]:
+        return [row.get(name) for row in self._rows]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Files(Tabular):
@@ -44,6 +49,8 @@ class Files(Tabular):
     """File or files of the test examples, which only an export reads."""
     column_names: list[str] | None = None
     """Names of the columns of CSV and TSV files without a header."""
+    delimiter: Annotated[str, MinLen(1), MaxLen(1)] | None = None
+    """Character between the fields of CSV and TSV files; null is the comma or the tab, or what the first line has."""
     quoted: bool | None = None
     """Whether fields may be in quotation marks; null is true for CSV and false for TSV."""
 
@@ -70,7 +77,11 @@ class Files(Tabular):
 
     def _table(self, split: str) -> FileTable | None:
         paths = self._paths(split)
-        return FileTable(paths, Layout(self.column_names, self.quoted, self.skip_incomplete)) if paths else None
+        return (
+            FileTable(paths, Layout(self.column_names, self.delimiter, self.quoted, self.skip_incomplete))
+            if paths
+            else None
+        )
 
 
 def digest(paths: Iterator[Path]) -> str:

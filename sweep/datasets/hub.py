@@ -18,6 +18,8 @@ from sweep.datasets.tabular import Tables, Tabular
 if TYPE_CHECKING:
     import datasets
 
+_STATE = "state.json"  # in a folder that `save_to_disk` wrote
+
 
 class HubTable:
     """A split of the `datasets` library. Numbered labels become names."""
@@ -32,6 +34,9 @@ class HubTable:
     def __len__(self) -> int:
         return len(self._split)
 
+    def column(self, name: str) -> list[Any]:
+        return self._split[name][:]
+
     def rows(self, indices: Sequence[int]) -> list[Mapping[str, Any]]:
         rows = self._split.select(indices).to_list()
         for column, names in self.labels.items():
@@ -45,7 +50,8 @@ class Hub(Tabular):
     """A data set of the Hub, or a folder for machines without a network.
 
     A folder has one file for each split (train.csv, or train-00000-of-00001.parquet as on the Hub), in itself, in
-    `data/`, or in a folder with the configuration's name. If all splits are drawn from one, `path` may be a file.
+    `data/`, or in a folder with the configuration's name; or it was written by `datasets.save_to_disk`. If all splits
+    are drawn from one, `path` may be a file.
     """
 
     path: Annotated[str, MinLen(1)]
@@ -74,7 +80,7 @@ class Hub(Tabular):
             return
         for key in ("train", "validation", "test"):
             split = getattr(self, key)
-            if folder is not None and split and not _files_of(folder, split):
+            if folder is not None and split and not self._local(split):
                 there = ", ".join(sorted(file.name for file in folder.iterdir())[:10]) or "nothing"
                 yield key, f"has no file in {folder}: {split}.csv, {split}-….parquet or the like; there is: {there}"
 
@@ -105,7 +111,9 @@ class Hub(Tabular):
     def _table(self, split: str | None) -> FileTable | HubTable | None:
         if split is None:
             return None
-        local = self._local(split)
+        saved, local = self._saved(split), self._local(split)
+        if saved is not None:
+            return load_saved(saved)
         if local:
             return FileTable(local, Layout(skip_malformed=self.skip_incomplete))
         try:
@@ -115,8 +123,16 @@ class Hub(Tabular):
 
     def _local(self, split: str) -> list[Path]:
         """The files of a split where `path` is on this machine; none where it is a Hub id."""
-        file, folder = self._file(), self._folder()
+        file, folder, saved = self._file(), self._folder(), self._saved(split)
+        if saved is not None:
+            return sorted(saved.glob("*.arrow"))
         return [file] if file else _files_of(folder, split) if folder else []
+
+    def _saved(self, split: str) -> Path | None:
+        """The folder of a split that `save_to_disk` wrote; a data set without splits is the training split."""
+        folder = self._folder()
+        places = [] if folder is None else [folder / split, *([folder] if split == self.train else [])]
+        return next((place for place in places if (place / _STATE).is_file()), None)
 
     def _file(self) -> Path | None:
         path = Path(self.path).expanduser().absolute()
@@ -144,6 +160,13 @@ def load_split(path: str, name: str | None, revision: str | None, split: str) ->
 
     datasets.disable_progress_bars()
     return HubTable(datasets.load_dataset(path, name, revision=revision, split=split), f"{path} ({split})")
+
+
+def load_saved(folder: Path) -> HubTable:
+    """A split that the `datasets` library has written with `save_to_disk`."""
+    import datasets
+
+    return HubTable(datasets.load_from_disk(str(folder)), folder.name)
 
 
 def _files_of(folder: Path, split: str) -> list[Path]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import string
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,8 +15,10 @@ from annotated_types import Ge, Gt, Lt
 from sweep.core.errors import UserError, alternatives
 from sweep.datasets import ROLES, Dataset, Example, Row, Splits
 from sweep.datasets.conversations import messages
+from sweep.datasets.draws import permutation, stratified
 
 log = logging.getLogger(__name__)
+_MOST_CLASSES = 50
 
 
 class Table(Protocol):
@@ -30,6 +31,8 @@ class Table(Protocol):
     def __len__(self) -> int: ...
 
     def rows(self, indices: Sequence[int]) -> list[Mapping[str, Any]]: ...
+
+    def column(self, name: str) -> Sequence[Any]: ...
 
 
 class Tables(NamedTuple):
@@ -52,7 +55,8 @@ class Tabular(Dataset):
     columns: dict[str, str | None] = field(default_factory=dict)
     """Role to column or template: text, text_pair, label, prompt, response, messages."""
     validation_fraction: Annotated[float, Gt(0), Lt(1)] = 0.1
-    """Share of the training rows that become the validation set, if there is no validation split."""
+    """Share of the training rows that become the validation set, if there is no validation split. Classes keep their
+    shares."""
     n_train: Annotated[int, Ge(1)] | None = None
     """Most training rows; null is all."""
     n_validation: Annotated[int, Ge(1)] | None = None
@@ -86,15 +90,17 @@ class Tabular(Dataset):
 
     def load(self) -> Splits:
         tables = self.tables()
-        order = _permutation(len(tables.train), self.split_seed)
+        order = permutation(len(tables.train), self.split_seed)
         if tables.validation is None:
             apart = max(1, round(self.validation_fraction * len(order)))
             if apart >= len(order):
                 raise UserError(
                     f"{tables.train.source} has too few rows, {len(order)}, to take a validation split from them"
                 )
-            validation = self._examples(tables.train, order[:apart], self.n_validation)
-            order = order[apart:]
+            drawn = stratified(order, self._classes(tables.train), apart)
+            validation = self._examples(tables.train, drawn, self.n_validation)
+            taken = set(drawn)
+            order = [index for index in order if index not in taken]
         else:
             validation = self._drawn(tables.validation, self.n_validation)
         test = () if tables.test is None else self._drawn(tables.test, self.n_test)
@@ -104,8 +110,17 @@ class Tabular(Dataset):
             train=train, validation=validation, test=test, columns=tuple(tables.train.columns), labels=tuple(labels)
         )
 
+    def _classes(self, table: Table) -> list[str] | None:
+        """The label of each row, to draw a split with all classes in it; None where rows have no labels, or too many
+        different ones to be classes."""
+        name = self.columns.get("label") or "label"
+        if name not in table.columns:
+            return None
+        labels = list(map(str, table.column(name)))
+        return labels if len(set(labels)) <= _MOST_CLASSES else None
+
     def _drawn(self, table: Table, count: int | None) -> list[Example]:
-        return self._examples(table, _permutation(len(table), self.split_seed), count)
+        return self._examples(table, permutation(len(table), self.split_seed), count)
 
     def _examples(self, table: Table, indices: Sequence[int], count: int | None) -> list[Example]:
         """The first `count` rows at `indices`."""
@@ -200,9 +215,3 @@ def _text(role: str, name: str, value: Any) -> str:
         fix += "; several labels of one text are no task here" if role == "label" else ""
     kind = {"dict": "objects", "list": "lists", "tuple": "lists"}.get(type(value).__name__, type(value).__name__)
     raise UserError(f"column {name!r}, the {role}, holds {kind}: {str(value)[:80]}; {fix}")
-
-
-def _permutation(count: int, seed: int) -> list[int]:
-    order = list(range(count))
-    random.Random(seed).shuffle(order)
-    return order

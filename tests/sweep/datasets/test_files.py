@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pyarrow import parquet
 from sweep.config.schema import parse
 from sweep.core.errors import ConfigError, UserError
 from sweep.core.reporter import silent
+from sweep.datasets.draws import permutation, stratified
 from sweep.datasets.file_parsing import Layout, read
 from sweep.datasets.files import Files
 from sweep.datasets.hub import Hub, HubTable, load_split
@@ -155,7 +157,8 @@ def test_validation_examples_that_were_trained_on_are_counted(tmp_path: Path):
         ("a.csv", b"text,label\nok,1\ncaf\xe9,0\n", r"a.csv, line 3: byte 0xe9 is not UTF-8.*iconv"),
         ("a.csv", b"text,label\nok,1\na,b,c\n", r"a.csv, line 3: has 3 fields, and the columns are 2: text, label"),
         ("a.csv", b'text,label\n"open,1\n', r"a.csv, line 2: unexpected end of data"),
-        ("a.csv", b"text,text\na,b\n", "two columns are named 'text'"),
+        ("a.csv", "café,“smart”\n".encode("cp1252"), r"byte 0xe9 is not UTF-8.*iconv -f cp1252"),
+        ("a.csv", "a,b\n1,2\n".encode("utf-16le"), r"holds a NUL character.*iconv -f utf-16le"),
         ("a.csv", b"text,label\n", "a.csv is empty: it has no rows"),
         ("a.csv", b"", "a.csv is empty"),
         ("a.csv", b"text,label\na\0,1\n", "line 2: holds a NUL"),
@@ -169,6 +172,88 @@ def test_an_unreadable_file_is_refused_with_its_line(tmp_path: Path, name: str, 
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message):
         read(tmp_path / name)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_an_encoding_with_a_mark_is_read(tmp_path: Path, encoding: str):
+    (tmp_path / "a.csv").write_bytes("text,label\n“한국어”,é\n".encode(encoding))
+    assert read(tmp_path / "a.csv").rows == [{"text": "“한국어”", "label": "é"}]
+
+
+@pytest.mark.parametrize(
+    ("content", "layout"),
+    [
+        ("text;label\na, b;x\n", Layout()),
+        ("text\tlabel\na, b\tx\n", Layout()),
+        ("sep=;\ntext;label\na, b;x\n", Layout()),
+        ("text|label\na, b|x\n", Layout()),
+        ("a, b;x\n", Layout(column_names=["text", "label"], delimiter=";")),
+        ("text,more~label\na, b~x\n", Layout(column_names=["text", "label"], delimiter="~")),
+    ],
+)
+def test_a_delimiter_is_that_of_the_first_line_or_the_config_s(tmp_path: Path, content: str, layout: Layout):
+    (tmp_path / "a.csv").write_text(content)
+    assert read(tmp_path / "a.csv", layout).rows[-1] == {"text": "a, b", "label": "x"}
+    (tmp_path / "b.csv").write_text("text\none; two\n")
+    assert read(tmp_path / "b.csv").rows == [{"text": "one; two"}]
+
+
+def test_unnamed_columns_and_those_of_one_name_are_no_fault_until_they_are_asked_for(tmp_path: Path):
+    """The much-used spam.csv begins with v1,v2,,, ."""
+    (tmp_path / "spam.csv").write_text("v1,v2,,,\nham,hello,,,\nspam,win,x,,\nham,a,,,\nspam,b,,,\n")
+    loaded = files(tmp_path / "spam.csv", columns={"text": "v2", "label": "v1"}, validation_fraction=0.5).load()
+    assert {example["label"] for example in loaded.train} == {"ham", "spam"}
+    (tmp_path / "twice.csv").write_text("text,text,label\na,b,x\nc,d,y\n")
+    assert read(tmp_path / "twice.csv").columns == ["text (1)", "text (2)", "label"]
+    with pytest.raises(UserError, match=r"has no column 'text'; did you mean text \([12]\)\?"):
+        files(tmp_path / "twice.csv", columns={"text": "text"}).load()
+
+
+def test_a_validation_split_has_every_class_in_its_share(tmp_path: Path):
+    """Of 200 rows with 10 positives, a tenth at random had none in one of three draws."""
+    rows = [{"text": f"t{i}", "label": "pos" if i % 20 == 0 else "neg" if i % 2 else "so-so"} for i in range(200)]
+    path = write(tmp_path / "a.csv", rows)
+    for seed in range(20):
+        drawn = files(path, split_seed=seed).load()
+        assert Counter(e["label"] for e in drawn.validation) == {"pos": 1, "neg": 10, "so-so": 9}
+        assert {e["text"] for e in (*drawn.train, *drawn.validation)} == {row["text"] for row in rows}
+    assert files(path, split_seed=0).load().validation != files(path, split_seed=1).load().validation
+    rare = write(tmp_path / "b.csv", [{"text": f"t{i}", "label": "pos" if i < 3 else "neg"} for i in range(100)])
+    assert Counter(e["label"] for e in files(rare).load().validation) == {"neg": 9, "pos": 1}
+
+
+@given(st.lists(st.sampled_from("aaabbc"), min_size=2, max_size=60), st.data())
+@settings(deadline=None)
+def test_a_stratified_draw_has_its_size_and_no_row_twice(labels: list[str], data: st.DataObject):
+    count = data.draw(st.integers(1, len(labels) - 1))
+    order = permutation(len(labels), 3)
+    drawn = stratified(order, labels, count)
+    assert len(drawn) == len(set(drawn)) == count
+    assert drawn == [index for index in order if index in set(drawn)]
+    for label, size in Counter(labels).items():
+        taken = sum(labels[index] == label for index in drawn)
+        assert abs(taken - size * count / len(labels)) <= len(set(labels))
+    assert stratified(order, None, count) == order[:count]
+
+
+def test_a_folder_of_save_to_disk_is_read(tmp_path: Path):
+    import datasets
+
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])})
+    rows = {"text": [f"t{i}" for i in range(20)], "label": [i % 2 for i in range(20)]}
+    split = datasets.Dataset.from_dict(rows, features=features)
+    datasets.DatasetDict({"train": split, "validation": split}).save_to_disk(tmp_path / "both")
+    source = Hub(path=str(tmp_path / "both"), validation="validation")
+    assert not list(source.faults())
+    loaded = source.load()
+    assert (len(loaded.train), len(loaded.validation), loaded.labels) == (20, 20, ("neg", "pos"))
+    assert source.prepare(silent)["data_revision"].startswith("sha256:")
+    split.save_to_disk(tmp_path / "one")
+    alone = Hub(path=str(tmp_path / "one"), validation_fraction=0.2)
+    assert not list(alone.faults())
+    assert (len(alone.load().train), len(alone.load().validation)) == (16, 4)
+    assert "has no file" in dict(Hub(path=str(tmp_path / "one"), validation="dev").faults())["validation"]
+    assert "written by save_to_disk" in dict(files(tmp_path / "one").faults())["train"]
 
 
 def files(path: Path, **changes: object) -> Files:

@@ -177,7 +177,7 @@ def test_prompts_and_likelihoods_that_were_cut_are_counted_once_each(tmp_path: P
             None,
             [{"body": "a", "label": "neg"}],
             {"columns": ("text",)},
-            "the validation split has no column 'text'",
+            "no row of the validation split has a text: its column 'text' is missing, or is empty",
         ),
         ([*REVIEWS, {"text": "unmarked"}], None, {}, "example 25 of the train split has no label: .*unmarked"),
         ([*REVIEWS, {"text": "blank", "label": " "}], None, {}, "has no label: .*blank"),
