@@ -71,6 +71,7 @@ def test_bitsandbytes_pages_tensors_of_100_000_elements_and_marks_them():
     assert "if not self.is_paged or p.numel() < 1e5:" in source(Optimizer8bit.get_state_buffer)
     assert static_terms._SMALL_PAGED == 1e5
     assert "out.is_paged = True" in source(bitsandbytes.functional.get_paged)
+    assert "free" not in source(bitsandbytes.functional.GlobalPageManager)  # the memory stays until the process ends
 
 
 def test_bitsandbytes_multiplies_few_rows_without_a_dequantised_weight():

@@ -27,9 +27,9 @@ class CudaMemory(MemoryMeter):
     the device; requested is allocated without the allocator's rounding, the quantity of the CPU meter.
 
     All three leave out the CUDA context (some hundred MiB) and managed memory, where paged optimizers keep their state:
-    that is a figure of its own.
-    The device-level figure contains the context, and the memory of other processes. Decide by allocated: its repeats
-    are bit-identical, while reserved depends on the allocator's history. Of several GPUs, the current one is measured.
+    that is a figure of its own. The device-level figure contains the context, and the memory of other processes. Decide
+    by allocated and paged memory: repeats are bit-identical, while reserved depends on the allocator's history. Of
+    several GPUs, the current one is measured.
     """
 
     source = "cuda_allocator"
@@ -38,6 +38,7 @@ class CudaMemory(MemoryMeter):
         super().__init__()
         self._peaks: dict[str, int] = {}
         self._at_oom: dict[str, float] = {}
+        self._paged_bytes = 0
         self._snapshot_folder = snapshot_folder
         self._started = False
 
@@ -45,9 +46,8 @@ class CudaMemory(MemoryMeter):
         """Observe the allocator from now on. The observer sees live memory before the error is raised."""
         self._started = True
         self.facts["capability"] = ".".join(map(str, torch.cuda.get_device_capability()))
-        observe = getattr(
-            torch._C, "_cuda_attach_out_of_memory_observer", None
-        )  # if PyTorch drops it, memory is read later
+        name = "_cuda_attach_out_of_memory_observer"  # if PyTorch drops it, memory is read after the error
+        observe = getattr(torch._C, name, None)
         try:
             if observe is not None:
                 observe(self._memory_ran_out)
@@ -75,7 +75,9 @@ class CudaMemory(MemoryMeter):
         torch.cuda.reset_peak_memory_stats()
 
     def paged_bytes(self) -> int:
-        return live_memory.paged_bytes(self._optimizer)
+        """Also after training: bitsandbytes does not free the memory."""
+        self._paged_bytes = max(self._paged_bytes, live_memory.paged_bytes(self._optimizer))
+        return self._paged_bytes
 
     def synchronize(self) -> None:
         torch.cuda.synchronize()

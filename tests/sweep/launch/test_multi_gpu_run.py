@@ -94,6 +94,20 @@ def test_two_ranks_equal_one_process_with_twice_the_accumulation(
     assert ratio == pytest.approx(0.5 if parallel == "fsdp" else 1.0, abs=0.04)
 
 
+@pytest.mark.parametrize("variant", ["fft", "ln_tuning"])
+def test_ranks_that_share_a_16_bit_model_train_its_weights_in_fp32(variant: str, tmp_path: Path, toy: list[str]):
+    """All weights, or some while the others keep 16 bits."""
+    given = [f"variant={variant}", "model.dtype=bf16", "train.precision=bf16", "train.max_steps=2"]
+    ended = isolated_call.call(
+        "test_multi_gpu_run:run_on_cpus",
+        job(tmp_path / "run", toy, *given, "train.devices_per_run=2", "train.parallelism=fsdp"),
+        log_file=tmp_path / "log",
+    )
+    assert ended.outcome is Outcome.OK, (ended.reason, (tmp_path / "log").read_text()[-2000:])
+    assert ended.measurements["weights/trained_bytes"] == 4 * ended.measurements["trainable_params"]
+    assert "train/changed_weights_fraction" not in ended.measurements
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

@@ -107,6 +107,8 @@ def test_paged_optimizer_state_is_a_figure_of_its_own(allocator: Allocator, tmp_
     assert record.measurements["memory/train_paged_bytes"] == 2 * 4 * 200_000
     assert record.measurements["max_memory_allocated"] == 5 * GIB
     assert record.measurements["peak_memory_bytes"] == 5 * GIB + 2 * 4 * 200_000
+    measured.memory.watch(model)
+    assert measured.memory.paged_bytes() == 2 * 4 * 200_000  # it stays, and is not that of another process
     assert "(1.5 MiB paged)" in console.line(replace(record, measurements={**record.measurements, "score": 1.0}))
 
 
