@@ -109,7 +109,7 @@ def _cell(config: Any, model: Any, length: int, device: str) -> dict[str, Any]:
             "train_seconds": fitted.train_seconds,
         }
     except Exception as error:
-        if not is_out_of_memory(error):
+        if not (meter.ran_out or is_out_of_memory(error)):
             raise
         row |= {"outcome": "oom", **meter.out_of_memory()}
     optimizer = getattr(meter._optimizer, "optimizer", meter._optimizer)
