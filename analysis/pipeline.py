@@ -223,10 +223,8 @@ def summary(made: Report, out: Path) -> str:
     left = {0, *(number for number, key in enumerate(head, 1) if key in ("setting", "outcomes", "verdict"))}
     marked = "★ best score" if made.nothing_learnt else "→ selected  ★ best score"
     legend = f"The threshold is {made.threshold_words}: {made.decision.score_threshold:.4f}.  {marked}"
-    steps: dict[str, list[str]] = {}
-    for row in made.narrative.open_questions():
-        steps.setdefault(row.next_step, []).append(row.setting)
-    asked = [f"  {few(names)}: {step}" for step, names in list(steps.items())[:_STEPS]]
+    steps = list(made.narrative.next_steps().items())
+    asked = [f"  {few([row.setting for row in rows])}: {step}" for step, rows in steps[:_STEPS]]
     next_steps = ["", "For the inconclusive settings:", *asked] if asked else []
     answer = [*filter(None, [made.so_far, made.answer, made.confidence])]
     report = f"Report: {out / 'report.html'}"

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.text import Text
 
+from analysis.charts.names import shorten
 from analysis.charts.style import PAPER
 
 # Behind a name. An outline around its letters would do too, but turns text into paths: no reader's font, no search.
@@ -20,14 +21,13 @@ _SIDES = np.array(
 _GAPS = (3.0, 9.0, 16.0, 26.0, 40.0, 60.0, 85.0, 115.0)  # points
 _NEAR_ENOUGH = 2  # gaps: beyond them, a line leads from the name to its point
 _LINE_POINTS = 11.0
-_LONGEST = 26  # characters
 _SPACING = 6.0  # pixels between the boxes that stand for a line
 _OUTSIDE, _NAMED, _HIDDEN, _LED, _CROSSED, _STRAYED = 100.0, 40.0, 10.0, 4.0, 1.0, 0.4  # the last per gap
 
 
 class Label(NamedTuple):
     """A name for a point in data coordinates; `radius` is the mark's in points. One that is not `needed` is left out
-    where it would cover or cross something, or not stand close."""
+    where it would cover or cross something, or would be far away."""
 
     x: float
     y: float
@@ -113,13 +113,8 @@ def place_at_right(axes: Axes, labels: Sequence[Label]) -> None:
         )  # fmt: skip
 
 
-def shorten(name: str) -> str:
-    """A name that leaves room for others: its middle goes, since names of a study differ at the ends."""
-    return name if len(name) <= _LONGEST else f"{name[: _LONGEST // 2]}…{name[1 - _LONGEST // 2 :]}"
-
-
 def _font(label: Label) -> dict[str, object]:
-    return {"color": label.colour, "fontsize": 8.5, "fontweight": "bold", "bbox": BACKGROUND, "zorder": 6}
+    return {"color": label.colour, "fontsize": 8, "fontweight": "bold", "bbox": BACKGROUND, "zorder": 6}
 
 
 def _overlaps(box: np.ndarray, others: np.ndarray) -> int:

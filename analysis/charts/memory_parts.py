@@ -12,7 +12,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import formatting
-from analysis.charts import labels, style
+from analysis.charts import style
+from analysis.charts.names import shorten
 
 # In the order of stacking; a run's measurement `memory/…<part>_bytes` belongs to the part that it names.
 PARTS = {
@@ -77,7 +78,7 @@ def _columns(runs: pd.DataFrame, out_of_memory: bool) -> dict[str, list[str]]:
 def _short(name: str) -> str:
     """The mark stays, whatever becomes of the name."""
     bare = name.removesuffix(_MARK)
-    return labels.shorten(bare) + ("\n(out of memory)" if bare != name else "")
+    return shorten(bare) + ("\n(out of memory)" if bare != name else "")
 
 
 def label(parts: pd.DataFrame) -> str:

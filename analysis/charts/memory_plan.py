@@ -11,7 +11,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import formatting
-from analysis.charts import labels, memory_parts, style
+from analysis.charts import memory_parts, style
+from analysis.charts.names import shorten
 
 
 def data(predictions: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -36,7 +37,7 @@ def draw(bars: pd.DataFrame, cards: Sequence[Mapping[str, Any]]) -> Figure:
         axes = figure.axes[0]
         scale, _ = formatting.scale("[bytes]", largest)
         worst = bars.iloc[-1]
-        title = f"{labels.shorten(worst['setting'])} needs the most: {formatting.show_bytes(worst['memory'])}"
+        title = f"{shorten(worst['setting'])} needs the most: {formatting.show_bytes(worst['memory'])}"
         style.set_title_at_edge(figure, title)
         for card in cards:
             if largest * 0.05 < card["capacity_bytes"] < largest * 1.35:

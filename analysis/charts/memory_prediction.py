@@ -10,6 +10,7 @@ from analysis import formatting
 from analysis.charts import style
 
 PREDICTED, MEASURED = "memory/predicted_bytes", "max_memory_allocated"
+_MOST_VARIANTS = 12  # in the legend; the mouse shows the names of more
 _COLUMNS = ["setting", "variant", "seed", "predicted", "measured", "error"]
 
 
@@ -49,6 +50,8 @@ def draw(marks: pd.DataFrame, looks: style.Looks | None = None) -> Figure:
             colour, marker = looks[row.variant]
             axes.plot(row.measured / scale, row.predicted / scale, marker, color=colour, markersize=7, alpha=0.8,
                       mec="white", mew=0.7, zorder=2, label=row.variant)  # fmt: skip
+        texts = [f"{row.setting} · seed {row.seed}: {row.error:+.1%}" for row in marks.itertuples()]
+        style.add_hover(axes, zip(marks["measured"] / scale, marks["predicted"] / scale, texts, strict=True), 5.0)
         axes.set_xlim(0, end)
         axes.set_ylim(0, end)
         axes.set_xlabel(f"measured peak memory while training [{unit}]")
@@ -56,5 +59,6 @@ def draw(marks: pd.DataFrame, looks: style.Looks | None = None) -> Figure:
         style.set_title(axes, words(marks))
         handles, labels = axes.get_legend_handles_labels()
         once = dict(zip(labels, handles, strict=True))
-        axes.legend(once.values(), once.keys(), frameon=False, fontsize=7.5, loc="upper left", handletextpad=0.2)
+        if len(once) <= _MOST_VARIANTS:
+            axes.legend(once.values(), once.keys(), frameon=False, fontsize=7.5, loc="upper left", handletextpad=0.2)
     return figure

@@ -36,6 +36,8 @@ def draw(marks: pd.DataFrame, metric: str, memory: str, names: tuple[str, str], 
                 axes.plot(row.cost, row.score, "o", mfc="none", mec=style.INK, markersize=15, mew=1.2, zorder=4)
             if row.study == 0 or row.setting not in set(marks.loc[marks["study"] == 0, "setting"]):
                 named.append(labels.Label(row.cost, row.score, str(row.setting), colour, 8.0 if row.selected else 4.5))
+        texts = [f"{row.setting} in {names[row.study]}: score {row.score:.4f}" for row in marks.itertuples()]
+        style.add_hover(axes, zip(marks["cost"], marks["score"], texts, strict=True), 5.0)
         axes.margins(0.16)
         axes.set_xlabel(label.replace("[bytes]", f"[{unit}]"))
         axes.set_ylabel(metric.replace("_", " "))

@@ -6,8 +6,10 @@ import contextlib
 import logging
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
+from xml.sax.saxutils import escape
 
 import matplotlib as mpl
 from matplotlib import font_manager
@@ -78,18 +80,39 @@ Looks = dict[str, tuple[str, str]]
 
 
 def looks(variants: Sequence[str]) -> Looks:
-    """variant → (colour, marker), by order of first appearance: 49 pairs before one comes again."""
-    return {
-        name: (COLOURS[i % len(COLOURS)], MARKERS[(i + i // len(COLOURS)) % len(MARKERS)])
-        for i, name in enumerate(dict.fromkeys(variants))
-    }
+    """variant → (colour, marker), by order of first appearance: 49 pairs, and a grey circle for all others."""
+    count, most = len(COLOURS), len(COLOURS) * len(MARKERS)
+    pairs = [(COLOURS[i % count], MARKERS[(i + i // count) % len(MARKERS)]) for i in range(most)]
+    return {name: pairs[i] if i < most else (FAINT, "o") for i, name in enumerate(dict.fromkeys(variants))}
 
 
-def new_figure(height_inches: float = 3.5) -> tuple[Figure, Axes]:
-    """A figure of a column's width, made without pyplot and so without global state."""
-    figure = Figure(figsize=(5.0, height_inches), layout="constrained")
+class Hover(NamedTuple):
+    """A text that SVG shows when the mouse is over a point, within `radius` points of it."""
+
+    axes: Axes
+    x: float
+    y: float
+    text: str
+    radius: float
+
+
+class Chart(Figure):
+    """A figure with the texts of its marks."""
+
+    hover: list[Hover]
+
+
+def new_figure(height_inches: float = 3.5, width_inches: float = 5.0) -> tuple[Chart, Axes]:
+    """A figure, by default of a column's width, made without pyplot and so without global state."""
+    figure = Chart(figsize=(width_inches, height_inches), layout="constrained")
+    figure.hover = []
     FigureCanvasAgg(figure)  # measures text, for labels that keep apart
     return figure, figure.add_subplot()
+
+
+def add_hover(axes: Axes, marks: Iterable[tuple[float, float, str]], radius: float) -> None:
+    """Texts for marks, in data coordinates: a chart names a few settings, and the mouse the others."""
+    axes.figure.hover += [Hover(axes, x, y, text, radius) for x, y, text in marks]
 
 
 def number(value: float, _: int | None = None) -> str:
@@ -128,4 +151,19 @@ def save(figure: Figure, stem: Path, suffixes: Sequence[str]) -> list[Path]:
             path = stem.with_suffix(suffix)
             figure.savefig(path, metadata=_METADATA[suffix])
             paths.append(path)
+    if ".svg" in suffixes and getattr(figure, "hover", None):
+        _write_hover(figure, stem.with_suffix(".svg"))
     return paths
+
+
+def _write_hover(figure: Chart, path: Path) -> None:
+    """Invisible circles with titles, on top of the picture: all viewers of SVG show a title under the mouse."""
+    height = figure.get_figheight() * 72
+    circles = []
+    for mark in figure.hover:
+        x, y = mark.axes.transData.transform((mark.x, mark.y)) * 72 / figure.dpi
+        circle = f'<circle cx="{x:.2f}" cy="{height - y:.2f}" r="{mark.radius:g}"><title>{escape(mark.text)}</title>'
+        circles.append(f"{circle}</circle>")
+    group = f'<g fill-opacity="0">{"".join(circles)}</g>\n</svg>'
+    head, _, tail = path.read_text().rpartition("</svg>")
+    path.write_text(f"{head}{group}{tail}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 import pandas as pd
 
 from sweep.diagnostics.sanity_checks import at_chance, loss_did_not_move
@@ -21,12 +24,15 @@ def nothing_learnt(runs: pd.DataFrame, metric: str, higher_is_better: bool) -> s
     `runs` are the scored ones. A setting has learnt nothing if its mean score over seeds is at chance level, or if the
     training loss of none of its runs decreased.
     """
-    if runs.empty:
+    known = [column for column in _NEEDED if column in runs]
+    if runs.empty or not {"eval/majority_baseline", "train/first_loss"} & set(known):
         return ""
-    numbers = runs.reindex(columns=_NEEDED).astype(float)
+    numbers = runs[known].astype(float)
     means = numbers.groupby(runs["setting"]).mean()
-    still = numbers.apply(lambda row: bool(loss_did_not_move(row.dropna())), axis=1).groupby(runs["setting"]).all()
-    chance = pd.Series([bool(at_chance(row.dropna(), higher_is_better)) for _, row in means.iterrows()], means.index)
+    still = (
+        pd.Series([bool(loss_did_not_move(run)) for run in _present(numbers)]).groupby(runs["setting"].tolist()).all()
+    )
+    chance = pd.Series([bool(at_chance(row, higher_is_better)) for row in _present(means)], means.index)
     if not (still | chance).all():
         return ""
     best = means["score"].idxmax() if higher_is_better else means["score"].idxmin()
@@ -38,3 +44,9 @@ def nothing_learnt(runs: pd.DataFrame, metric: str, higher_is_better: bool) -> s
         rest = "" if chance.all() else ", or its training loss did not decrease"
         found = f"the {metric} of each setting is at chance level ({guess}){rest}"
     return f"Nothing was learnt, so nothing is recommended: {found}. {_CHANGE}"
+
+
+def _present(numbers: pd.DataFrame) -> Iterator[dict[str, float]]:
+    """Each row as a record has it: without what was not measured."""
+    for row in numbers.to_dict("records"):
+        yield {str(key): value for key, value in row.items() if not math.isnan(value)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,12 +17,14 @@ from sweep.core.errors import UserError
 # Share of the smaller figure. Means over different seeds, and so over different batches, differ by up to this much by
 # chance.
 MEMORY_TIE = 0.001
+_NORMAL = 1.96  # standard errors on each side of a 95% interval
 
 
 class Decision(NamedTuple):
     """`settings` with the columns `meets`, `selected` and `best` of the point-estimate rule, and where there is noise,
-    `verdict`, `p_meets`, `p_fails` and `sample_size`; `score_threshold` is the score that a setting must reach.
-    `selected` is None where nothing is recommended."""
+    `verdict`, `p_meets`, `p_fails`, `sample_size`, and `score_interval`: half the 95% interval of the mean score over
+    its seeds (Student's t) and over the validation examples (normal), as far as they are known. `score_threshold` is
+    the score that a setting must reach. `selected` is None where nothing is recommended."""
 
     settings: pd.DataFrame
     best: str
@@ -100,8 +103,17 @@ def _with_verdicts(settings: pd.DataFrame, noise: ScoreNoise | None, rule: Rule)
         verdict=pd.Series([None if i is None else str(found.verdict[i]) for i in at], settings.index, dtype=object),
         p_meets=[np.nan if i is None else float(found.p_meets[i]) for i in at],
         p_fails=[np.nan if i is None else float(found.p_fails[i]) for i in at],
+        score_interval=_intervals(settings, noise, at),
         sample_size=pd.Series([None if i is None else sample_sizes[i] for i in at], index=settings.index, dtype=object),
     )
+
+
+def _intervals(settings: pd.DataFrame, noise: ScoreNoise, at: Sequence[int | None]) -> np.ndarray:
+    seeds = settings["score_halfwidth"].to_numpy(float) if "score_halfwidth" in settings else np.full(len(at), np.nan)
+    own = noise.own_variance
+    examples = np.array([np.nan if i is None or own is None else _NORMAL * np.sqrt(own[i]) for i in at])
+    both = np.sqrt(np.nansum([seeds**2, examples**2], axis=0))
+    return np.where(np.isnan(seeds) & np.isnan(examples), np.nan, both)
 
 
 def inconclusive(settings: pd.DataFrame) -> pd.DataFrame:

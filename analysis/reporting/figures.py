@@ -9,11 +9,14 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from analysis.charts import cost_curve, labels, learning_curve, memory_parts, memory_prediction, style
+from analysis.charts import cost_curve, learning_curve, memory_parts, memory_prediction, style
 from analysis.charts.cost_curve import Axis
+from analysis.charts.names import shorten
+from analysis.decision.noninferiority import MEETS
 from analysis.reporting.report import Report
 
 MAIN = "score_against_memory"
+_LONGEST_IN_TITLE = 60  # characters
 LOSS, SCORE = "train/loss", "eval/score"  # by step
 
 
@@ -50,6 +53,8 @@ def _draw_all(report: Report, folder: Path, suffixes: list[str]) -> Drawn:
             score_threshold=report.decision.score_threshold,
             threshold_label=report.threshold_words.replace("_", " "),
             looks=looks,
+            higher_is_better=report.higher_is_better,
+            names=report.short_names.names,
             note=_note(report),
         )
         style.save(figure, folder / name, suffixes)
@@ -109,6 +114,7 @@ def _learning_curves(report: Report, folder: Path, suffixes: list[str], looks: s
             drawn.left_out.append(missing)
             continue
         title = "Training loss by step" if key == LOSS else "Score by step"
+        points = points.assign(setting=points["setting"].astype(str).map(report.short_names.names))
         figure = learning_curve.draw(points, title=title, value_label=label, looks=looks, log=log)
         style.save(figure, folder / name, suffixes)
         drawn.names.append(name)
@@ -119,7 +125,7 @@ def _title(report: Report, axis: Axis) -> str:
     if report.nothing_learnt:
         return "No setting learnt anything" if axis.column == "memory" else f"Score against {axis.name}"
     if axis.column == "memory":
-        return f"{labels.shorten(report.decision.selected)} is the smallest that reaches the threshold"
+        return _claim(report, report.narrative.pick, "is the smallest that reaches the threshold")
     known: pd.DataFrame = report.settings.dropna(subset=[axis.column, "score"])
     good = known[known["meets"].astype(bool)]
     if good.empty:
@@ -131,10 +137,19 @@ def _title(report: Report, axis: Axis) -> str:
         "tokens_per_second": "trains fastest of those at the threshold",
         "trainable_params": "trains the fewest parameters at the threshold",
     }
-    return f"{labels.shorten(str(good.loc[at, 'setting']))} {words[axis.column]}"
+    return _claim(report, good.loc[at], words[axis.column])
+
+
+def _claim(report: Report, row: pd.Series, words: str) -> str:
+    """The words about a setting, with a doubt if its verdict is not `meets`."""
+    name = shorten(report.short_names.names[str(row["setting"])], _LONGEST_IN_TITLE)
+    return f"{name} {words}" + ("" if row["verdict"] == MEETS else ", perhaps by chance")
 
 
 def _note(report: Report) -> str:
-    if not report.allowed:
-        return ""
-    return "Not the same in all runs: " + "; ".join(f"{k}: {', '.join(v)}" for k, v in report.allowed.items())
+    shared = report.short_names.shared
+    notes = [f"Names without what all share: {', '.join(shared)}"] if shared else []
+    if report.allowed:
+        differing = "; ".join(f"{k}: {', '.join(v)}" for k, v in report.allowed.items())
+        notes.append(f"Not the same in all runs: {differing}")
+    return "\n".join(notes)

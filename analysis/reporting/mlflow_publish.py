@@ -8,7 +8,8 @@ from importlib import metadata
 from pathlib import Path
 
 from analysis import formatting
-from analysis.charts import labels, style
+from analysis.charts import style
+from analysis.charts.names import shorten
 from analysis.loading.mlflow_store import COLOUR, NOTE, StudyReader, StudyState
 from analysis.reporting import mlflow_view
 from analysis.reporting.report import Report
@@ -45,7 +46,7 @@ def title(made: Report) -> str:
     pick = made.narrative.pick
     if pick is None:
         return f"{made.study.name}: nothing was learnt{so_far}"
-    return f"{made.study.name}: use {labels.shorten(str(pick.setting))}, {formatting.show_bytes(pick.memory)}{so_far}"
+    return f"{made.study.name}: use {shorten(str(pick.setting))}, {formatting.show_bytes(pick.memory)}{so_far}"
 
 
 def note(made: Report) -> str:

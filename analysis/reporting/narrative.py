@@ -194,11 +194,18 @@ class Narrative:
         rows = [row for _, row in inconclusive(self._settings).iterrows()]
         return [self._question(row) for row in sorted(rows, key=lambda row: row.sample_size.hopeless)]
 
+    def next_steps(self) -> dict[str, list[Row]]:
+        """The open questions by their next step: many settings often need the same one."""
+        by_step: dict[str, list[Row]] = {}
+        for row in self.open_questions():
+            by_step.setdefault(row.next_step, []).append(row)
+        return by_step
+
     def _question(self, row: pd.Series) -> Row:
         sample_size: SampleSize = row.sample_size
         distance = row.score - self._decision.score_threshold
         side = "above" if (distance if self._decision.rule.higher_is_better else -distance) >= 0 else "below"
-        score = f"{self._metric} {formatting.show_score(row.score, row.score_halfwidth)}"
+        score = f"{self._metric} {formatting.show_score(row.score, row.score_interval)}"
         rival = ""
         if sample_size.rival != row.setting:
             rival = f" It was compared with {sample_size.rival}, which may be the true best."

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import formatting
+from analysis.charts.names import Short, without_shared
 from analysis.decision import learning_rates
 from analysis.decision.pareto import hypervolume
 from analysis.decision.pick_stability import Stability
@@ -117,12 +118,16 @@ class Report:
 
     def table(self) -> list[dict[str, Any]]:
         """The settings as a person reads them, smallest memory first; `sort` holds the numbers behind the text."""
+        return self._rows
+
+    @cached_property
+    def _rows(self) -> list[dict[str, Any]]:
         ordered = self.settings.sort_values(["memory", "setting"], na_position="last")
         return [
             {
                 "setting": str(row.setting),
                 "mark": " · ".join(["selected"] * bool(row.selected) + ["best"] * bool(row.best)),
-                "score": formatting.show_score(row.score, row.score_halfwidth),
+                "score": formatting.show_score(row.score, row.score_interval),
                 "meets": formatting.MISSING if math.isnan(row.score) else "yes" if row.meets else "no",
                 "verdict": VERDICT_WORDS.get(row.verdict, formatting.MISSING),
                 "memory": formatting.show_bytes(row.memory),
@@ -182,6 +187,20 @@ class Report:
         return {column.removeprefix("version."): ", ".join(texts) for column, texts in values.items() if texts}
 
     @property
+    def interval_words(self) -> str:
+        """What ± stands for; empty if no score has it."""
+        if self.settings["score_interval"].isna().all():
+            return ""
+        seeds = ["seeds (Student's t)"] if self.settings["score_halfwidth"].notna().any() else []
+        examples = ["validation examples"] if self.noise.own_variance is not None else []
+        return f" ± is the 95% interval over {' and '.join([*seeds, *examples])}."
+
+    @cached_property
+    def short_names(self) -> Short:
+        """The settings' names for charts and titles."""
+        return without_shared([str(name) for name in self.settings["setting"]])
+
+    @property
     def memory_source(self) -> str:
         known = self.runs["memory_source"].dropna() if "memory_source" in self.runs else pd.Series(dtype=str)
         return str(known.iloc[0]) if len(known) else "unknown"
@@ -235,7 +254,7 @@ class Report:
             "variant": str(row.variant),
             "score": _number(row.score),
             "score_sd": _number(row.score_sd),
-            "score_ci95_halfwidth": _number(row.score_halfwidth),
+            "score_ci95_halfwidth": _number(row.score_interval),
             self.memory_metric: _number(row.memory),
             PAGED_BYTES: _number(row.paged_memory),
             **{column: _number(getattr(row, column)) for column in _MEASURED},

@@ -93,7 +93,7 @@ class StudyComparison:
         row = {"setting": str(one.Index)}
         for number, (report, found) in enumerate(zip(self.reports, (one, two), strict=True), start=1):
             row |= {
-                f"score{number}": formatting.show_score(found.score, found.score_halfwidth),
+                f"score{number}": formatting.show_score(found.score, found.score_interval),
                 f"memory{number}": formatting.show_bytes(found.memory),
                 f"verdict{number}": VERDICT_WORDS.get(found.verdict, formatting.MISSING),
                 f"mark{number}": "selected" if found.Index == report.decision.selected else "",
