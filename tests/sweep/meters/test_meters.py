@@ -91,7 +91,7 @@ def test_weights_mapped_from_a_file_are_counted(tiny_checkpoint: Path):
 
 
 VARIANTS = {
-    "fft": Full(name="fft", learning_rate=1e-3, variant=Full(name="fft", learning_rate=1e-3)),
+    "fft": Full(name="fft", learning_rate=1e-3),
     "lora": LoRA(name="lora", learning_rate=1e-3, r=8, alpha=16),
     "qlora": QLoRA(name="qlora", learning_rate=1e-3, r=8, alpha=16),
 }
