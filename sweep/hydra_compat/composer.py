@@ -172,12 +172,14 @@ def composition_fault(error: Exception, overrides: Sequence[str], base: DictConf
         return Fault(key, value, "unknown key; " + (f"write {line}" if line else alternatives(wrong[1], known)))
     missing = re.search(r"Could not find '([^']+)'", message)
     if missing:
-        name = missing[1].rpartition("/")[2]
+        group, _, name = missing[1].rpartition("/")
+        chosen = [text for key, text in given.items() if missing[1].startswith(f"{key.partition('@')[0]}/")]
+        key, _, value = (chosen or [f"{group or key}={name}"])[-1].partition("=")
         options = dict.fromkeys(line.strip() for line in message.partition("Available options")[2].splitlines()[1:])
         known = [option for option in options if option and ":" not in option and "provider" not in option]
         line = familiar_names.meant(key.lstrip("+~"), value) if key in ("model", "data@task.data") else None
         more = f". For your own: {line}" if line and not line.startswith(key + "=" + value) else ""
-        return Fault(key, value or name, f"no such preset; {alternatives(name, known)}{more}")
+        return Fault(key, value, f"no such preset; {alternatives(name, known)}{more}")
     line = familiar_names.meant(key.lstrip("+~"), value) if named else None
     return Fault(key, value, f"unknown key; write {line}" if line else first_line(error))
 
