@@ -41,7 +41,8 @@ def lock_of(described: Any) -> str | Path | None:
     file_of_journal = next(_named(described, "file_path"), None)
     if file_of_journal is not None:
         return Path(f"{Path(file_of_journal).absolute()}.coordinator")
-    return Path(tempfile.gettempdir(), f"paretune-{zlib.crc32(str(described).encode())}.lock")
+    text = str(described) if isinstance(described, Mapping) else type(described).__name__
+    return Path(tempfile.gettempdir(), f"paretune-{zlib.crc32(text.encode())}.lock")
 
 
 def _named(node: Any, *keys: str) -> Iterator[str]:

@@ -36,8 +36,9 @@ class Enumeration(NamedTuple):
         return self.settings is None
 
     def known(self) -> list[Params]:
-        """The settings that exist before the first trial: all of them, or the corners of the space."""
-        return list(self.space.corners()) if self.settings is None else self.settings
+        """The settings that exist before the first trial: all of them, or the corners of the space where a sampler
+        proposes them or none is to run."""
+        return self.settings or list(self.space.corners())
 
 
 def enumerate_settings(

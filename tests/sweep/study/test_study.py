@@ -215,6 +215,15 @@ def test_no_secret_is_written_anywhere(tmp_path: Path, toy: list[str]):
     assert found == []
 
 
+@pytest.mark.parametrize("sampler", ["auto", "grid"])
+def test_no_trial_is_no_run(tmp_path: Path, toy: list[str], sampler: str):
+    study = ["-m", *toy, "variant=fft,lora_r8", f"hydra/sweeper/sampler={sampler}", "hydra.sweeper.n_trials=0"]
+    done = run(tmp_path, "sweep", *study, "study.name=none")
+    assert done.returncode == 0, done.stderr
+    assert "Study none has no run, and this command launches none" in done.stdout
+    assert rows(tmp_path) == []
+
+
 def test_two_settings_under_one_name_are_refused(tmp_path: Path, toy: list[str]):
     (tmp_path / "mine/variant").mkdir(parents=True)
     (tmp_path / "mine/variant/lora_r2.yaml").write_text("defaults: [lora_r8]\nr: 2\n")
