@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sweep.core.errors import UserError
 from sweep.datasets import Splits, place_of
+from sweep.tasks.special_tokens import added_by, without_ends
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -33,6 +34,11 @@ def check_rows(task: Task, tokenizer: Tokenizer, splits: Splits, max_length: int
             where = f"{place_of(examples[index], index)} of the {name} split"
             _require_embedding(tokenizer, max(ids, default=0), size, where)
     task.check(tokenizer, splits.validation, base)
+    opening, closing = added_by(tokenizer)
+    texts = [example[role] for example in splits.train for role in ("text", "prompt", "response") if role in example]
+    marked = sum(without_ends(text, opening, (*closing, tokenizer.eos_token)) != text for text in texts)
+    if marked:
+        log.warning("%d training texts begin or end with a special token: it is not doubled, and not compared", marked)
     if tokenizer.model_max_length < max_length:
         log.warning(
             "the tokenizer states a limit of %d tokens (model_max_length); train.max_length = %d decides, in training "

@@ -23,6 +23,8 @@ from sweep.diagnostics.mitigations import Mitigation, Situation
 from sweep.metrics.accuracy import Accuracy
 from sweep.metrics.exact_match import ExactMatch
 from sweep.metrics.f1 import F1
+from sweep.metrics.r2 import R2
+from sweep.metrics.rmse import Rmse
 from sweep.tasks.generation import encode_pairs, pad_batch
 from sweep.training.divergence import SKIPPED_IN_A_ROW, STEPS, Diverged, DivergenceWatch
 from sweep.training.fit import fit
@@ -243,6 +245,12 @@ def test_a_loss_that_does_not_move_gives_a_warning():
     falling = sanity_checks.moved([3 - 0.01 * step + n for step, n in enumerate(noise)])
     assert list(sanity_checks.warnings(falling, True, RATE, VARIANT)) == []
     assert sanity_checks.moved([3.0] * 11) == {}
+
+
+def test_the_constant_answer_of_numbers_is_their_mean():
+    rows = [{"reference": str(number), "prediction": "2"} for number in (1, 1, 2, 6)]
+    assert sanity_checks.chance(R2(), rows)["eval/majority_baseline"] == pytest.approx(0.0)
+    assert sanity_checks.chance(Rmse(), rows)["eval/majority_baseline"] == pytest.approx((17 / 4) ** 0.5)
 
 
 def test_truncation_and_one_answer_for_all_give_warnings():

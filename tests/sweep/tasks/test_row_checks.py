@@ -107,6 +107,13 @@ def test_a_limit_of_the_tokenizer_that_does_not_count_is_told(tmp_path: Path, ca
     )
 
 
+def test_special_tokens_in_the_data_are_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    checkpoints.llama(tmp_path)
+    closed: list[Example] = [{**pair, "response": f"{pair['response']}</s>"} for pair in PAIRS]
+    checked(generation(), tmp_path, [*closed, *PAIRS], closed)
+    assert caplog.text.count("20 training texts begin or end with a special token") == 1
+
+
 # Before anything is prepared
 
 
