@@ -58,6 +58,9 @@ class StudyReader(MlflowReader):
         if parent is None:
             known = [state.name for state in self.states()[0]]
             instead = alternatives(name, known) if known else "and no other: python -m sweep -m experiment=quickstart"
+            deleted = self.deleted_study(name)
+            if deleted is not None:
+                instead = f"it was deleted; restore it: mlflow runs restore --run-id {deleted}"
             raise UserError(f"there is no study {name} in {redaction.text(self.uri)}; {instead}")
         children, notes = self.runs(parent.info.run_id, label=f"reading the runs of {name}")
         if not children:
