@@ -57,11 +57,11 @@ class StudyReader(MlflowReader):
         parent = self.find_study(name)
         if parent is None:
             known = [state.name for state in self.states()[0]]
-            instead = (
-                alternatives(name, known)
-                if known
-                else f"and no other: {program.command('sweep')} -m experiment=quickstart"
-            )
+            first = f"and no other: {program.command('sweep')} -m experiment=quickstart"
+            instead = alternatives(name, known) if known else first
+            deleted = self.deleted_study(name)
+            if deleted is not None:
+                instead = f"it was deleted; restore it: mlflow runs restore --run-id {deleted}"
             raise UserError(f"there is no study {name} in {redaction.text(self.uri)}; {instead}")
         children, notes = self.runs(parent.info.run_id, label=f"reading the runs of {name}")
         if not children:

@@ -46,7 +46,13 @@ def front(records: Iterable[Record], memory_metric: str, higher_is_better: bool)
 
 
 def line(standings: list[Standing]) -> str:
-    """The front as one line for the console."""
-    shown = [f"{one.setting} {one.score:.4f} at {formatting.gib(one.memory_bytes)}" for one in standings[:_SHOWN]]
-    more = [f"and {len(standings) - _SHOWN} more"] if len(standings) > _SHOWN else []
+    """The front as one line for the console; settings of equal score and memory are one."""
+    points: dict[tuple[float, float], list[str]] = {}
+    for one in standings:
+        points.setdefault((one.score, one.memory_bytes), []).append(one.setting)
+    shown = [
+        f"{names[0]}{f' and {len(names) - 1} equal' if len(names) > 1 else ''} {score:.4f} at {formatting.gib(memory)}"
+        for (score, memory), names in list(points.items())[:_SHOWN]
+    ]
+    more = [f"and {len(points) - _SHOWN} more"] if len(points) > _SHOWN else []
     return "  front: " + " · ".join([*shown, *more])

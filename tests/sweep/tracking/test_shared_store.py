@@ -152,6 +152,10 @@ def test_a_deleted_study_is_found_for_restoring(written: Written):
     written.store.client.delete_run(parent.info.run_id)
     assert written.store.deleted_study("s") == parent.info.run_id
     assert written.store.deleted_study("t") is None
+    with pytest.raises(
+        UserError, match=f"it was deleted; restore it: mlflow runs restore --run-id {parent.info.run_id}"
+    ):
+        StudyReader(written.uri, written.experiment).study("s")
 
 
 def test_both_programs_know_that_an_experiment_was_deleted(written: Written):
