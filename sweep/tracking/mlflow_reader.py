@@ -59,7 +59,8 @@ class MlflowReader:
         parts = urlsplit(stored)
         if file is None or not artifacts or parts.scheme not in ("", "file"):
             return ""
-        there, wanted = Path(unquote(parts.path)), Path(artifacts).absolute()
+        # What follows a question mark is no part of the folder's name in an artifact location.
+        there, wanted = Path(unquote(parts.path)), Path(artifacts.partition("?")[0]).absolute()
         if there.resolve() == wanted.resolve():
             return ""
         changes = [f"{column} = replace({column}, {_sql(stored)}, {_sql(wanted.as_uri())})" for column in _LOCATIONS]
