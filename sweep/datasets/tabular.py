@@ -150,6 +150,9 @@ class Tabular(Dataset):
             elif self.skip_incomplete:
                 skipped += 1
             else:
+                if all(_value(row, missing) is None for row in rows):
+                    way = "a test split without labels cannot be scored: task.data.test=null"
+                    raise UserError(f"{table.source}: column {missing!r} has no value in any row; {way}")
                 raise UserError(
                     f"{table.source}, row {index + 1}: column {missing!r} has no value. Correct the row, or skip "
                     "such rows: task.data.skip_incomplete=true"

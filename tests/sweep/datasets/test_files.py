@@ -21,6 +21,7 @@ from sweep.datasets.draws import permutation, stratified
 from sweep.datasets.file_parsing import Layout, read
 from sweep.datasets.files import Files
 from sweep.datasets.hub import Hub, HubTable, load_split
+from sweep.tasks.sequence_head import check_texts
 
 ROWS = [{"text": f"line {i}", "label": str(i % 2)} for i in range(10)]
 
@@ -356,6 +357,17 @@ def test_conversations_are_read_in_the_forms_that_files_have(tmp_path: Path, tur
     write(path, [{"conversations": image}] * 2)
     with pytest.raises(UserError, match=r"row [12]: a message has a part of type 'image_url'"):
         files(path, columns={"messages": "conversations"}).load()
+
+
+def test_a_column_without_any_value_is_named(tmp_path: Path):
+    """Unlabelled test splits, also the Hub's, have the column, and nothing in it."""
+    full = write(tmp_path / "a.jsonl")
+    empty = write(tmp_path / "b.jsonl", [{"text": "x", "label": None}] * 3)
+    with pytest.raises(UserError, match=r"b\.jsonl: column 'label' has no value in any row; .*task\.data\.test=null"):
+        files(full, validation=str(full), test=str(empty), columns={"label": "label"}).load()
+    by_name = files(full, validation=str(full), test=str(empty)).load()
+    with pytest.raises(UserError, match=r"no row of the test split has a label: .* is empty; .*task\.data\.test=null"):
+        check_texts(by_name)
 
 
 def test_several_files_are_one_split_and_the_digest_follows_their_content(tmp_path: Path):
