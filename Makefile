@@ -1,5 +1,6 @@
 # make quickstart   the four-variant study on the embedded benchmark, and its answer
-# make test         the whole test suite
+# make test         the tests, some minutes
+# make test-long    the tests that take the longest: whole studies, crashes, several machines
 # make lint         style and formatting
 # make docs         the documentation as a site, in site/; a broken link or an undocumented key fails
 # make ui           the MLflow UI over the studies of this folder
@@ -12,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test test-fast test-cuda lint docs ui clean
+.PHONY: quickstart test test-long test-fast test-cuda lint docs ui clean
 .DEFAULT_GOAL := quickstart
 
 $(STAMP): requirements.lock pyproject.toml
@@ -28,7 +29,10 @@ quickstart: $(STAMP)
 	$(BIN)/python -m analysis study=quickstart
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long"
+
+test-long: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --dist load -m long
 
 # No GPU is needed. Pip's own settings, which may name another build of PyTorch, are not read.
 CUDA_VENV := .venv-cuda
@@ -45,7 +49,7 @@ test-cuda: $(CUDA_VENV)/.installed
 	@grep -q " passed" benchmarks/results/cuda_build.txt && ! grep -q -E " (failed|error|skipped)" benchmarks/results/cuda_build.txt
 
 test-fast: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not long"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -20,6 +20,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # two test workers share the cores, and would spin
 os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each of the many processes would compile our modules again
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -166,6 +166,7 @@ def extension(tmp_path: Path) -> Path:
     return tmp_path / "mine"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_extensions_of_every_kind_run_without_an_edit(extension: Path, program: Program, tmp_path: Path):
     path = {"PYTHONPATH": os.pathsep.join([str(extension), *sys.path])}

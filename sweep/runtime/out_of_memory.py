@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
-
-import torch
 
 # In lower case. They are in the messages of PyTorch's allocators, the CUDA runtime and driver, Triton and NCCL; of
 # cuBLAS, which cannot be initialised on a full GPU; of cuBLAS and cuDNN; and of PyTorch's CPU allocator.
@@ -25,7 +24,8 @@ _LAST_BYTES = 10_000  # of a log
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether this error, or one that it was raised from, means that a device or the host has too little memory."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+    torch = sys.modules.get("torch")  # a study's coordinator does not import it, and an error of PyTorch needs it
+    if isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError)):
         return True
     if isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS):
         return True

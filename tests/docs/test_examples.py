@@ -14,6 +14,7 @@ from conftest import ROOT
 EXAMPLES = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "python-api.md").read_text(), re.M | re.S)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_examples_of_the_python_api_run_as_one_script(tiny_checkpoint: Path, tmp_path: Path):
     """With a tiny checkpoint as base, since the embedded base takes a minute to build."""

@@ -120,6 +120,7 @@ def calls(folder: Path) -> list[str]:
     return (folder / "log.txt").read_text().splitlines()
 
 
+@pytest.mark.long
 def test_a_config_written_for_hydra_optuna_sweeper_runs_unchanged(sphere):
     done, results = sphere(f"hydra.sweeper.storage=sqlite:///{sphere.folder}/optuna.db")
     assert done.returncode == 0, done.stderr

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from sweep.config.schema import RunConfig, Study
@@ -67,13 +69,15 @@ class TrainingObjective(Objective):
     def prepare(self) -> None:
         """Data and base model of each setting, and the device: on the first free GPU of the study. A run that uses the
         GPU may need the study's lock, so this must not wait for the GPU under that lock."""
+        # `open` needs MLflow, which takes seconds to import. Meanwhile another process prepares.
+        threading.Thread(target=import_module, args=("sweep.launch.run_supervisor",), daemon=True).start()
         found = self.task.leases or device_leases.leases(devices_per_run=self.devices_per_run)
         with device_locks.first_free(found) as lease:
             for setting in self.settings.known.values():
                 self._prepared[setting.digest] = preparation.prepare(setting.plain, lease)
 
     def open(self, trials: TrialStore) -> TrainingSession:
-        from sweep.launch.run_supervisor import store  # MLflow takes seconds to import
+        from sweep.launch.run_supervisor import store
 
         name = str(self.study.name)
         runs = store(self.settings.first.tracking)

@@ -116,6 +116,7 @@ def links(written: Written) -> Iterator[list[str]]:
         assert probe.connect_ex(("127.0.0.1", port)) != 0  # no server is left behind
 
 
+@pytest.mark.long
 def test_mlflow_opens_at_score_against_memory(links: list[str], browser: Browser, tmp_path: Path):
     browser.open(links[0], width=1600, height=1000)
     browser.wait_for("document.querySelectorAll('.js-plotly-plot .point').length >= 4")

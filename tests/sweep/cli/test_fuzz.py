@@ -130,6 +130,7 @@ OVERRIDES = st.one_of(
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.long
 @settings(
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking would take minutes
     max_examples=40,

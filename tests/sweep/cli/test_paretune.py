@@ -49,6 +49,7 @@ def test_messages_name_commands_as_they_are_typed(tmp_path: Path):
     assert "name one: paretune export study=quickstart" in run(tmp_path, "export").stderr
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_run_and_its_answer_in_a_project_with_the_same_names(project: Path, toy: list[str]):
     own = ["task.metrics.exact_match._target_=own_metric.Mine", "task.score=exact_match"]

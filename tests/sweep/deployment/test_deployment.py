@@ -114,6 +114,7 @@ def load(folder: Path) -> torch.nn.Module:
     return AutoModelForCausalLM.from_pretrained(folder)
 
 
+@pytest.mark.long
 def test_the_pick_s_adapter_loads_with_plain_peft_and_scores_the_same(study: Study, tmp_path: Path):
     made = export(study, tmp_path / "out")
     records = dict(study.store.records(study.store.find_study("deploy").info.run_id))

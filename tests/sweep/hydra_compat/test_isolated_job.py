@@ -73,7 +73,8 @@ def test_an_application_is_unpacked_once_with_its_resolvers(tmp_path: Path):
     finally:
         OmegaConf.clear_resolver("mine")
     assert application.task_function(application.config) == 2
-    assert "mine" in resolvers and "oc.env" not in resolvers
+    assert "mine" in resolvers
+    assert "oc.env" not in resolvers
     assert resolvers["mine"].__code__.co_code == registered.__code__.co_code
 
 

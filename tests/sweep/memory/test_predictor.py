@@ -57,6 +57,7 @@ def test_the_cpu_meter_reads_what_was_predicted(cell: Cell, checkpoints: Path):
     assert row["predicted_load_bytes"] == pytest.approx(row["measured_load_bytes"], rel=2e-2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("task", "name", "variant"),
     [
@@ -88,6 +89,7 @@ def run_on_the_cpu(plain: dict[str, Any], folder: str, report: object) -> dict[s
     return dict(ended.measurements)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("variant", "held"),
     [("fft", "fp32"), ("fft", "checkpoint"), ("bitfit", "fp32"), ("last_layer", "fp32"), ("ln_tuning", "fp32")],
@@ -132,6 +134,7 @@ def traces_are_equal(plain: dict[str, Any], machine: Machine, report: object) ->
     return answers[0] == answers[1], len(events)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("variant", "machine", "checkpointing"),
     [("qlora_r16", CPU, True), ("fft", HOPPER, False)],
@@ -179,6 +182,7 @@ def predictions(checkpoints: Path) -> dict[str, Prediction]:
     return dict(zip(settings, found, strict=True))
 
 
+@pytest.mark.long
 def test_the_breakdown_sums_to_the_prediction(predictions: dict[str, Prediction]):
     for name in ("fft", "lora", "qlora", "checkpointing"):
         found = predictions[name]

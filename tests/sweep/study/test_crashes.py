@@ -80,6 +80,7 @@ def within(seconds: float, condition) -> bool:
     return False
 
 
+@pytest.mark.long
 def test_every_job_is_done_even_if_the_coordinator_dies_often(tmp_path: Path):
     study, moments = Study(tmp_path), random.Random(3)
     ways = [signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]

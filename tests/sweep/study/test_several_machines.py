@@ -104,6 +104,7 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server.wait(timeout=30)
 
 
+@pytest.mark.long
 def test_two_coordinators_share_a_study_and_repeat_no_run(
     tmp_path: Path, toy: list[str], postgres: str, mlflow_server: str
 ):
@@ -140,6 +141,7 @@ def test_two_coordinators_share_a_study_and_repeat_no_run(
     assert [trial.state.name for trial in trials] == ["COMPLETE"] * 3
 
 
+@pytest.mark.long
 def test_a_slurm_like_launcher_runs_a_study_in_batches(tmp_path: Path, toy: list[str]):
     """submitit's local executor starts a process per job, and the job starts a process per run."""
     pytest.importorskip("submitit")

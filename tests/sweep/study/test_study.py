@@ -198,6 +198,7 @@ def test_the_analysis_of_a_study_with_scores_of_zero_says_what_to_do(folder: Pat
         assert not (folder / "elsewhere").exists()
 
 
+@pytest.mark.long
 def test_no_secret_is_written_anywhere(tmp_path: Path, toy: list[str]):
     planted = [f"+hydra.job.env_set.SOME_TOKEN={IN_OVERRIDE}", "variant=fft", *toy, "train.max_steps=2"]
     artifacts = f'tracking.artifacts="{tmp_path}/mlartifacts?password={IN_OVERRIDE}"'
@@ -243,6 +244,7 @@ def test_divergence_is_an_outcome(tmp_path: Path, toy: list[str]):
     assert "max_memory_allocated" in row.data.metrics  # what was measured until then is kept
 
 
+@pytest.mark.long
 def test_a_failed_run_is_reported_and_recorded_and_repeated_after_its_cause_is_fixed(tmp_path: Path, toy: list[str]):
     preset = tmp_path / "mine/variant/mine.yaml"
     preset.parent.mkdir(parents=True)
@@ -323,6 +325,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen:
 LEARNS = ["task.score=token_accuracy", "variant=fft", "variant.learning_rate=1e-2,1e-7", "train.max_steps=60"]
 
 
+@pytest.mark.long
 def test_a_run_that_was_not_launched_is_launched_with_a_larger_budget(tmp_path: Path, toy: list[str]):
     study = ["-m", "variant=fft,lora_r8", *toy, "study.predict_memory=true"]
 
@@ -365,6 +368,7 @@ def test_a_run_that_is_clearly_worse_is_stopped(tmp_path: Path, toy: list[str]):
     assert [trial.number for trial in study.best_trials] == [0]
 
 
+@pytest.mark.long
 def test_the_setting_in_contention_gets_the_further_seeds(tmp_path: Path, toy: list[str]):
     adaptive = ["study.replicates=adaptive", "seed=0,1,2,3"]
     done = run(tmp_path, "sweep", "-m", "study.name=x", *toy, *LEARNS, *adaptive)
@@ -377,6 +381,7 @@ def test_the_setting_in_contention_gets_the_further_seeds(tmp_path: Path, toy: l
     assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 2
 
 
+@pytest.mark.long
 def test_a_killed_child_leaves_a_row_and_a_killed_coordinator_can_continue(tmp_path: Path, toy: list[str]):
     study = ["-m", "study.name=killed", "variant=lora_r8", "seed=0,1", *toy, "train.max_steps=4000"]
     coordinator = start(tmp_path, *study)

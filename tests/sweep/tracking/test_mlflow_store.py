@@ -113,6 +113,7 @@ def test_a_search_reads_all_pages(store: MlflowStore, monkeypatch: pytest.Monkey
     assert len(store.children(parent, limit=3)) == 3
 
 
+@pytest.mark.long
 def test_four_processes_open_a_fresh_store_at_once(tmp_path: Path):
     """Without a lock, half of the tries left a database that never opens again."""
     code = (
