@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-import time
-from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 # Without a heartbeat for this time, a coordinator of another machine counts as dead: 15 heartbeats.
@@ -13,17 +12,28 @@ SILENT_SECONDS = 300.0
 
 
 def identity() -> str:
-    """The unique name of this process: host, process id, and start time."""
-    return f"{socket.gethostname()}/{os.getpid()}/{_start_of(os.getpid()) or 0}"
+    """The unique name of this process: host, where its process ids are valid, process id, and start time."""
+    return f"{socket.gethostname()}/{_place()}/{os.getpid()}/{_start_of(os.getpid()) or 0}"
 
 
-def is_alive(name: str, beats: Mapping[str, float], now: float | None = None) -> bool:
-    """Whether the coordinator of this name still runs. `beats` are the last heartbeats by name, in Unix seconds."""
-    host, pid, started = name.rsplit("/", 2)
-    if host == socket.gethostname():
-        return _start_of(int(pid)) == int(started)
-    beat = beats.get(name)
-    return beat is not None and (now if now is not None else time.time()) - beat < SILENT_SECONDS
+def is_alive(name: str, silent_seconds: float | None) -> bool:
+    """Whether the process of this name still runs: looked up, if it is one of this machine and of this container. Of
+    another one, its last heartbeat decides: `silent_seconds` ago, None if there is none."""
+    host, place, pid, started = ["", "", "0", "0", *name.rsplit("/", 3)][-4:]
+    if (host, place) == (socket.gethostname(), _place()) and pid.isdecimal():
+        return str(_start_of(int(pid))) == started
+    return silent_seconds is not None and silent_seconds < SILENT_SECONDS
+
+
+@cache
+def _place() -> str:
+    """The boot of this machine and the namespace of this process's id: two containers may share a host name, and have
+    processes of equal ids."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
+        return f"{boot}-{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return "-"
 
 
 def _start_of(pid: int) -> int | None:

@@ -9,6 +9,8 @@ from typing import Any
 
 from sweep.core.measurements import MAX_MEMORY_ALLOCATED, PEAK_MEMORY_BYTES
 
+# Facts for the book alone: the run's row in MLflow, whether MLflow lacks its end, and the folder of its files.
+ROW, UNSENT, FOLDER = "mlflow_run_id", "unsent", "folder"
 LAUNCHED = "launched"  # the fact "false": the prediction exceeds the memory, and the run was not started
 
 

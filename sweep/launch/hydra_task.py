@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sweep.launch.memory_forecast import MemoryForecaster
     from sweep.launch.run_supervisor import ShouldPrune
     from sweep.memory import Machine
+    from sweep.tracking.options import Tracking
 
 log = logging.getLogger(__name__)
 
@@ -87,19 +88,26 @@ class TrainingTask:
     def run(self, prepared: PreparedRun) -> Record:
         """Run it in a process of its own, or raise UserError. In a study, the sweeper has created the parent run."""
         # MLflow takes seconds to import; the fork server imports meanwhile.
-        from sweep.launch.run_supervisor import run_supervised, store
+        from sweep.launch.run_supervisor import run_supervised
 
         config = prepared.config
         parent_id = None
         if config.study.trial is not None:
-            parent = store(config.tracking).find_study(str(config.study.name))
-            if parent is None:
-                raise UserError(f"study {config.study.name} has no parent run in {redaction.text(config.tracking.uri)}")
-            parent_id = parent.info.run_id
+            parent_id = self._parent(config.tracking, str(config.study.name))
         forecaster = None
         if parent_id is not None and config.study.predict_memory:
             forecaster = self.forecaster(prepared.preparation.machine)
         return run_supervised(prepared, parent_id, self.should_prune, forecaster)
+
+    @functools.cache  # noqa: B019  one object, which lives as long as the process
+    def _parent(self, tracking: Tracking, name: str) -> str:
+        """The id of the study's row, asked once: a run may start while the store does not answer."""
+        from sweep.launch.run_supervisor import store
+
+        parent = store(tracking).find_study(name)
+        if parent is None:
+            raise UserError(f"study {name} has no parent run in {redaction.text(tracking.uri)}")
+        return parent.info.run_id
 
     @functools.cache  # noqa: B019  one object, which lives as long as the process
     def forecaster(self, machine: Machine) -> MemoryForecaster:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from sweep.core import console, formatting, process_identity, provenance, redaction
-from sweep.core.artifacts import EXAMPLES_FILE, LOG_FILE, SNAPSHOT_FILE, TIMELINE_FILE, TRACEBACK_FILE, WEIGHTS_FOLDER
-from sweep.core.record import LAUNCHED, Outcome, Record
+from sweep.core.artifacts import LOG_FILE, TRACEBACK_FILE, WEIGHTS_FOLDER
+from sweep.core.errors import UserError, first_line
+from sweep.core.record import FOLDER, LAUNCHED, ROW, UNSENT, Outcome, Record
 from sweep.core.run_request import RunRequest
 from sweep.core.setting import setting_digest, setting_name
 from sweep.diagnostics import annotate
@@ -23,7 +25,7 @@ from sweep.launch.memory_forecast import MemoryForecaster
 from sweep.launch.preparation import PreparedRun
 from sweep.memory.prediction_metrics import with_error, with_prediction
 from sweep.processes import isolated_call
-from sweep.tracking.mlflow_store import MlflowStore, RunLog
+from sweep.tracking.mlflow_store import MlflowStore, RunLog, files_of
 from sweep.tracking.options import Tracking
 
 log = logging.getLogger(__name__)
@@ -51,7 +53,7 @@ def run_supervised(
     """
     lease = run.lease.first(run.config.train.devices_per_run)  # the Trainer would split a run over more devices
     run.folder.mkdir(parents=True, exist_ok=True)
-    record = new_record(run)
+    record, in_study = new_record(run), parent_id is not None
     row = store(run.config.tracking).open_run(record, parent_id, _params(run.plain), run.plain)
     others = device_leases.bytes_in_use(lease.gpus)
     if others:
@@ -69,13 +71,12 @@ def run_supervised(
         try:
             record = _launch(request, row, lease, should_prune)
         except KeyboardInterrupt:
-            close_run(row, record.ended(Outcome.KILLED, "interrupted by Ctrl-C"), run.folder)
+            close_run(row, record.ended(Outcome.KILLED, "interrupted by Ctrl-C"), run.folder, may_wait=in_study)
             raise
     record = with_error(annotate.remarked(record, run.config, run.plain, run.preparation.facts["precision"]))
     if forecaster is not None:
         forecaster.update_correction(record)
-    close_run(row, record, run.folder)
-    return record
+    return close_run(row, record, run.folder, may_wait=in_study)
 
 
 def new_record(run: PreparedRun) -> Record:
@@ -134,16 +135,38 @@ def _launch(request: RunRequest, row: RunLog, lease: Lease, should_prune: Should
         return crashed.ended(*outcome_of_crash(error, log_file, request.record))
 
 
-def close_run(row: RunLog, record: Record, folder: Path) -> None:
-    """Write `record.json`, close the row, and store the run's files. Files and record are redacted first: a library may
-    print a credential."""
+def close_run(row: RunLog, record: Record, folder: Path, *, may_wait: bool) -> Record:
+    """Write `record.json`, store the run's files and close its row. Files and record are redacted first: a library may
+    print a credential. With `may_wait`, a row that cannot be written is written later, from the book: the Record
+    that is returned says so. Otherwise UserError."""
     for name in (LOG_FILE, TRACEBACK_FILE):
         redaction.file(folder / name)
     clean = redaction.tree({**record.as_dict(), "run_id": row.run_id})
-    (folder / "record.json").write_text(json.dumps(clean, indent=1))
-    names = (WEIGHTS_FOLDER,) if record.outcome is Outcome.OK else (LOG_FILE, TRACEBACK_FILE)
-    row.close(record, [folder / name for name in (EXAMPLES_FILE, TIMELINE_FILE, SNAPSHOT_FILE, *names)])
+    with _disk_errors_logged(folder):
+        (folder / "record.json").write_text(json.dumps(clean, indent=1))
+    try:
+        row.close(record, [folder / name for name in files_of(record)])
+    except UserError as error:
+        if not may_wait:
+            raise
+        log.warning("%s: its end is written later: %s", record.name, first_line(error))
+        row.hold(folder)
+        return record.added({}, {**_row_of(row), UNSENT: "true", FOLDER: str(folder)})
     shutil.rmtree(folder / WEIGHTS_FOLDER, ignore_errors=True)  # the store has a copy
+    return record.added({}, _row_of(row))
+
+
+def _row_of(row: RunLog) -> dict[str, str]:
+    return {} if row.run_id is None else {ROW: row.run_id}
+
+
+@contextmanager
+def _disk_errors_logged(folder: Path) -> Iterator[None]:
+    """The result of a run must not be lost with its file: log what cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        log.warning("%s cannot be written: %s", folder, error.strerror or error)
 
 
 def _params(config: Mapping[str, Any]) -> dict[str, str]:

@@ -68,7 +68,7 @@ def in_contention(
 def wanted(
     entries: Mapping[int, Mapping[Seed, Entry]], seeds: Sequence[Seed], *, threshold: float, higher_is_better: bool
 ) -> dict[int, Sequence[Seed]]:
-    """Trial → the seeds that it gets for now: the first ones, and one more if all its seeds have ended and it is in
+    """Setting → the seeds that it gets for now: the first ones, and one more if all its seeds have ended and it is in
     contention. The values of the entries are the score and the memory in bytes."""
     scores: dict[int, list[float]] = {}
     memory: dict[int, float] = {}
@@ -83,7 +83,7 @@ def wanted(
     first = seeds[:FIRST]
     granted: dict[int, Sequence[Seed]] = {}
     for number, found in entries.items():
-        ended = {seed for seed, entry in found.items() if entry.ended}
+        ended = set(found)
         more = set(first) <= ended and number in contending
         granted[number] = seeds[: max(len(first), len(ended) + 1)] if more else first
     return granted

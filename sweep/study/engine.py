@@ -7,6 +7,7 @@ import itertools
 import logging
 import re
 import signal
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -24,15 +25,18 @@ from sweep.core.errors import UserError, first_line
 from sweep.launch.hydra_task import TrainingTask
 from sweep.processes import isolated_call
 from sweep.study.batch_launcher import BatchLauncher
+from sweep.study.book import Book
 from sweep.study.coordinator import Heartbeat
 from sweep.study.objectives.base import Objective, Session
 from sweep.study.objectives.function import FunctionObjective
 from sweep.study.objectives.training import TrainingObjective
+from sweep.study.patience import patiently, retries
 from sweep.study.pruning.service import PruningService
 from sweep.study.scheduler import Scheduler
 from sweep.study.search import samplers
 from sweep.study.search.enumeration import Enumeration, enumerate_settings
-from sweep.study.trial_store import STORAGE_FAILS, TrialStore
+from sweep.study.storage import STORAGE_FAILS
+from sweep.study.trial_store import TrialStore
 
 log = logging.getLogger(__name__)
 DEFAULT_TRIALS = 20
@@ -72,6 +76,7 @@ class Engine:
         folder = Path(str(self._config.hydra.sweep.dir)).absolute()
         folder.mkdir(parents=True, exist_ok=True)
         self._save_command(folder, arguments)
+        book = Book(self._options.storage)
         trials = TrialStore(
             storage=self._options.storage,
             name=objective.study_name,
@@ -80,27 +85,30 @@ class Engine:
             worst=objective.worst,
             space=found.space.distributions,
             sampler=sampler,
+            others=book.others(objective.study_name),
         )
         self._set_pruner(trials, objective)
         launcher = self._launcher(objective)
         session: Session | None = None
         limit = self._options.n_trials
         # SIGTERM, for example from a cluster's scheduler, ends a study as Ctrl-C does: processes end, rows are closed.
-        with isolated_call.handling(signal.SIGTERM, signal.default_int_handler), Heartbeat(trials.heartbeat):
+        with isolated_call.handling(signal.SIGTERM, signal.default_int_handler), Heartbeat(book.beat):
             try:
                 objective.prepare()
                 with trials.lock():
-                    session = objective.open(trials)
-                    scheduler = Scheduler(trials, session, found, DEFAULT_TRIALS if limit is None else limit)
+                    session = objective.open(book, trials)
+                    book.beat()
+                    scheduler = Scheduler(book, trials, session, found, DEFAULT_TRIALS if limit is None else limit)
                     scheduler.enqueue()
                 returns = self._run(launcher, session, scheduler, folder)
+                self._send(session)
             except STORAGE_FAILS as error:  # the study cannot be closed in a storage that fails
                 fault = f"hydra.sweeper.storage = {self._options.storage} fails: {first_line(error)}"
                 raise UserError(f"{redaction.text(fault)}\nOnce it works, the same command continues.") from error
             except BaseException:
-                self._close(session, trials, finished=False)
+                self._close(session, trials, book, finished=False)
                 raise
-            self._close(session, trials, finished=True)
+            self._close(session, trials, book, finished=True)
         self._save_results(trials, folder)
         session.require_complete(self._options.max_failure_rate)
         session.conclude(arguments)
@@ -146,7 +154,7 @@ class Engine:
             with console.Progress(scheduler.left(), objective.study_name) as bar:
                 while True:
                     while launcher.free and not session.gives_up(most_failures, self._options.n_jobs):
-                        replicate = scheduler.next_run()
+                        replicate = patiently(scheduler.next_run)
                         if replicate is None:
                             break
                         number = self._own_number(folder, number)
@@ -162,7 +170,9 @@ class Engine:
                         if next(ended) >= WITH_CONFIGS:
                             returned.cfg = returned.hydra_cfg = None
                         returns.append((numbers[replicate.trial, replicate.seed], returned))
-                        scheduler.record_result(replicate, returned)
+                        entry = session.entry(replicate, returned)
+                        patiently(lambda r=replicate, e=entry: scheduler.record_result(r, e))
+                        session.send()
                         bar.finished(scheduler.left())
                     if isinstance(launcher, BatchLauncher):
                         batches.append([returned for _, returned in returns])
@@ -198,10 +208,21 @@ class Engine:
     # What remains
 
     @staticmethod
-    def _close(session: Session | None, trials: TrialStore, finished: bool) -> None:
+    def _send(session: Session) -> None:
+        """Write to MLflow what it lacks, as long as a short outage lasts."""
+        for delay in retries():
+            if session.send():
+                return
+            time.sleep(delay)
+        raise UserError(
+            "results of this study are in hydra.sweeper.storage and not in MLflow; the same command sends them"
+        )
+
+    @staticmethod
+    def _close(session: Session | None, trials: TrialStore, book: Book, finished: bool) -> None:
         with trials.lock():
-            trials.deregister()
-            if session is not None and not trials.others():
+            book.leave()
+            if session is not None and not book.others():
                 session.close(finished)
 
     def _save_command(self, folder: Path, arguments: Sequence[str]) -> None:

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 
-from hydra.core.utils import JobReturn
-from optuna.trial import FrozenTrial, TrialState
-
-from sweep.study.entry import Entry, Seed, entries_of
+from sweep.study.book import Book, Claim
+from sweep.study.entry import Entry
 from sweep.study.objectives.base import Replicate, Session
 from sweep.study.search.enumeration import Enumeration
 from sweep.study.search.space import Params
-from sweep.study.trial_store import TrialStore, params_of
+from sweep.study.trial_store import TrialStore
 
 log = logging.getLogger(__name__)
 _MOST_DUPLICATES = 20  # known settings that the sampler proposes in a row, before an untried setting is drawn
 _MOST_SETTINGS = 10_000  # a larger space is not searched for an untried setting
-_DUPLICATE = "duplicate_of"
-_ENOUGH = ("oom", "pruned")  # outcomes after which a setting gets no further replicate
+_DUPLICATE = "duplicate"
 
 
 class Scheduler:
-    """The order of a study: trials that wait, then further replicates, then what the sampler proposes. `limit` is how
-    many trials the sampler proposes at most, including those of earlier commands and of other coordinators."""
+    """The order of a study: the runs that the book wants, first seeds first, then what the sampler proposes. `limit` is
+    how many settings there are at most if a sampler proposes them, including those of earlier commands."""
 
-    def __init__(self, trials: TrialStore, session: Session, found: Enumeration, limit: int):
+    def __init__(self, book: Book, trials: TrialStore, session: Session, found: Enumeration, limit: int):
+        self._book = book
         self._trials = trials
         self._session = session
         self._objective = session.objective
@@ -34,157 +32,128 @@ class Scheduler:
         self._settings = found.settings
         self._extend = found.extend
         self._limit = limit
-        self._first = len(trials.all())
+        self._recorded: set[int] = set()
 
     def enqueue(self) -> None:
-        """Add the trials that the command asks for and that Optuna or the session do not hold yet."""
-        unfinished = [trial for trial in self._trials.all() if not trial.state.is_finished()]
-        for trial in unfinished:
-            for seed, entry in entries_of(trial.user_attrs).items():
-                if entry.ended and not entry.final:  # failed or killed: run again
-                    self._trials.set_replicate(trial.number, seed, Entry())
-        if self._settings is None:
-            if not self._trials.all():
-                for params in self._objective.first_settings()[: self._limit]:
-                    self._trials.enqueue(params, {}, {})
-            return
-        pending = [self._params_of(trial) for trial in unfinished]
-        complete = [self._params_of(trial) for trial in self._trials.all() if _is_ok(trial)]
-        for params in self._objective.in_order(self._settings):
-            done = self._session.done(params)
-            is_done = not _left_of(self._objective.seeds, done) if self._session.knows_all_runs else params in complete
-            if params not in pending and not is_done:
-                self._trials.enqueue(params, self._objective.attributes(params), done)
+        """Write the runs that the command asks for into the book, and make Optuna agree with it. The caller holds the
+        study's lock."""
+        self._agree()
+        seeds = self._objective.first_seeds
+        if self._settings is not None:
+            wanted = self._objective.in_order(self._settings)
+        else:
+            known = self._book.settings().values()
+            wanted = [params for _, params, _, reported in known if params is not None and not reported]
+            if not known:
+                wanted = self._objective.first_settings()[: self._limit]
+        self._book.want([(self._objective.key(params), params) for params in wanted], seeds)
+        self._grant()
+        self._close_finished()
+
+    def _agree(self) -> None:
+        settings = self._book.settings()
+        known = {
+            trial: (params or {}, reported) for _, params, trial, reported in settings.values() if trial is not None
+        }
+        lost = self._trials.agree(known)
+        ended = self._book.entries()
+        for setting, params, trial, _ in settings.values():
+            if trial in lost:
+                self._book.set_trial(setting, None)
+            if (trial is None or trial in lost) and params is not None and setting in ended:
+                self._begin_trial(setting, params)
 
     def left(self) -> int:
         """Replicates that are still to run, as far as they are known."""
-        seeds = self._objective.seeds
-        trials = [trial for trial in self._trials.all() if _DUPLICATE not in trial.user_attrs]
-        begun = sum(
-            len(_left_of(seeds, entries_of(trial.user_attrs))) for trial in trials if not trial.state.is_finished()
-        )
-        ahead = 0 if self._settings is not None else max(0, self._limit - self._counted(trials))
-        return begun + ahead * len(seeds)
+        ahead = 0 if self._settings is not None else max(0, self._limit - self._book.count())
+        return self._book.left() + ahead * len(self._objective.first_seeds)
 
     def next_run(self) -> Replicate | None:
         """Claim the next job. None if no job is left, or if the next one depends on jobs that still run."""
-        with self._trials.lock():
-            self._close_finished_trials()
-            trials = self._trials.all()
-            if any(trial.state is TrialState.WAITING for trial in trials):
-                return self._claim_first(*self._ask())
-            replicate = self._another_replicate(trials)
-            if replicate is not None or self._settings is not None:
-                return replicate
-            return self._propose()
-
-    def record_result(self, replicate: Replicate, returned: JobReturn) -> None:
-        """Record the result of a job, and close its trial if no replicate of it is left."""
-        entry = self._session.entry(replicate, returned)
-        with self._trials.lock():
-            self._trials.set_replicate(replicate.trial, replicate.seed, entry)
-            self._close_finished_trials()
-
-    def _close_finished_trials(self) -> None:
-        """Close each trial whose replicates have all ended."""
-        for trial, entries, seeds in self._begun(self._trials.all()):
-            running = any(not entry.ended and self._is_taken(entry) for entry in entries.values())
-            if entries and not running and not _left_of(seeds, entries):
-                self._trials.close_trial(trial.number, entries.values())
-
-    def _begun(
-        self, trials: Iterable[FrozenTrial]
-    ) -> Iterator[tuple[FrozenTrial, Mapping[Seed, Entry], Sequence[Seed]]]:
-        """The trials that run, each with its replicates and with the seeds that it gets for now."""
-        wanted = self._objective.wanted(self._trials) or {}
-        for trial in trials:
-            if trial.state is TrialState.RUNNING:
-                yield trial, entries_of(trial.user_attrs), wanted.get(trial.number, self._objective.seeds)
-
-    def _is_taken(self, entry: Entry) -> bool:
-        """Whether a replicate has ended, or a coordinator that is alive runs it."""
-        return entry.ended or (entry.claimed_by is not None and self._trials.is_alive(entry.claimed_by))
-
-    def _ask(self) -> tuple[int, Params]:
-        trial = self._trials.ask(self._space.in_order_of_dependence(), self._space.exists)
-        if self._extend is not None:
-            self._extend(trial)
-        return trial.number, self._space.exact(trial.params)
-
-    def _claim_first(self, number: int, params: Params) -> Replicate:
-        self._trials.set_attributes(number, self._objective.attributes(params))
-        entries = entries_of(self._trials.all()[number].user_attrs)
-        return self._claim(number, params, _left_of(self._objective.seeds, entries)[0])
-
-    def _claim(self, number: int, params: Params, seed: Seed) -> Replicate:
-        self._trials.set_replicate(number, seed, Entry(claimed_by=self._trials.me))
-        return Replicate(number, params, seed)
-
-    def _another_replicate(self, trials: Iterable[FrozenTrial]) -> Replicate | None:
-        """A replicate of the running trial that has the fewest: a study that stops half-way is then readable. Trials of
-        coordinators that have died are included."""
-        candidates = []
-        for trial, entries, seeds in self._begun(trials):
-            taken = {seed for seed, entry in entries.items() if self._is_taken(entry)}
-            candidates += [
-                (len(taken), trial.number, seed, self._space.exact(trial.params))
-                for seed in _left_of(seeds, entries)
-                if seed not in taken
-            ]
-        if not candidates:
+        claim = self._book.claim()
+        if claim is None and self._settings is None:
+            with self._trials.lock():
+                claim = self._propose()
+        if claim is None:
             return None
-        _, number, seed, params = min(candidates, key=lambda candidate: candidate[:2])
-        return self._claim(number, params, seed)
+        params, trial = self._space.exact(claim.params), claim.trial
+        if trial is None:
+            with self._trials.lock():
+                trial, params = self._begin_trial(claim.setting, params)
+        return Replicate(trial, params, claim.seed, claim.run)
 
-    def _counted(self, trials: Iterable[FrozenTrial]) -> int:
-        """How many trials count towards the limit. Failed trials of this command count, or a study whose every trial
-        fails would never end. Failed trials of earlier commands do not: they run again."""
-        return sum(
-            _DUPLICATE not in t.user_attrs and (t.state is not TrialState.FAIL or t.number >= self._first)
-            for t in trials
-        )
+    def _begin_trial(self, setting: int, params: Params) -> tuple[int, Params]:
+        """The setting's trial in Optuna, and its parameters with those that the user's code has added. The lock is
+        held: a command that begins closes trials that the book does not know."""
+        known, trial = self._book.trial_of(setting)
+        if trial is not None:  # of another coordinator, a moment ago
+            return trial, self._space.exact(known or params)
+        begun = self._trials.begin(params, self._objective.attributes(params))
+        if self._extend is not None:
+            self._extend(begun)
+            params = {**params, **self._space.exact(begun.params)}
+        self._book.set_trial(setting, begun.number, params)
+        return begun.number, params
 
-    def _propose(self) -> Replicate | None:
+    def record_result(self, replicate: Replicate, entry: Entry) -> None:
+        """Record the result of a job, and close its trial if no replicate of it is left. A second call for the same
+        result changes nothing."""
+        if replicate.run in self._recorded:
+            pass
+        elif not self._book.end(replicate.run, entry):
+            log.warning(
+                "Trial %d, seed %s: another coordinator has taken this run over, since this one was silent. Its own "
+                "result counts, and this one does not.", replicate.trial, replicate.seed,
+            )  # fmt: skip
+            return
+        self._recorded.add(replicate.run)
+        self._grant()
+        self._close_finished()
+
+    def _grant(self) -> None:
+        """Further seeds for the settings in contention, whose trials are then still open."""
+        if not self._objective.adaptive:
+            return
+        open_ = {setting: key for key, (setting, _, _, reported) in self._book.settings().items() if not reported}
+        seeds = self._objective.wanted(self._book.entries())
+        self._book.grant({open_[setting]: wanted for setting, wanted in seeds.items() if setting in open_})
+
+    def _close_finished(self) -> None:
+        """Close each trial whose replicates have all ended."""
+        for setting, trial in self._book.closable():
+            entries = self._book.entries(setting).get(setting, {})
+            if entries:
+                self._trials.close_trial(trial, entries)
+                self._book.set_reported(setting)
+
+    def _propose(self) -> Claim | None:
         """A new setting. A setting that exists already does not run twice: the sampler proposes another one, and if it
         repeats itself too often, a setting that has not run is drawn."""
-        if self._counted(self._trials.all()) >= self._limit:
+        if self._book.count() >= self._limit:
             return None
+        seeds = self._objective.first_seeds
         for _ in range(_MOST_DUPLICATES):
-            number, params = self._ask()
-            tried = [trial for trial in self._trials.all() if trial.state is not TrialState.FAIL]
-            twin = next((t for t in tried if t.number != number and self._params_of(t) == params), None)
-            if twin is None:
-                return self._claim_first(number, params)
-            self._trials.set_attributes(number, {_DUPLICATE: twin.number})
-            self._trials.fail(number)
+            trial = self._trials.ask(self._space.in_order_of_dependence(), self._space.exists)
+            if self._extend is not None:
+                self._extend(trial)
+            params = self._space.exact(trial.params)
+            self._trials.set_attributes(trial.number, self._objective.attributes(params))
+            claim = self._book.propose(self._objective.key(params), params, seeds, trial.number)
+            if claim is not None:
+                return claim
+            self._trials.set_attributes(trial.number, {_DUPLICATE: True})
+            self._trials.fail(trial.number)
         untried = self._untried()
         if not untried:
-            log.info(
-                "The sampler proposes nothing new: the study ends with %d trials.", self._counted(self._trials.all())
-            )
+            log.info("The sampler proposes nothing new: the study ends with %d settings.", self._book.count())
             return None
-        self._trials.enqueue(random.choice(untried), {}, {})
-        return self._claim_first(*self._ask())
-
-    def _params_of(self, trial: FrozenTrial) -> Params:
-        return self._space.exact(params_of(trial))
+        params = random.choice(untried)
+        self._book.want([(self._objective.key(params), params)], seeds)
+        return self._book.claim()
 
     def _untried(self) -> list[Params]:
         """The settings that have not run; none if they cannot be listed."""
         if self._extend is not None or not self._space.size_at_most(_MOST_SETTINGS):
             return []
-        tried = [self._params_of(trial) for trial in self._trials.all() if trial.state is not TrialState.FAIL]
-        return [params for params in self._space.settings() if params not in tried]
-
-
-def _left_of(seeds: Iterable[Seed], entries: Mapping[Seed, Entry]) -> list[Seed]:
-    """The replicates that have not ended. Empty if one has an outcome in _ENOUGH: memory does not depend on the seed,
-    and a setting that is clearly beaten is not worth another run."""
-    if any(entry.outcome in _ENOUGH for entry in entries.values()):
-        return []
-    return [seed for seed in seeds if seed not in entries or not entries[seed].ended]
-
-
-def _is_ok(trial: FrozenTrial) -> bool:
-    entries = entries_of(trial.user_attrs)
-    return bool(entries) and all(entry.outcome == "ok" for entry in entries.values())
+        tried: Mapping[str, object] = self._book.settings()
+        return [params for params in self._space.settings() if self._objective.key(params) not in tried]

@@ -1,5 +1,5 @@
-"""The study's trials in Optuna, which several coordinators read and write. A trial is a setting, with an entry for each
-of its replicates in its user attributes.
+"""The study's trials in Optuna: a copy of the book, which samplers, pruners and optuna-dashboard read. A trial is a
+setting, with an entry for each of its replicates in its user attributes.
 
 Several coordinators run the replicates of one trial, and one of them closes it. Optuna's `Trial` belongs to the process
 that asked for it. So this module writes through the methods of `optuna.storages.BaseStorage`.
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import optuna
@@ -19,17 +19,15 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
-from sweep.core import process_identity, redaction
+from sweep.core import redaction
 from sweep.core.errors import UserError, first_line
 from sweep.study import coordinator
 from sweep.study.entry import Entry, Seed, as_attributes
 from sweep.study.search.dimension import Value
-from sweep.study.storage import KEY, lock_of, opened
+from sweep.study.storage import KEY, STORAGE_FAILS, lock_of, opened
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
-_BEAT = "heartbeat:"
-STORAGE_FAILS = (SQLAlchemyError, optuna.exceptions.StorageInternalError)
 
 
 class TrialStore:
@@ -46,11 +44,13 @@ class TrialStore:
         worst: Sequence[float],
         space: Mapping[str, BaseDistribution],
         sampler: optuna.samplers.BaseSampler | None = None,
+        others: Sequence[str] = (),
     ):
+        """`others` are the other coordinators of the study."""
+        self._others = others
         self._directions = list(directions)
         self._worst = list(worst)
         self._sampler = sampler
-        self.me = process_identity.identity()
         self.lock = coordinator.StudyLock(lock_of(storage), name or "")
         try:
             with self.lock():
@@ -105,11 +105,11 @@ class TrialStore:
         return wanted
 
     def _remake(self, trials: Sequence[FrozenTrial], space: Mapping[str, BaseDistribution]) -> None:
-        others = self.others()
-        if others:
+        """Create the study again, each trial under its old number."""
+        if self._others:
             raise UserError(
-                f"study {self.study.study_name} is being run by {', '.join(others)}: new choices can be added after "
-                "that has ended"
+                f"study {self.study.study_name} is being run by {', '.join(self._others)}: new choices can be added "
+                "after that has ended"
             )
         name, attributes = self.study.study_name, self.study.user_attrs
         optuna.delete_study(study_name=name, storage=self._storage)
@@ -118,46 +118,18 @@ class TrialStore:
             self.study.set_user_attr(key, value)
         for trial in trials:
             trial.distributions = {key: space[key] for key in trial.distributions}
-            if trial.state.is_finished():
-                self.study.add_trial(trial)
-
-    # Coordinators
-
-    def heartbeat(self) -> None:
-        """Record that this coordinator is alive."""
-        self.study.set_user_attr(f"{_BEAT}{self.me}", time.time())
-
-    def deregister(self) -> None:
-        """Record that this coordinator has ended cleanly."""
-        self.study.set_user_attr(f"{_BEAT}{self.me}", 0.0)
-
-    def others(self) -> list[str]:
-        """The other coordinators that are alive."""
-        beats = self._beats()
-        named = [name for name, beat in beats.items() if name != self.me and beat > 0]
-        return [name for name in named if process_identity.is_alive(name, beats)]
-
-    def is_alive(self, name: str) -> bool:
-        return name == self.me or process_identity.is_alive(name, self._beats())
-
-    def _beats(self) -> dict[str, float]:
-        attributes = self.study.user_attrs
-        return {key.removeprefix(_BEAT): beat for key, beat in attributes.items() if key.startswith(_BEAT)}
+            unfinished = create_trial(state=TrialState.FAIL, params=trial.params, distributions=trial.distributions)
+            self.study.add_trial(trial if trial.state.is_finished() else unfinished)
 
     # Trials
 
     def all(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
 
-    def enqueue(self, params: Mapping[str, Value], attributes: Mapping[str, Any], done: Mapping[Seed, Entry]) -> None:
-        """Add a trial with these parameters, which waits until `ask` returns it. `done` are the replicates that have
-        already ended."""
-        self.study.enqueue_trial(dict(params), user_attrs={**attributes, **as_attributes(done)})
-
     def ask(self, order: Iterable[str], exists: Callable[[str, Mapping[str, Value]], bool]) -> Trial:
-        """The next trial: one that waits, or one that the sampler proposes. Keys are suggested in `order`, and only if
-        they exist, given the values of earlier keys. UserError if the sampler raises an exception."""
-        number = len(self.all())
+        """The trial that the sampler proposes. Keys are suggested in `order`, and only if they exist, given the values
+        of earlier keys. UserError if the sampler raises an exception."""
+        number = None
         try:
             trial = self.study.ask()
             number = trial.number
@@ -167,17 +139,39 @@ class TrialStore:
         except STORAGE_FAILS:
             raise
         except Exception as error:
-            if number < len(self.all()):
+            if number is not None:
                 self.fail(number)
             raise UserError(
                 f"hydra.sweeper.sampler = {type(self.study.sampler).__name__} raised an error in its proposal of trial "
-                f"{number}: {type(error).__name__}: {first_line(error)}\n"
+                f"{'' if number is None else number}: {type(error).__name__}: {first_line(error)}\n"
                 "Fix it, or choose another sampler; the same command continues with the trials that exist."
             ) from error
         return trial
 
-    def set_replicate(self, number: int, seed: Seed, entry: Entry) -> None:
-        self.set_attributes(number, as_attributes({seed: entry}))
+    def begin(self, params: Mapping[str, Value], attributes: Mapping[str, Any]) -> Trial:
+        """A new trial with these parameters, which runs. It is created whole: no crash leaves one without values."""
+        space = {key: self.space[key] for key in params if key in self.space}
+        known = {key: params[key] for key in space}
+        template = create_trial(
+            state=TrialState.RUNNING, params=known, distributions=space, user_attrs=dict(attributes)
+        )
+        return Trial(self.study, self._storage.create_new_trial(self._study_id, template))
+
+    def agree(self, known: Mapping[int, tuple[Mapping[str, Value], bool]]) -> set[int]:
+        """Make Optuna agree with the book. `known` has the parameters of the book's trials, and whether Optuna has
+        their results, by number. A trial that runs and is not in the book is closed as failed: its coordinator died
+        before it wrote the book. Returns the trials of the book that are not usable here."""
+        trials = {trial.number: trial for trial in self.all()}
+        for number, trial in trials.items():
+            if trial.state is TrialState.RUNNING and number not in known:
+                self.fail(number)
+        return {
+            number
+            for number, (params, reported) in known.items()
+            if number not in trials
+            or not _agree(trials[number].params, params)
+            or (not reported and trials[number].state is TrialState.FAIL)
+        }
 
     def set_attributes(self, number: int, attributes: Mapping[str, Any]) -> None:
         trial_id = self._id(number)
@@ -188,14 +182,19 @@ class TrialStore:
         """Set the score of a trial at an optimizer step, for Optuna's pruners."""
         self._storage.set_trial_intermediate_value(self._id(number), step, score)
 
-    def close_trial(self, number: int, entries: Iterable[Entry]) -> None:
-        """Close a trial with the means over its `ok` replicates.
+    def close_trial(self, number: int, entries: Mapping[Seed, Entry]) -> None:
+        """Close a trial with the means over its `ok` replicates. A trial that is closed already stays as it is.
 
         A replicate that violated a constraint (out of memory, over the budget, diverged, pruned) is a result for the
         setting. The trial is then COMPLETE with a violated constraint, since samplers ignore FAIL and would propose the
         same setting again. `failed` and `killed` are not results for the setting: FAIL.
         """
-        ended = [entry for entry in entries if entry.ended]
+        with self._unless_closed(number):
+            self._close(number, entries)
+
+    def _close(self, number: int, entries: Mapping[Seed, Entry]) -> None:
+        self.set_attributes(number, as_attributes(entries))
+        ended = list(entries.values())
         constraints: dict[str, float] = {}
         for entry in ended:
             for name, excess in entry.violated.items():
@@ -215,6 +214,15 @@ class TrialStore:
             values.append(sum(known) / len(known) if known else worst)
         self.study.tell(number, values)
 
+    @contextmanager
+    def _unless_closed(self, number: int) -> Iterator[None]:
+        """Ignore Optuna's error about a trial that another coordinator has closed."""
+        try:
+            yield
+        except (optuna.exceptions.UpdateFinishedTrialError, ValueError):
+            if not self._storage.get_trial(self._id(number)).state.is_finished():
+                raise
+
     def best(self) -> list[FrozenTrial]:
         """The best trial, or the Pareto front, of the trials that are complete and violate no constraint. Empty if
         nothing was measured."""
@@ -227,17 +235,24 @@ class TrialStore:
         return [trial for trial in found if all(map(math.isfinite, trial.values))]  # others returned no number
 
     def fail(self, number: int) -> None:
-        self.study.tell(number, state=TrialState.FAIL)
+        with self._unless_closed(number):
+            self.study.tell(number, state=TrialState.FAIL)
+
+    @property
+    def _study_id(self) -> int:
+        return self._storage.get_study_id_from_name(self.study.study_name)
 
     def _id(self, number: int) -> int:
-        study_id = self._storage.get_study_id_from_name(self.study.study_name)
-        return self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
+        return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
 
 
-def params_of(trial: FrozenTrial) -> dict[str, Any]:
-    """A trial's parameters. For a trial that waits, those that it was enqueued with: Optuna keeps them in this system
-    attribute, and no method returns them."""
-    return dict(trial.params or trial.system_attrs.get("fixed_params", {}))
+def _agree(here: Mapping[str, Any], there: Mapping[str, Any]) -> bool:
+    """Whether no parameter differs. A number of a range may differ by its last digit."""
+    return all(
+        math.isclose(value, there[key]) if isinstance(value, float) else value == there[key]
+        for key, value in here.items()
+        if key in there
+    )
 
 
 def suggest(trial: Trial, key: str, distribution: BaseDistribution) -> Value:

@@ -100,11 +100,18 @@ class MlflowReader:
         """The parent run of a study, or None."""
         return next(iter(self.studies(name)), None)
 
-    def deleted_study(self, name: str) -> str | None:
-        """The id of a study's row that was deleted and can be restored, or None."""
+    def deleted_studies(self, name: str) -> list[Run]:
+        """The rows of a study that were deleted and can be restored, latest first."""
+        found = self._deleted("tags.kind = 'study'")
+        return sorted((r for r in found if r.data.tags.get(STUDY) == name), key=lambda run: -run.info.start_time)
+
+    def deleted_below(self, parent_id: str) -> set[str]:
+        """The ids of the rows below a study's row that were deleted."""
+        return {run.info.run_id for run in self._deleted(f"tags.`{PARENT}` = '{parent_id}'")}
+
+    def _deleted(self, query: str) -> list[Run]:
         with store_errors(self.uri):
-            found = self.client.search_runs([self.experiment_id], "tags.kind = 'study'", ViewType.DELETED_ONLY)
-        return next((run.info.run_id for run in found if run.data.tags.get(STUDY) == name), None)
+            return list(self.client.search_runs([self.experiment_id], query, ViewType.DELETED_ONLY, _PAGE))
 
     def children(self, parent_id: str, limit: int | None = None, label: str | None = None) -> list[Run]:
         """The rows below a study's row, in order of their start. `limit` and `label` are those of `search`."""

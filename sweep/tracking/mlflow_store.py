@@ -11,23 +11,32 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run
+from mlflow.exceptions import MlflowException
 
 from sweep.core import redaction
-from sweep.core.artifacts import CONFIG_FILE
+from sweep.core.artifacts import (
+    CONFIG_FILE,
+    EXAMPLES_FILE,
+    LOG_FILE,
+    SNAPSHOT_FILE,
+    TIMELINE_FILE,
+    TRACEBACK_FILE,
+    WEIGHTS_FOLDER,
+)
 from sweep.core.errors import UserError, first_line
 from sweep.core.preflight import sqlite_path
-from sweep.core.record import Outcome, Record
+from sweep.core.record import ROW, Outcome, Record
 from sweep.tracking.errors import store_errors
 from sweep.tracking.mlflow_reader import PARENT, STUDY, MlflowReader
-from sweep.tracking.record_tags import clean_tags, json_object, tags_of
+from sweep.tracking.record_tags import clean_tags, json_object, tags_of, to_record
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +44,14 @@ FLUSH_SECONDS = 5.0
 _BATCH = 1000  # metrics that MLflow takes in one call
 _CONDITIONS_FILE = "conditions.json"
 _STATUS = {Outcome.OK: "FINISHED", Outcome.PRUNED: "FINISHED", Outcome.KILLED: "KILLED"}
+
+
+class Row(NamedTuple):
+    """A run as the store has it."""
+
+    run_id: str
+    record: Record
+    is_running: bool
 
 
 class MlflowStore(MlflowReader):
@@ -55,6 +72,7 @@ class MlflowStore(MlflowReader):
                 folder = Path(artifacts).absolute().as_uri() if sqlite_path(uri) is not None else None
                 client.create_experiment(experiment, artifact_location=folder)
         super().__init__(uri, experiment)
+        self.held: dict[Path, RunLog] = {}  # by the run's folder: runs of this process whose end could not be written
         if misplaced := self.misplaced(artifacts):
             raise UserError(misplaced)
 
@@ -82,34 +100,50 @@ class MlflowStore(MlflowReader):
             )
         return found
 
-    def adopt(self, parent_id: str, is_alive: Callable[[str], bool]) -> list[Record]:
-        """The records of a study, after closing the rows of runs whose coordinator (`Record.facts`) is dead."""
-        found = self.records(parent_id)
+    def rows(self, parent_id: str) -> list[Row]:
+        """The runs below a study's row. Logs a warning for each row that is none."""
+        runs, left_out = self.runs(parent_id)
+        for sentence in left_out:
+            log.warning("%s", sentence)
+        return [Row(run.info.run_id, to_record(run), run.info.status == "RUNNING") for run in runs]
+
+    def end(self, run_id: str, outcome: Outcome) -> None:
+        """Close the row of a run that ended with this outcome."""
         with store_errors(self.uri):
-            for run_id, record in found:
-                if record.outcome is not Outcome.KILLED or is_alive(record.facts.get("coordinator", "//0")):
-                    continue
-                if self.client.get_run(run_id).info.status == "RUNNING":
-                    self.client.set_terminated(run_id, "KILLED")
-        return [record for _, record in found]
+            self.client.set_terminated(run_id, _STATUS.get(outcome, "FAILED"))
 
     def open_run(
         self, record: Record, parent_id: str | None, params: Mapping[str, str], config: Mapping[str, Any]
     ) -> RunLog:
         """Create the row of a run that is about to start; `parent_id` is None for a run on its own.
 
-        The row's outcome is `killed` until the run ends, so that the row is right however the program ends.
+        The row's outcome is `killed` until the run ends, so that the row is right however the program ends. If the
+        store does not answer, the row is created later.
         """
-        started = record.ended(Outcome.KILLED, "the program ended before this run did")
-        tags = {"kind": "run", **tags_of(started), **({PARENT: parent_id} if parent_id is not None else {})}
+        row = RunLog(self, record, parent_id, params, config)
+        row.try_to_write()
+        return row
+
+    def send(self, record: Record, parent_id: str, folder: Path) -> str:
+        """Write a run that ended and that the store lacks: its row, if there is none, and its end. Returns the row's
+        id. `folder` has its files, as far as they are still there."""
+        row = self.held.get(folder)
+        if row is None:
+            row = RunLog(self, record, parent_id, {}, {})
+            row.run_id = record.facts.get(ROW) if self.has_row(record.facts.get(ROW)) else None
+        row.close(record, [folder / name for name in files_of(record)] if folder.is_dir() else [])
+        self.held.pop(folder, None)
+        return str(row.run_id)
+
+    def has_row(self, run_id: str | None) -> bool:
+        """Whether there is a row of this id that is not deleted."""
         with store_errors(self.uri):
-            run = self.client.create_run(self.experiment_id, run_name=record.name, tags=clean_tags(tags))
-            run_id = run.info.run_id
-            self.client.log_batch(
-                run_id, params=[Param(key, value[:6000]) for key, value in redaction.tree(dict(params)).items()]
-            )
-            self.client.log_text(run_id, redaction.yaml(config), CONFIG_FILE)
-        return RunLog(self, run_id)
+            try:
+                return run_id is not None and self.client.get_run(run_id).info.lifecycle_stage == "active"
+            except MlflowException as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    return False
+                raise
 
     def close_study(self, parent_id: str, status: str) -> None:
         """End the study's parent run with an MLflow status."""
@@ -123,45 +157,84 @@ class MlflowStore(MlflowReader):
 
 
 class RunLog:
-    """Writes one run to the store while the run goes on, in batches.
+    """Writes one run to the store while the run goes on, in batches. While the store does not answer, the values are
+    kept: a training does not end with it. `run_id` is None until the row is created.
 
     One call per batch of 1,000 values takes 0.2 s on SQLite and 0.6 s over HTTP; one call per value takes 8 to 121 s.
     """
 
-    def __init__(self, store: MlflowStore, run_id: str):
-        self.run_id = run_id
+    def __init__(
+        self, store: MlflowStore, record: Record, parent_id: str | None, params: Mapping[str, str],
+        config: Mapping[str, Any],
+    ):  # fmt: skip
+        self.run_id: str | None = None
         self._store = store
+        self._record = record
+        self._parent_id = parent_id
+        self._params = redaction.tree(dict(params))
+        self._config = redaction.yaml(config)
         self._pending: list[Metric] = []
         self._flushed = time.monotonic()
+        self._ended = False
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Log values at an optimizer step."""
         now = int(time.time() * 1000)
         self._pending.extend(Metric(key, float(value), now, step) for key, value in values.items())
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
-            self._flushed = time.monotonic()
-            try:
-                self.flush()
-            except UserError as error:  # an interruption of the store must not end a training
-                log.warning("%s: the values are kept, and written later", first_line(error))
+            self.try_to_write()
+
+    def try_to_write(self) -> None:
+        """Write what is pending, or log that it is kept."""
+        try:
+            self.flush()
+        except UserError as error:
+            log.warning("%s: the values are kept, and written later", first_line(error))
+        self._flushed = time.monotonic()
 
     def flush(self) -> None:
-        """Write what is pending. What could not be written stays pending."""
+        """Create the row if there is none, and write what is pending. What could not be written stays pending."""
+        if self.run_id is None:
+            self._create()
         with store_errors(self._store.uri):
             while self._pending:
                 self._store.client.log_batch(self.run_id, metrics=self._pending[:_BATCH])
                 del self._pending[:_BATCH]
 
-    def close(self, record: Record, artifacts: Sequence[Path]) -> None:
-        """Write the final values, tags and files, and end the run.
-
-        Each final value is logged once, since MLflow shows the last value of a key.
-        """
-        self.metrics(0, record.measurements)
-        self.flush()
-        self._store.annotate(self.run_id, tags=tags_of(record), files=[path for path in artifacts if path.exists()])
+    def _create(self) -> None:
+        client = self._store.client
+        started = self._record.ended(Outcome.KILLED, "the program ended before this run did")
+        parent = {PARENT: self._parent_id} if self._parent_id is not None else {}
+        tags = clean_tags({"kind": "run", **tags_of(started), **parent})
         with store_errors(self._store.uri):
-            self._store.client.set_terminated(self.run_id, _STATUS.get(record.outcome, "FAILED"))
+            run = client.create_run(self._store.experiment_id, run_name=self._record.name, tags=tags)
+            params = [Param(key, value[:6000]) for key, value in self._params.items()]
+            client.log_batch(run.info.run_id, params=params)
+            client.log_text(run.info.run_id, self._config, CONFIG_FILE)
+        self.run_id = run.info.run_id
+
+    def hold(self, folder: Path) -> None:
+        """Keep what could not be written, for `MlflowStore.send` of the run in this folder."""
+        self._store.held[folder] = self
+
+    def close(self, record: Record, artifacts: Sequence[Path]) -> None:
+        """Write the final values, files and tags, and end the run. The tag `outcome` comes last: a row that has it has
+        everything. Each final value is logged once, since MLflow shows the last value of a key."""
+        if not self._ended:
+            self._ended = True
+            now = int(time.time() * 1000)
+            self._pending += [Metric(key, float(value), now, 0) for key, value in record.measurements.items()]
+        self.flush()
+        run_id = str(self.run_id)
+        self._store.annotate(run_id, files=[path for path in artifacts if path.exists()])
+        self._store.annotate(run_id, tags=tags_of(record))
+        self._store.end(run_id, record.outcome)
+
+
+def files_of(record: Record) -> list[str]:
+    """The names of a run's files that become artifacts."""
+    last = [WEIGHTS_FOLDER] if record.outcome is Outcome.OK else [LOG_FILE, TRACEBACK_FILE]
+    return [EXAMPLES_FILE, TIMELINE_FILE, SNAPSHOT_FILE, *last]
 
 
 def _creation_lock(uri: str) -> AbstractContextManager[Any]:

@@ -9,7 +9,7 @@ from mlflow.entities import Run
 
 from sweep.core import redaction
 from sweep.core.measurements import LOSS_BY_STEP, SCORE_BY_STEP
-from sweep.core.record import Outcome, Record
+from sweep.core.record import FOLDER, ROW, UNSENT, Outcome, Record
 
 SERIES = frozenset({LOSS_BY_STEP, SCORE_BY_STEP})  # values by step
 _TAG_LIMIT = 8000  # characters; MLflow cuts longer values
@@ -19,7 +19,8 @@ _PLAIN = ("variant", "setting", "seed", "study", "trial", "conditions_hash", "ou
 def tags_of(record: Record) -> dict[str, str]:
     """The tags of a run: its identity, its outcome and its facts."""
     plain = {key: getattr(record, key) for key in _PLAIN}
-    return {key: str(value) for key, value in {**record.facts, **plain}.items() if value is not None}
+    facts = {key: value for key, value in record.facts.items() if key not in (ROW, UNSENT, FOLDER)}
+    return {key: str(value) for key, value in {**facts, **plain}.items() if value is not None}
 
 
 def to_record(run: Run) -> Record:

@@ -4,6 +4,7 @@ that returns numbers. Each has an objective, which is complete before the study 
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from sweep.study.search.dimension import Value
 from sweep.study.search.space import Params
 
 if TYPE_CHECKING:
+    from sweep.study.book import Book
     from sweep.study.trial_store import TrialStore
 
 
@@ -25,6 +27,7 @@ class Replicate(NamedTuple):
     trial: int
     params: Mapping[str, Value]
     seed: Seed
+    run: int = 0  # in the book
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +49,23 @@ class Objective(ABC):
         """Do what may take long, before the study is locked."""
 
     @abstractmethod
-    def open(self, trials: TrialStore) -> Session:
-        """Create what the study needs before its first job. The caller holds the study's lock."""
+    def open(self, book: Book, trials: TrialStore) -> Session:
+        """Open the study in the book, and create what it needs before its first job. The caller holds the study's
+        lock."""
+
+    def key(self, params: Params) -> str:
+        """What identifies a setting in the book."""
+        return json.dumps(dict(params), sort_keys=True)
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether some settings get further replicates than `first_seeds`."""
+        return False
+
+    @property
+    def first_seeds(self) -> tuple[Seed, ...]:
+        """The replicates that each setting gets at first."""
+        return self.seeds
 
     @abstractmethod
     def attributes(self, params: Params) -> dict[str, Any]:
@@ -65,22 +83,16 @@ class Objective(ABC):
         """The settings of a finite study in the order in which they run."""
         return list(settings)
 
-    def wanted(self, trials: TrialStore) -> Mapping[int, Sequence[Seed]] | None:
-        """Trial → the replicates that it gets for now. None: every trial gets all of them."""
-        return None
+    def wanted(self, entries: Mapping[int, Mapping[Seed, Entry]]) -> Mapping[int, Sequence[Seed]]:
+        """Setting → the replicates that it gets for now, given those that have ended, if the study is `adaptive`."""
+        return {}
 
 
 class Session(ABC):
     """A study that is open: the results of its jobs, and what follows from them."""
 
-    knows_all_runs = False  # whether `done` returns every run of the study; else only Optuna's trials do
-
     def __init__(self, objective: Objective):
         self.objective = objective
-
-    def done(self, params: Params) -> dict[Seed, Entry]:
-        """The replicates of a setting that already have a result, whatever Optuna knows of them."""
-        return {}
 
     @abstractmethod
     def entry(self, replicate: Replicate, returned: JobReturn) -> Entry:
@@ -99,6 +111,10 @@ class Session(ABC):
     @abstractmethod
     def require_complete(self, max_failure_rate: float | None) -> None:
         """Raise an exception at the end of the command if jobs failed and the user must know."""
+
+    def send(self) -> bool:
+        """Write to MLflow what it lacks. False if something could not be written."""
+        return True
 
     def close(self, finished: bool) -> None:  # noqa: B027  a function leaves nothing open
         """The study ends and no other coordinator works on it. `finished` is False after an exception."""

@@ -22,10 +22,11 @@ from sweep.study.search.enumeration import Enumeration
 from sweep.study.search.space import Compose, Params, Space
 
 if TYPE_CHECKING:
+    from sweep.study.book import Book
     from sweep.study.trial_store import TrialStore
 
 log = logging.getLogger(__name__)
-_CONDITIONS, _SEARCHED = "conditions", "searched"
+_SEARCHED = "searched"
 _COMPOSED = 4  # settings that are composed before the first job: a key that the config lacks is missing in all
 
 
@@ -58,20 +59,23 @@ class FunctionObjective(Objective):
             needs_values=direction is not None or found.searching,
         )
 
-    def open(self, trials: TrialStore) -> FunctionSession:
+    def open(self, book: Book, trials: TrialStore) -> FunctionSession:
         """UserError if the study began with other fixed overrides. A key that was fixed may be searched now; the
         reverse would give trials without the key, which look like the first ones."""
-        study, now = trials.study, {**self.attributes({}), **dict.fromkeys(self.space.dimensions, _SEARCHED)}
+        name, now = trials.study.study_name, {**self.attributes({}), **dict.fromkeys(self.space.dimensions, _SEARCHED)}
+        book.open(name)
         finished = [trial for trial in trials.all() if trial.state is TrialState.COMPLETE]
-        begun = study.user_attrs.get(_CONDITIONS)
+        begun = book.conditions
         if begun is None:  # a study of hydra-optuna-sweeper: each trial has the fixed overrides, and perhaps more
             known = {key: str(value) for trial in finished for key, value in trial.user_attrs.items() if key in now}
             searched = {key for trial in finished for key in trial.params if key in now}
             begun = {**now, **known, **dict.fromkeys(searched, _SEARCHED)}
         if finished:
             more = {key: value for key, value in now.items() if value == _SEARCHED}
-            require_same_study(study.study_name, {**begun, **more}, now, "hydra.sweeper.study_name")
-        study.set_user_attr(_CONDITIONS, now)
+            require_same_study(name, {**begun, **more}, now, "hydra.sweeper.study_name")
+        book.set_conditions(now)
+        book.begin_command()
+        book.retry()
         return FunctionSession(self)
 
     def attributes(self, params: Params) -> dict[str, Any]:

@@ -15,9 +15,10 @@ from sweep.core.errors import ConfigError, Fault
 from sweep.launch import device_leases, device_locks, preparation
 from sweep.launch.hydra_task import TrainingTask
 from sweep.study import adaptive_seeds
-from sweep.study.conditions import require_same, require_same_study
-from sweep.study.entry import Seed, entries_of
+from sweep.study.conditions import require_same
+from sweep.study.entry import Entry, Seed
 from sweep.study.objectives.base import Objective, Replicate
+from sweep.study.objectives.mlflow_copy import opened_study
 from sweep.study.objectives.training_session import TrainingSession
 from sweep.study.objectives.training_settings import TrainingSettings
 from sweep.study.search.enumeration import Enumeration
@@ -26,6 +27,7 @@ from sweep.study.search.space import Compose, Params
 if TYPE_CHECKING:
     from sweep.launch.memory_forecast import MemoryForecaster
     from sweep.launch.preparation import Preparation
+    from sweep.study.book import Book
     from sweep.study.trial_store import TrialStore
 
 log = logging.getLogger(__name__)
@@ -76,7 +78,18 @@ class TrainingObjective(Objective):
             for setting in self.settings.known.values():
                 self._prepared[setting.digest] = preparation.prepare(setting.plain, lease)
 
-    def open(self, trials: TrialStore) -> TrainingSession:
+    def key(self, params: Params) -> str:
+        return self.settings.setting_of(params).name
+
+    @property
+    def adaptive(self) -> bool:
+        return self.study.replicates != "all"
+
+    @property
+    def first_seeds(self) -> tuple[Seed, ...]:
+        return self.seeds[: adaptive_seeds.FIRST] if self.adaptive else self.seeds
+
+    def open(self, book: Book, trials: TrialStore) -> TrainingSession:
         from sweep.launch.run_supervisor import store
 
         name = str(self.study.name)
@@ -89,23 +102,13 @@ class TrainingObjective(Objective):
             for s in settings
         ]
         require_same(conditions, settings)
-        parent = runs.find_study(name)
-        if parent is None:
-            if deleted := runs.deleted_study(name):
-                log.warning(
-                    "Study %s was deleted in MLflow and begins anew. Its old runs count again if this command is "
-                    "stopped, the new row is deleted, and the old one restored: mlflow runs restore --run-id %s",
-                    name, deleted,
-                )  # fmt: skip
-            tags = {"fingerprint": provenance.fingerprint(conditions[0]), "command": provenance.command()}
-            parent = runs.create_study(name, conditions[0], tags)
-        else:
-            require_same_study(name, runs.study_conditions(parent), conditions[0])
+        tags = {"fingerprint": provenance.fingerprint(conditions[0]), "command": provenance.command()}
+        parent_id = opened_study(book, runs, name, conditions[0], tags)
         try:
-            return TrainingSession(self, self.settings, self.forecaster, runs, parent.info.run_id, trials)
+            return TrainingSession(self, self.settings, self.forecaster, runs, parent_id, book)
         except BaseException:
-            if not trials.others():
-                runs.close_study(parent.info.run_id, "KILLED")
+            if not book.others():
+                runs.close_study(parent_id, "KILLED")
             raise
 
     def forecaster(self) -> MemoryForecaster:
@@ -126,11 +129,9 @@ class TrainingObjective(Objective):
             return list(settings)
         return [params for _, params in sorted(zip(sizes, settings, strict=True), key=lambda pair: pair[0])]
 
-    def wanted(self, trials: TrialStore) -> Mapping[int, Sequence[Seed]] | None:
-        if self.study.replicates == "all":
-            return None
+    def wanted(self, entries: Mapping[int, Mapping[Seed, Entry]]) -> Mapping[int, Sequence[Seed]]:
         return adaptive_seeds.wanted(
-            {trial.number: entries_of(trial.user_attrs) for trial in trials.all() if "setting" in trial.user_attrs},
+            entries,
             self.seeds,
             threshold=self.study.score_threshold,
             higher_is_better=self.directions[0] == "maximize",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from hydra.core.utils import JobReturn
 
 from sweep.config.schema import Study
+from sweep.core import redaction
 from sweep.core.errors import UserError
-from sweep.core.record import Outcome, Record
+from sweep.core.record import UNSENT, Outcome, Record
 from sweep.hydra_compat.isolated_job import exception_of
 from sweep.memory.prediction_metrics import predicted_peak
 from sweep.study.entry import Entry
@@ -43,4 +44,6 @@ def to_optuna_values(record: Record, study: Study, objectives: int) -> Entry:
         values=(score, memory)[:objectives],
         violated=violated,
         final=record.outcome.final,
+        record=redaction.tree(record.as_dict()),
+        unsent=record.facts.get(UNSENT) == "true",
     )

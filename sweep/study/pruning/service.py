@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections.abc import Mapping
@@ -10,13 +11,15 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from sweep.core.errors import UserError
+from sweep.core.errors import UserError, first_line
 from sweep.core.record import Record
 from sweep.study.objectives.base import Objective
 from sweep.study.pruning.dominance import Point, Run, dominated
 from sweep.study.search import samplers
+from sweep.study.storage import STORAGE_FAILS
 from sweep.study.trial_store import TrialStore
 
+log = logging.getLogger(__name__)
 DOMINANCE = "dominance"
 _CURVE = "curve:"
 
@@ -47,6 +50,13 @@ class PruningService:
         `memory_bytes` the run's peak in training so far."""
         if record.trial is None:
             return None
+        try:
+            return self._decide(record, step, score, error, memory_bytes)
+        except STORAGE_FAILS as failure:
+            log.warning("%s is not compared at step %d: %s", record.name, step, first_line(failure))
+            return None
+
+    def _decide(self, record: Record, step: int, score: float, error: float, memory_bytes: float | None) -> str | None:
         with self._lock:
             frozen = self._trials.all()[record.trial]
             # A curve may be that of an earlier run of this replicate, whose steps are then higher.

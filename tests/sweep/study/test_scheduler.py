@@ -15,7 +15,8 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.utils import JobReturn, JobStatus
 
-from sweep.study.entry import Entry, Seed, entries_of
+from sweep.study.book import Book
+from sweep.study.entry import Entry, Seed
 from sweep.study.objectives.base import Objective, Replicate, Session
 from sweep.study.scheduler import Scheduler
 from sweep.study.search.enumeration import Enumeration
@@ -32,7 +33,10 @@ class Toy(Objective):
     study_name: str | None = "toy"
     seeds: tuple[Seed, ...] = (0, 1)
 
-    def open(self, trials: TrialStore) -> ToySession:
+    def open(self, book: Book, trials: TrialStore) -> ToySession:
+        book.open("toy")
+        book.begin_command()
+        book.retry()
         return ToySession(self)
 
     def attributes(self, params: Params) -> dict[str, object]:
@@ -75,7 +79,9 @@ def scheduler_of(
         sampler=optuna.samplers.RandomSampler(seed=0),
     )
     settings = list(found.settings()) if limit is None else None
-    made = Scheduler(trials, app.open(trials), Enumeration(found, settings), limit or 0)
+    book = Book(storage)
+    made = Scheduler(book, trials, app.open(book, trials), Enumeration(found, settings), limit or 0)
+    book.beat()
     with trials.lock():
         made.enqueue()
     return made, trials
@@ -87,11 +93,15 @@ def ended(outcome: str = "ok") -> JobReturn:
     return returned
 
 
+def record(made: Scheduler, replicate: Replicate, outcome: str = "ok") -> None:
+    made.record_result(replicate, made._session.entry(replicate, ended(outcome)))
+
+
 def run_all(made: Scheduler, outcomes: Mapping[tuple[int, Seed], str] | None = None) -> list[Replicate]:
     found = []
     while (replicate := made.next_run()) is not None:
         found.append(replicate)
-        made.record_result(replicate, ended((outcomes or {}).get((replicate.trial, replicate.seed), "ok")))
+        record(made, replicate, (outcomes or {}).get((replicate.trial, replicate.seed), "ok"))
     return found
 
 
@@ -118,17 +128,24 @@ def test_out_of_memory_is_a_violated_constraint_and_does_not_run_under_another_s
 
 def test_the_run_of_a_dead_coordinator_is_repeated_and_that_of_a_living_one_is_not(tmp_path: Path):
     storage = f"sqlite:///{tmp_path}/optuna.db"
-    made, trials = scheduler_of(Toy(), space("x=1,2", "y=1"), storage)
-    trials.heartbeat()
+    made, _ = scheduler_of(Toy(), space("x=1,2", "y=1"), storage)
     mine = made.next_run()
-    code = "import os; from sweep.core import process_identity; print(process_identity.identity())"
-    dead = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
-    theirs = made.next_run()
-    trials.set_replicate(theirs.trial, theirs.seed, Entry(claimed_by=dead))
+    code = DEAD.format(tests=str(Path(__file__).parent), storage=storage)
+    dead = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert dead == ["1", "0"]  # a trial of the same study, and a seed
     taken = [(r.trial, r.seed) for r in run_all(made)]
-    assert taken == [(theirs.trial, 0), (mine.trial, 1), (theirs.trial, 1)]
-    made.record_result(mine, ended())
+    assert taken == [(1, 0), (mine.trial, 1), (1, 1)]
+    record(made, mine)
     assert made.left() == 0
+
+
+DEAD = """
+import sys
+sys.path.insert(0, {tests!r})
+from test_scheduler import Toy, scheduler_of, space
+replicate = scheduler_of(Toy(), space("x=1,2", "y=1"), {storage!r})[0].next_run()
+print(replicate.trial, replicate.seed)
+"""
 
 
 def test_a_coordinator_closes_the_trial_of_another_one_with_its_constraint(tmp_path: Path):
@@ -138,11 +155,11 @@ def test_a_coordinator_closes_the_trial_of_another_one_with_its_constraint(tmp_p
     replicate = first.next_run()
     second, mine = scheduler_of(Toy(), space("x=choice(9)", "y=choice(4)"), storage)
     mine.report(replicate.trial, 7, 0.5)
-    second.record_result(replicate, ended())
+    record(second, replicate)
     [trial] = theirs.all()
     assert (trial.state.name, trial.constraints) == ("COMPLETE", {"out_of_memory": 1.0})
     assert trial.intermediate_values == {7: 0.5}
-    assert entries_of(trial.user_attrs)[0].outcome == "oom"
+    assert trial.user_attrs["run:0"]["outcome"] == "oom"
     assert first.next_run() is None
 
 
@@ -202,11 +219,11 @@ def test_a_command_that_does_not_fit_the_study_in_the_storage_is_refused(tmp_pat
 COORDINATOR = """
 import sys, time
 sys.path.insert(0, {tests!r})
-from test_scheduler import Toy, ended, scheduler_of, space
+from test_scheduler import Toy, record, scheduler_of, space
 made, trials = scheduler_of(Toy(), space("x=range(0,4)", "y=range(0,3)"), {storage!r})
 while (replicate := made.next_run()) is not None:
     time.sleep(0.01)
-    made.record_result(replicate, ended())
+    record(made, replicate)
     print(replicate.trial, replicate.seed, flush=True)
 """
 

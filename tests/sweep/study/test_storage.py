@@ -35,7 +35,7 @@ def test_the_same_storage_has_the_same_lock(tmp_path: Path):
     assert storage.lock_of("postgresql://h/db") == "postgresql://h/db"
     assert storage.lock_of({"_target_": "optuna.storages.RDBStorage", "url": "mysql://h/db"}) == "mysql://h/db"
     journal = {"_target_": JOURNAL, "log_storage": {"_target_": BACKEND, "file_path": f"{tmp_path}/j.log"}}
-    assert storage.lock_of(journal) == tmp_path / "j.log.coordinator"
+    assert storage.lock_of(journal) == tmp_path / "j.log.book.lock"
     other = {"_target_": "optuna.storages.GrpcStorageProxy", "host": "h"}
     assert storage.lock_of(other) == storage.lock_of(dict(other))
     assert storage.lock_of({**other, "host": "i"}) != storage.lock_of(other)

@@ -12,6 +12,7 @@ from hydra._internal.utils import create_config_search_path
 from hydra.core.utils import JobReturn, JobStatus
 
 from sweep.core.errors import UserError
+from sweep.study.book import Book
 from sweep.study.objectives.function import FunctionObjective
 from sweep.study.scheduler import Scheduler
 from sweep.study.search.enumeration import Enumeration
@@ -28,13 +29,15 @@ def command(storage: str, *arguments: str, value: object = 1.0, direction: str |
         storage=storage, name="s", directions=app.directions, metric_names=None, worst=app.worst,
         space=space.distributions,
     )  # fmt: skip
-    scheduler = Scheduler(trials, app.open(trials), found, 0)
+    book = Book(storage)
+    session = app.open(book, trials)
+    scheduler = Scheduler(book, trials, session, found, 0)
     scheduler.enqueue()
     count = 0
     while (replicate := scheduler.next_run()) is not None:
         returned = JobReturn(status=JobStatus.COMPLETED)
         returned.return_value = value
-        scheduler.record_result(replicate, returned)
+        scheduler.record_result(replicate, session.entry(replicate, returned))
         count += 1
     return count
 
