@@ -59,7 +59,7 @@ class StudyReader(MlflowReader):
             known = [state.name for state in self.states()[0]]
             first = f"and no other: {program.command('sweep')} -m experiment=quickstart"
             instead = alternatives(name, known) if known else first
-            deleted = self.deleted_study(name)
+            deleted = next(iter(self.deleted_studies(name)), None)
             if deleted is not None:
                 instead = f"it was deleted; restore it: mlflow runs restore --run-id {deleted}"
             raise UserError(f"there is no study {name} in {redaction.text(self.uri)}; {instead}")

@@ -26,6 +26,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
 from benchmarks.results import save
+from sweep.study.book import Book
 from sweep.study.objectives.function import FunctionObjective
 from sweep.study.scheduler import Scheduler
 from sweep.study.search.dimension import Dimension
@@ -127,8 +128,10 @@ def proposals(trials: int) -> dict[str, Any]:
         lambda overrides: OmegaConf.create(), found, direction=["maximize", "minimize"], study_name="toy"
     )
     with tempfile.TemporaryDirectory() as folder:
+        storage = f"sqlite:///{folder}/optuna.db"
+        book = Book(storage)
         store = TrialStore(
-            storage=f"sqlite:///{folder}/optuna.db",
+            storage=storage,
             name=objective.study_name,
             directions=objective.directions,
             metric_names=None,
@@ -136,7 +139,8 @@ def proposals(trials: int) -> dict[str, Any]:
             space=found.space.distributions,
             sampler=optuna.samplers.TPESampler(seed=0),
         )
-        scheduler = Scheduler(store, objective.open(store), found, trials)
+        session = objective.open(book, store)
+        scheduler = Scheduler(book, store, session, found, trials)
         seconds, resident = [], []
         for _ in range(trials):
             begin = time.perf_counter()
@@ -144,7 +148,7 @@ def proposals(trials: int) -> dict[str, Any]:
             seconds.append(time.perf_counter() - begin)
             returned = JobReturn(status=JobStatus.COMPLETED)
             returned.return_value = (replicate.params["x"], replicate.params["y"])
-            scheduler.record_result(replicate, returned)
+            scheduler.record_result(replicate, session.entry(replicate, returned))
             resident.append(_resident_bytes())
     last = sorted(seconds[-50:])
     return {

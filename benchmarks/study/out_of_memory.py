@@ -64,7 +64,7 @@ def study(seed: int, as_failure: bool) -> tuple[int, float]:
             values = (None if oom else score(trial.params), min(need, CAPACITY))
             outcome = "oom" if oom else "ok"
             trials.close_trial(
-                trial.number, [Entry(outcome=outcome, values=values, violated={"out_of_memory": float(oom)})]
+                trial.number, {None: Entry(outcome=outcome, values=values, violated={"out_of_memory": float(oom)})}
             )
         return lost, best
 

@@ -105,9 +105,14 @@ def _sqlite_fault(key: str, shown: str, file: Path) -> Iterator[Fault]:
         yield from output_fault(key, str(file.parent))
         return
     try:
-        with sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True) as connection:
+        # For writing, where that is allowed: a transaction that a killed process left is rolled back, which a reader
+        # cannot do.
+        mode = "rw" if os.access(file, os.W_OK) else "ro"
+        connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode={mode}", uri=True)
+        try:
             connection.execute("select name from sqlite_master limit 1")
-        connection.close()
+        finally:
+            connection.close()
     except sqlite3.Error as error:
         yield Fault(key, shown, f"is not a usable SQLite file ({error}); name another, or move it away")
         return

@@ -26,7 +26,7 @@ from sqlalchemy import (
     event,
 )  # fmt: skip
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.pool import NullPool, StaticPool
+from sqlalchemy.pool import StaticPool
 from sqlalchemy.sql.functions import FunctionElement
 
 from sweep.core.preflight import sqlite_path
@@ -116,7 +116,8 @@ def opened(storage: Any) -> Engine:
     if url is None:
         engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
     elif sqlite_path(url) is not None:
-        engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": _LOCK_SECONDS})
+        one = {"timeout": _LOCK_SECONDS, "check_same_thread": False}  # the book has a lock of its own
+        engine = create_engine(url, poolclass=StaticPool, connect_args=one)
         event.listen(engine, "connect", _no_implicit_transaction)
         event.listen(engine, "begin", _begin_immediate)
     else:

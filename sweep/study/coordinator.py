@@ -15,20 +15,26 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from sqlalchemy import create_engine, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from sweep.core import redaction
 from sweep.core.errors import UserError
 
 log = logging.getLogger(__name__)
 BEAT_SECONDS = 20.0
 _CONNECT_SECONDS = 10
+_LOCK_SECONDS = 600  # a coordinator holds the lock for seconds
+_SAY_SECONDS = 10.0
 # By kind of database: the statements that acquire and release a lock.
 _ADVISORY = {
     "postgresql": ("select pg_advisory_lock(7041, :key)", "select pg_advisory_unlock(7041, :key)"),
-    "mysql": ("select get_lock(concat('paretune', :key), -1)", "select release_lock(concat('paretune', :key))"),
+    "mysql": (
+        f"select get_lock(concat('paretune', :key), {_LOCK_SECONDS})",
+        "select release_lock(concat('paretune', :key))",
+    ),
 }
 
 
@@ -88,7 +94,17 @@ class StudyLock:
     def _between_processes(self) -> AbstractContextManager[Any]:
         if self._place is None:
             return nullcontext()
-        return FileLock(self._place) if isinstance(self._place, Path) else self._in_database(self._place)
+        return self._in_file(self._place) if isinstance(self._place, Path) else self._in_database(self._place)
+
+    @contextmanager
+    def _in_file(self, path: Path) -> Iterator[None]:
+        lock = FileLock(path)
+        with _waiting(str(path)):
+            lock.acquire(timeout=_LOCK_SECONDS)
+        try:
+            yield
+        finally:
+            lock.release()
 
     @contextmanager
     def _in_database(self, url: str) -> Iterator[None]:
@@ -101,8 +117,33 @@ class StudyLock:
         engine = create_engine(url, poolclass=NullPool, **engine_options(url))
         with engine.connect() as connection:  # the lock ends with the connection
             acquire, release = map(text, _ADVISORY[kind])
-            connection.execute(acquire, key)
+            with _waiting(kind):
+                if kind == "postgresql":
+                    connection.execute(text(f"set lock_timeout = '{_LOCK_SECONDS}s'"))
+                if connection.scalar(acquire, key) == 0:  # of MySQL
+                    raise Timeout(url)
             try:
                 yield
             finally:
                 connection.execute(release, key)
+
+
+@contextmanager
+def _waiting(place: str) -> Iterator[None]:
+    """Say after _SAY_SECONDS that another coordinator has the lock, and after _LOCK_SECONDS raise UserError."""
+    shown = redaction.text(place)
+    message = "Waiting for the study's lock (%s): another coordinator begins, or has stopped while it holds the lock."
+    timer = threading.Timer(_SAY_SECONDS, log.warning, (message, shown))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except (Timeout, DBAPIError) as error:
+        if isinstance(error, DBAPIError) and "lock timeout" not in str(error):
+            raise
+        raise UserError(
+            f"the study's lock ({shown}) was not free for {_LOCK_SECONDS} s. Find the other command of this study: it "
+            "may be stopped (Ctrl-Z) or frozen; end it, and give this command again"
+        ) from error
+    finally:
+        timer.cancel()

@@ -100,10 +100,10 @@ class MlflowReader:
         """The parent run of a study, or None."""
         return next(iter(self.studies(name)), None)
 
-    def deleted_studies(self, name: str) -> list[Run]:
-        """The rows of a study that were deleted and can be restored, latest first."""
-        found = self._deleted("tags.kind = 'study'")
-        return sorted((r for r in found if r.data.tags.get(STUDY) == name), key=lambda run: -run.info.start_time)
+    def deleted_studies(self, name: str) -> list[str]:
+        """The ids of the rows of a study that were deleted and can be restored, latest first."""
+        found = [run for run in self._deleted("tags.kind = 'study'") if run.data.tags.get(STUDY) == name]
+        return [run.info.run_id for run in sorted(found, key=lambda run: -run.info.start_time)]
 
     def deleted_below(self, parent_id: str) -> set[str]:
         """The ids of the rows below a study's row that were deleted."""

@@ -85,8 +85,13 @@ class MlflowStore(MlflowReader):
                 run_name=name,
                 tags=clean_tags({"kind": "study", STUDY: name, "conditions": json.dumps(clean), **tags}),
             )
-            self.client.log_dict(run.info.run_id, clean, _CONDITIONS_FILE)
-            return run
+        self.write_conditions(run.info.run_id, clean)
+        return run
+
+    def write_conditions(self, parent_id: str, conditions: Mapping[str, str]) -> None:
+        """Store the conditions of a study in its row."""
+        with store_errors(self.uri):
+            self.client.log_dict(parent_id, redaction.tree(dict(conditions)), _CONDITIONS_FILE)
 
     def study_conditions(self, parent: Run) -> dict[str, str]:
         """The conditions under which the study started, credentials masked."""

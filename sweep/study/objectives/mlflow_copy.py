@@ -15,6 +15,7 @@ import logging
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from sweep.core.artifacts import WEIGHTS_FOLDER
 from sweep.core.errors import UserError, first_line
@@ -32,7 +33,7 @@ def opened_study(
 ) -> str:
     """Open the study in the book and in MLflow. Returns the id of its row. UserError under other conditions."""
     parent, begun = runs.find_study(name), book.parents(name)
-    deleted = [run.info.run_id for run in runs.deleted_studies(name)]
+    deleted = runs.deleted_studies(name)
     if parent is not None:
         parent_id = parent.info.run_id
     else:
@@ -51,11 +52,23 @@ def opened_study(
             book.rename_parent(name, lost, parent_id)
     book.open(name, parent_id)
     known = book.conditions
-    before = known or (runs.study_conditions(parent) if parent is not None else conditions)
+    before = known or (_conditions_of(runs, parent, conditions) if parent is not None else conditions)
     require_same_study(name, before, conditions)
     if known is None:
         book.set_conditions(conditions)
     return parent_id
+
+
+def _conditions_of(runs: MlflowStore, parent: Any, now: Mapping[str, str]) -> Mapping[str, str]:
+    """The conditions in the study's row. A row without them and without runs was left by a coordinator that died as it
+    made the row: it gets those of this command."""
+    try:
+        return runs.study_conditions(parent)
+    except UserError:
+        if runs.children(parent.info.run_id, limit=1):
+            raise
+        runs.write_conditions(parent.info.run_id, now)
+        return now
 
 
 class MlflowCopy:

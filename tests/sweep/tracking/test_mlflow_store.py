@@ -64,9 +64,9 @@ def test_a_row_is_killed_until_its_run_ends(store: MlflowStore):
     parent = store.create_study("unfinished", {}, {})
     record = Record(variant="v", setting="v", seed=0, outcome=Outcome.OK)
     store.open_run(record, parent.info.run_id, {}, {})
-    [(run_id, back)] = store.records(parent.info.run_id)
-    assert back.outcome is Outcome.KILLED
-    store.adopt(parent.info.run_id, lambda name: False)
+    [(run_id, back, is_running)] = store.rows(parent.info.run_id)
+    assert (back.outcome, is_running) == (Outcome.KILLED, True)
+    store.end(run_id, back.outcome)
     assert store.client.get_run(run_id).info.status == "KILLED"
 
 
@@ -82,10 +82,38 @@ def test_an_interruption_of_the_store_does_not_end_a_training(store: MlflowStore
     with monkeypatch.context() as broken:
         broken.setattr(store.client, "log_batch", unavailable)
         row.metrics(1, {"train/loss": 2.0})
+        with pytest.raises(UserError):
+            row.close(record, [])
     row.metrics(2, {"train/loss": 1.0})
     row.close(record, [])
     kept = store.client.get_metric_history(row.run_id, "train/loss")
     assert [(metric.step, metric.value) for metric in kept] == [(1, 2.0), (2, 1.0)]
+
+
+def test_a_run_that_begins_and_ends_while_the_store_does_not_answer_is_sent_later(
+    store: MlflowStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    parent = store.create_study("away", {}, {}).info.run_id
+    record = Record(variant="v", setting="v", seed=0, outcome=Outcome.OK, measurements={"score": 0.5})
+    (tmp_path / "validation_examples.parquet").write_text("x")
+
+    def unavailable(*args: object, **kwargs: object) -> None:
+        raise MlflowException("503")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(store.client, "create_run", unavailable)
+        row = store.open_run(record, parent, {"seed": "0"}, {})
+        row.metrics(1, {"train/loss": 2.0})
+        with pytest.raises(UserError):
+            row.close(record, [tmp_path / "validation_examples.parquet"])
+        row.hold(tmp_path)
+    assert store.rows(parent) == []
+    run_id = store.send(record, parent, tmp_path)
+    assert store.rows(parent) == [(run_id, record, False)]
+    assert [(m.step, m.value) for m in store.client.get_metric_history(run_id, "train/loss")] == [(1, 2.0)]
+    assert "validation_examples.parquet" in {file.path for file in store.client.list_artifacts(run_id)}
+    again = store.send(record.added({}, {"mlflow_run_id": run_id}), parent, tmp_path)  # of a later process
+    assert (again, len(store.rows(parent))) == (run_id, 1)
 
 
 @pytest.mark.parametrize("name", ["it's", 'a "b"', """it's "both" """.strip(), "ünïcödé 모델"])

@@ -59,7 +59,7 @@ def test_a_row_that_is_not_ours_is_left_out_by_both_programs(written: Written, c
     words = f"Row a plot ({other.info.run_id}) below the study's row is left out: it has no tag kind = run"
     assert study.notes[0].startswith(words)
     with caplog.at_level(logging.WARNING):
-        assert len(written.store.adopt(parent.info.run_id, lambda name: False)) == 4
+        assert len(written.store.rows(parent.info.run_id)) == 4
     assert words in caplog.text
     assert "6 ok" not in pipeline.answer(options(written) | {"study": None})
 
@@ -148,10 +148,10 @@ def test_damaged_conditions_are_told(written: Written):
 
 def test_a_deleted_study_is_found_for_restoring(written: Written):
     [parent] = written.store.studies("s")
-    assert written.store.deleted_study("s") is None
+    assert written.store.deleted_studies("s") == []
     written.store.client.delete_run(parent.info.run_id)
-    assert written.store.deleted_study("s") == parent.info.run_id
-    assert written.store.deleted_study("t") is None
+    assert written.store.deleted_studies("s") == [parent.info.run_id]
+    assert written.store.deleted_studies("t") == []
     with pytest.raises(
         UserError, match=f"it was deleted; restore it: mlflow runs restore --run-id {parent.info.run_id}"
     ):
