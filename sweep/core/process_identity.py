@@ -19,10 +19,21 @@ def identity() -> str:
 def is_alive(name: str, silent_seconds: float | None) -> bool:
     """Whether the process of this name still runs: looked up, if it is one of this machine and of this container. Of
     another one, its last heartbeat decides: `silent_seconds` ago, None if there is none."""
-    host, place, pid, started = ["", "", "0", "0", *name.rsplit("/", 3)][-4:]
-    if (host, place) == (socket.gethostname(), _place()) and pid.isdecimal():
-        return str(_start_of(int(pid))) == started
-    return silent_seconds is not None and silent_seconds < SILENT_SECONDS
+    found = _looked_up(name)
+    return found if found is not None else silent_seconds is not None and silent_seconds < SILENT_SECONDS
+
+
+def is_gone(name: str) -> bool:
+    """Whether the process of this name is one of this machine and of this container, and has ended."""
+    return _looked_up(name) is False
+
+
+def _looked_up(name: str) -> bool | None:
+    """Whether a process of this machine and container runs; None for another one."""
+    host, place, pid, started = ["", "", "", "", *name.rsplit("/", 3)][-4:]
+    if (host, place) != (socket.gethostname(), _place()) or not pid.isdecimal():
+        return None
+    return str(_start_of(int(pid))) == started
 
 
 @cache

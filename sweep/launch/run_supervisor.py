@@ -54,6 +54,8 @@ def run_supervised(
     lease = run.lease.first(run.config.train.devices_per_run)  # the Trainer would split a run over more devices
     run.folder.mkdir(parents=True, exist_ok=True)
     record, in_study = new_record(run), parent_id is not None
+    if not in_study:
+        store(run.config.tracking).close_abandoned()
     row = store(run.config.tracking).open_run(record, parent_id, _params(run.plain), run.plain)
     others = device_leases.bytes_in_use(lease.gpus)
     if others:
@@ -153,7 +155,7 @@ def close_run(row: RunLog, record: Record, folder: Path, *, may_wait: bool) -> R
         row.hold(folder)
         return record.added({}, {**_row_of(row), UNSENT: "true", FOLDER: str(folder)})
     shutil.rmtree(folder / WEIGHTS_FOLDER, ignore_errors=True)  # the store has a copy
-    return record.added({}, _row_of(row))
+    return record.added({}, {**_row_of(row), FOLDER: str(folder)})
 
 
 def _row_of(row: RunLog) -> dict[str, str]:

@@ -21,7 +21,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run
 from mlflow.exceptions import MlflowException
 
-from sweep.core import redaction
+from sweep.core import process_identity, redaction
 from sweep.core.artifacts import (
     CONFIG_FILE,
     EXAMPLES_FILE,
@@ -33,7 +33,7 @@ from sweep.core.artifacts import (
 )
 from sweep.core.errors import UserError, first_line
 from sweep.core.preflight import sqlite_path
-from sweep.core.record import ROW, Outcome, Record
+from sweep.core.record import FOLDER, ROW, Outcome, Record
 from sweep.tracking.errors import store_errors
 from sweep.tracking.mlflow_reader import PARENT, STUDY, MlflowReader
 from sweep.tracking.record_tags import clean_tags, json_object, tags_of, to_record
@@ -112,6 +112,13 @@ class MlflowStore(MlflowReader):
             log.warning("%s", sentence)
         return [Row(run.info.run_id, to_record(run), run.info.status == "RUNNING") for run in runs]
 
+    def close_abandoned(self) -> None:
+        """Close the rows of runs without a study whose program has died on this machine."""
+        query = "tags.kind = 'run' and attributes.status = 'RUNNING'"
+        for run in self.search(query):
+            if PARENT not in run.data.tags and process_identity.is_gone(run.data.tags.get("coordinator", "")):
+                self.end(run.info.run_id, Outcome.KILLED)
+
     def end(self, run_id: str, outcome: Outcome) -> None:
         """Close the row of a run that ended with this outcome."""
         with store_errors(self.uri):
@@ -134,9 +141,10 @@ class MlflowStore(MlflowReader):
         id. `folder` has its files, as far as they are still there."""
         row = self.held.get(folder)
         if row is None:
-            row = RunLog(self, record, parent_id, {}, {})
+            row = RunLog(self, record, parent_id, {}, None)
             row.run_id = record.facts.get(ROW) if self.has_row(record.facts.get(ROW)) else None
-        row.close(record, [folder / name for name in files_of(record)] if folder.is_dir() else [])
+        files = [folder / ".hydra" / CONFIG_FILE, *(folder / name for name in files_of(record))]
+        row.close(record, files if record.facts.get(FOLDER) else [])
         self.held.pop(folder, None)
         return str(row.run_id)
 
@@ -170,14 +178,14 @@ class RunLog:
 
     def __init__(
         self, store: MlflowStore, record: Record, parent_id: str | None, params: Mapping[str, str],
-        config: Mapping[str, Any],
+        config: Mapping[str, Any] | None,
     ):  # fmt: skip
         self.run_id: str | None = None
         self._store = store
         self._record = record
         self._parent_id = parent_id
         self._params = redaction.tree(dict(params))
-        self._config = redaction.yaml(config)
+        self._config = None if config is None else redaction.yaml(config)  # until it is written
         self._pending: list[Metric] = []
         self._flushed = time.monotonic()
         self._ended = False
@@ -199,24 +207,25 @@ class RunLog:
 
     def flush(self) -> None:
         """Create the row if there is none, and write what is pending. What could not be written stays pending."""
-        if self.run_id is None:
-            self._create()
+        client = self._store.client
         with store_errors(self._store.uri):
+            if self.run_id is None:
+                self.run_id = self._create()
+            if self._config is not None:
+                params = [Param(key, value[:6000]) for key, value in self._params.items()]
+                client.log_batch(self.run_id, params=params)
+                client.log_text(self.run_id, self._config, CONFIG_FILE)
+                self._config = None
             while self._pending:
-                self._store.client.log_batch(self.run_id, metrics=self._pending[:_BATCH])
+                client.log_batch(self.run_id, metrics=self._pending[:_BATCH])
                 del self._pending[:_BATCH]
 
-    def _create(self) -> None:
-        client = self._store.client
+    def _create(self) -> str:
         started = self._record.ended(Outcome.KILLED, "the program ended before this run did")
         parent = {PARENT: self._parent_id} if self._parent_id is not None else {}
         tags = clean_tags({"kind": "run", **tags_of(started), **parent})
-        with store_errors(self._store.uri):
-            run = client.create_run(self._store.experiment_id, run_name=self._record.name, tags=tags)
-            params = [Param(key, value[:6000]) for key, value in self._params.items()]
-            client.log_batch(run.info.run_id, params=params)
-            client.log_text(run.info.run_id, self._config, CONFIG_FILE)
-        self.run_id = run.info.run_id
+        run = self._store.client.create_run(self._store.experiment_id, run_name=self._record.name, tags=tags)
+        return str(run.info.run_id)
 
     def hold(self, folder: Path) -> None:
         """Keep what could not be written, for `MlflowStore.send` of the run in this folder."""

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
 
+from sweep.core import process_identity
 from sweep.core.errors import UserError
 from sweep.core.record import Outcome, Record
 from sweep.tracking.mlflow_reader import MlflowReader
@@ -70,6 +71,18 @@ def test_a_row_is_killed_until_its_run_ends(store: MlflowStore):
     assert store.client.get_run(run_id).info.status == "KILLED"
 
 
+def test_a_run_alone_whose_program_died_is_closed_by_the_next_one(store: MlflowStore):
+    code = "from sweep.core import process_identity; print(process_identity.identity())"
+    dead = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    rows = {}
+    for name in (dead, process_identity.identity(), "other/machine/1/1"):
+        record = Record(variant="v", setting="v", seed=0, outcome=Outcome.OK, facts={"coordinator": name})
+        rows[name] = store.open_run(record, None, {}, {}).run_id
+    store.close_abandoned()
+    states = [store.client.get_run(run_id).info.status for run_id in rows.values()]
+    assert states == ["KILLED", "RUNNING", "RUNNING"]
+
+
 def test_an_interruption_of_the_store_does_not_end_a_training(store: MlflowStore, monkeypatch: pytest.MonkeyPatch):
     parent = store.create_study("interrupted", {}, {})
     record = Record(variant="v", setting="v", seed=0, outcome=Outcome.OK)
@@ -108,7 +121,7 @@ def test_a_run_that_begins_and_ends_while_the_store_does_not_answer_is_sent_late
             row.close(record, [tmp_path / "validation_examples.parquet"])
         row.hold(tmp_path)
     assert store.rows(parent) == []
-    run_id = store.send(record, parent, tmp_path)
+    run_id = store.send(record.added({}, {"folder": str(tmp_path)}), parent, tmp_path)
     assert store.rows(parent) == [(run_id, record, False)]
     assert [(m.step, m.value) for m in store.client.get_metric_history(run_id, "train/loss")] == [(1, 2.0)]
     assert "validation_examples.parquet" in {file.path for file in store.client.list_artifacts(run_id)}
