@@ -15,7 +15,7 @@ database's own.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, delete, func, insert, select, update
@@ -155,10 +155,15 @@ class Book(BookReader):
 
     # What runs
 
-    def claim(self) -> Claim | None:
-        """The next run that is wanted, first seeds first. A run whose owner died is wanted again."""
+    def claim(self, running: Collection[int] | None = None) -> Claim | None:
+        """The next run that is wanted, first seeds first. A run whose owner died is wanted again; so is a run of this
+        coordinator that is not among those that it is `running`: its claim succeeded, and the answer was lost."""
         with self._begin() as c:
             self._release_dead(c)
+            if running is not None:
+                mine = (RUNS.c.study == self._study, RUNS.c.state == RUNNING, RUNS.c.owner == self.me)
+                lost = update(RUNS).where(*mine, RUNS.c.id.not_in(list(running)))
+                c.execute(lost.values(state=WANTED, owner=None))
             columns = (RUNS.c.id, SETTINGS.c.id, SETTINGS.c.key, SETTINGS.c.params, RUNS.c.seed, SETTINGS.c.trial)
             wanted = select(*columns).join(SETTINGS, RUNS.c.setting == SETTINGS.c.id)
             wanted = wanted.where(RUNS.c.study == self._study, RUNS.c.state == WANTED, SETTINGS.c.stopped.is_(False))

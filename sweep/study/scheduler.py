@@ -32,7 +32,8 @@ class Scheduler:
         self._settings = found.settings
         self._extend = found.extend
         self._limit = limit
-        self._recorded: set[int] = set()
+        self._recorded: set[int] = set()  # the runs whose results are in the book
+        self._running: set[int] = set()  # the runs that this command has launched
 
     def enqueue(self) -> None:
         """Write the runs that the command asks for into the book, and make Optuna agree with it. The caller holds the
@@ -70,7 +71,7 @@ class Scheduler:
 
     def next_run(self) -> Replicate | None:
         """Claim the next job. None if no job is left, or if the next one depends on jobs that still run."""
-        claim = self._book.claim()
+        claim = self._book.claim(self._running)
         if claim is None and self._settings is None:
             with self._trials.lock():
                 claim = self._propose()
@@ -80,6 +81,7 @@ class Scheduler:
         if trial is None:
             with self._trials.lock():
                 trial, params = self._begin_trial(claim.setting, params)
+        self._running.add(claim.run)
         return Replicate(trial, params, claim.seed, claim.run)
 
     def _begin_trial(self, setting: int, params: Params) -> tuple[int, Params]:
@@ -98,14 +100,14 @@ class Scheduler:
     def record_result(self, replicate: Replicate, entry: Entry) -> None:
         """Record the result of a job, and close its trial if no replicate of it is left. A second call for the same
         result changes nothing."""
-        if replicate.run in self._recorded:
-            pass
-        elif not self._book.end(replicate.run, entry):
+        if replicate.run not in self._recorded and not self._book.end(replicate.run, entry):
             log.warning(
                 "Trial %d, seed %s: another coordinator has taken this run over, since this one was silent. Its own "
                 "result counts, and this one does not.", replicate.trial, replicate.seed,
             )  # fmt: skip
+            self._running.discard(replicate.run)
             return
+        self._running.discard(replicate.run)
         self._recorded.add(replicate.run)
         self._grant()
         self._close_finished()
@@ -149,7 +151,7 @@ class Scheduler:
             return None
         params = random.choice(untried)
         self._book.want([(self._objective.key(params), params)], seeds)
-        return self._book.claim()
+        return self._book.claim(self._running)
 
     def _untried(self) -> list[Params]:
         """The settings that have not run; none if they cannot be listed."""

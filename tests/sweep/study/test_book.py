@@ -68,12 +68,19 @@ class Interleavings(RuleBasedStateMachine):
     def claim(self, pick) -> None:
         if self.alive:
             book, claims = pick.choice(list(self.alive.values()))
-            if (claim := book.claim()) is not None:
+            if (claim := book.claim({claim.run for claim in claims})) is not None:
                 assert (claim.key, claim.seed) not in self.final  # never again
                 running = [(c.key, c.seed) for _, theirs in self.alive.values() for c in theirs]
                 assert (claim.key, claim.seed) not in running  # never twice at a time
                 assert claim.params == {"x": claim.key}
                 claims.append(claim)
+
+    @rule(pick=st.randoms())
+    def claim_without_an_answer(self, pick) -> None:
+        """The database has the claim, and the connection breaks before the coordinator knows."""
+        if self.alive:
+            book, claims = pick.choice(list(self.alive.values()))
+            book.claim({claim.run for claim in claims})
 
     @rule(pick=st.randoms(), ok=st.booleans())
     def end(self, pick, ok: bool) -> None:
@@ -201,3 +208,12 @@ def test_a_record_comes_back_as_it_was():
     assert [unsent.run for unsent in book.unsent()] == [claim.run]
     book.set_sent(claim.run, "r2")
     assert (book.unsent(), book.rows()) == ([], {"r2": claim.run})
+
+
+def test_a_claim_whose_answer_was_lost_is_given_again():
+    book = Book(None)
+    book.open("study")
+    book.want([("a", {}), ("b", {})], (0,))
+    first = book.claim([])
+    assert book.claim([]) == first
+    assert book.claim([first.run]).key == "b"
