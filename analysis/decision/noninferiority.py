@@ -13,15 +13,12 @@ import numpy as np
 from scipy import stats
 
 from analysis.decision.score_noise import ScoreNoise
+from analysis.decision.seed_variance import seed_variance
 from analysis.decision.threshold import Rule
 
 MEETS, FAILS, INCONCLUSIVE = "meets", "fails", "inconclusive"
 LEVEL = 0.05
 ASIDE = 0.95
-# Of the best score: the standard deviation over seeds that is assumed where nothing is known of it. Published reruns of
-# Llama-3.2-3B on GSM8K differ by 1.1% of the score, small models on small data by several.
-ASSUMED_SD = 0.03
-_NEAR = 0.1  # of the best score: settings as near as this to it pool their variance over seeds
 
 
 class Contrasts(NamedTuple):
@@ -32,6 +29,8 @@ class Contrasts(NamedTuple):
     seed_variance: np.ndarray  # what seeds add to the examples' noise
     observed_variance: np.ndarray  # of run means as they are seen, with the noise of single answers
     seed_df: float  # degrees of freedom of the observed variance
+    shared_variance: np.ndarray  # the part of both that is luck of a seed that settings share
+    shared_df: float
 
     @property
     def variance(self) -> np.ndarray:
@@ -79,47 +78,25 @@ def contrasts(noise: ScoreNoise, rule: Rule) -> Contrasts:
     gain = noise.scores if rule.higher_is_better else -noise.scores
     weight, rivals = rule.weight, noise.rivals
     value = gain[:, None] - weight * gain[None, rivals] + rule.offset
-    variance, observed, freedom = seed_variances(noise, rule)
-
-    def of_pairs(of_a_run: np.ndarray) -> np.ndarray:
-        of_a_mean = of_a_run / noise.seeds
-        return of_a_mean[:, None] + weight**2 * of_a_mean[None, rivals]
-
-    seed_part, seen = of_pairs(variance), of_pairs(observed)
+    by_seeds = seed_variance(noise, rule)
+    seed_part, seen, shared = by_seeds.of_contrasts(noise, weight)
+    rest = (by_seeds.freedom, shared, by_seeds.shared_freedom)
     own, covariance = noise.own_variance, noise.covariance
     if own is None or covariance is None or noise.n_examples is None:
-        return Contrasts(value, np.zeros_like(seed_part), seed_part, seen, freedom)
+        return Contrasts(value, np.zeros_like(seed_part), seed_part, seen, *rest)
     example_part = own[:, None] + weight**2 * own[None, rivals] - 2 * weight * covariance
     # One more example on which the two differ: none in a sample does not mean none at all.
     example_part = np.maximum(example_part, 0.0) + (noise.unit / noise.n_examples) ** 2
-    return Contrasts(value, example_part, seed_part, seen, freedom)
-
-
-def seed_variances(noise: ScoreNoise, rule: Rule) -> tuple[np.ndarray, np.ndarray, float]:
-    """Variance of one run over seeds, per setting: without the noise of single answers, and as it is seen; and the
-    degrees of freedom behind it (infinite where assumed)."""
-    scores, seeds, own = noise.scores, noise.seeds, noise.seed_sd**2
-    best = scores.max() if rule.higher_is_better else scores.min()
-    near = np.abs(scores - best) <= max(_NEAR * abs(best), 3 * abs(best - rule.score_threshold(best)))
-    answers = np.zeros(len(scores)) if noise.answer_variance is None else noise.answer_variance
-    for pool in (near & (seeds > 1), seeds > 1):
-        weight = (seeds[pool] - 1) / max(1, (seeds[pool] - 1).sum())
-        if own[pool].any():
-            seen, without = (own[pool] * weight).sum(), ((own - answers)[pool] * weight).sum()
-            freedom = float((seeds[pool] - 1).sum())
-            return np.fmax(own - answers, max(0.0, without)), np.fmax(own, seen), freedom
-    assumed = np.full(len(scores), (ASSUMED_SD * best) ** 2 if best else np.inf)
-    if noise.covariance is not None and (seeds > 1).any():
-        assumed = np.zeros(len(scores))  # replicates that agree to the last digit: the examples' noise remains
-    return assumed, assumed, np.inf
+    return Contrasts(value, example_part, seed_part, seen, *rest)
 
 
 def _satterthwaite(made: Contrasts, n_examples: int | None) -> np.ndarray:
     """Degrees of freedom of each contrast's variance (Satterthwaite 1946)."""
     with np.errstate(divide="ignore", invalid="ignore"):
         examples = made.example_variance**2 / max(1, (n_examples or 2) - 1)
-        seeds = made.observed_variance**2 / made.seed_df
-        freedom = made.variance**2 / (examples + seeds)
+        seeds = (made.observed_variance - made.shared_variance) ** 2 / made.seed_df
+        shared = made.shared_variance**2 / made.shared_df
+        freedom = made.variance**2 / (examples + seeds + shared)
     return np.where(np.isfinite(freedom) & (freedom > 0), freedom, 1e9)
 
 

@@ -8,10 +8,11 @@ from typing import NamedTuple
 import pandas as pd
 
 from analysis import formatting
-from analysis.decision.noninferiority import ASSUMED_SD, FAILS, MEETS
+from analysis.decision.noninferiority import FAILS, MEETS
 from analysis.decision.pick_stability import Stability
 from analysis.decision.sample_size import CHANCE, MOST_EXAMPLES, MOST_SEEDS, SampleSize
 from analysis.decision.score_noise import ScoreNoise
+from analysis.decision.seed_variance import ASSUMED_SD
 from analysis.decision.selection import Decision, inconclusive
 from analysis.formatting import FEW, few
 from sweep.core.overrides import shell_sweep
