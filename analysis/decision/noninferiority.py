@@ -1,4 +1,4 @@
-"""The verdict on each setting: `meets`, `fails` or `inconclusive`, whichever setting is truly the best.
+"""Tests of each setting: whether it `meets` or `fails`, or neither is shown, whichever setting is truly the best.
 
 A setting k meets the threshold t when all its contrasts c = score_k − t · score_j with settings j are at least 0. Their
 noise is that of examples, paired, and of seeds, pooled. The observed best is the best partly by chance, so nothing here
@@ -16,7 +16,7 @@ from analysis.decision.score_noise import ScoreNoise
 from analysis.decision.seed_variance import seed_variance
 from analysis.decision.threshold import Rule
 
-MEETS, FAILS, INCONCLUSIVE = "meets", "fails", "inconclusive"
+MEETS, FAILS, NOT_SHOWN = "meets", "fails", "not shown"
 LEVEL = 0.05
 ASIDE = 0.95
 
@@ -38,14 +38,11 @@ class Contrasts(NamedTuple):
 
 
 class Verdicts(NamedTuple):
-    """Per setting, in the noise's order; `rival` is the column of the one that stands in the way of a verdict."""
+    """Per setting, in the noise's order."""
 
     verdict: np.ndarray
     p_meets: np.ndarray
     p_fails: np.ndarray
-    rival: np.ndarray
-    level_meets: float
-    level_fails: float
     contrasts: Contrasts
 
 
@@ -57,20 +54,19 @@ def verdicts(noise: ScoreNoise, rule: Rule, level: float = LEVEL) -> Verdicts:
         level /= 2  # a part of the noise is not seen
     if count == 1:
         none = np.zeros(1)
-        return Verdicts(np.array([MEETS]), none, none + 1, np.array([0]), level, level, made)
+        return Verdicts(np.array([MEETS]), none, none + 1, made)
     freedom = _satterthwaite(made, noise.n_examples)
     with np.errstate(divide="ignore", invalid="ignore"):
         quotient = np.nan_to_num(made.value / np.sqrt(made.variance))
     below = stats.t.sf(quotient, freedom)  # of seeing this where k is not good enough against j
     above = stats.t.cdf(quotient, freedom)
     itself = (noise.rivals, np.arange(len(noise.rivals)))
-    below[itself], above[itself], quotient[itself] = 0.0, 1.0, np.inf
+    below[itself], above[itself] = 0.0, 1.0
     p_meets = below.max(axis=1)  # an intersection-union test (Berger 1982)
     p_fails = _simes(above, count)
-    meets, level_meets = _rejected(p_meets, level, known=1)
-    fails, level_fails = _rejected(p_fails, level)
-    verdict = np.where(meets, MEETS, np.where(fails, FAILS, INCONCLUSIVE))
-    return Verdicts(verdict, p_meets, p_fails, quotient.argmin(axis=1), level_meets, level_fails / (count - 1), made)
+    meets, fails = _rejected(p_meets, level, known=1), _rejected(p_fails, level)
+    verdict = np.where(meets, MEETS, np.where(fails, FAILS, NOT_SHOWN))
+    return Verdicts(verdict, p_meets, p_fails, made)
 
 
 def contrasts(noise: ScoreNoise, rule: Rule) -> Contrasts:
@@ -110,16 +106,16 @@ def _simes(p: np.ndarray, count: int) -> np.ndarray:
     return np.minimum(1.0, joined / ASIDE)
 
 
-def _rejected(p: np.ndarray, level: float, known: int = 0) -> tuple[np.ndarray, float]:
+def _rejected(p: np.ndarray, level: float, known: int = 0) -> np.ndarray:
     """Which hypotheses are rejected at this false discovery rate (Benjamini, Krieger & Yekutieli 2006; Ellis, Pecanka &
-    Goeman 2020), and the p-value that the next one would have to reach; `known` of them are false for sure."""
+    Goeman 2020); `known` of them are false for sure."""
     rejected = p <= ASIDE
     count = int(rejected.sum())
     if not count:
-        return rejected, level / len(p)
+        return rejected
     adjusted = stats.false_discovery_control(p[rejected] / ASIDE)
     level /= 1 + level
     perhaps_true = max(1, count - known)
     perhaps_true = max(1, min(perhaps_true, count - int((adjusted <= level * count / perhaps_true).sum())))
     rejected[rejected] = adjusted <= level * count / perhaps_true
-    return rejected, ASIDE * level / perhaps_true * min(int(rejected.sum()) + 1, count)
+    return rejected

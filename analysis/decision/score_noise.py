@@ -18,8 +18,8 @@ _BLOCK = 100  # resamples at a time: a block of weights, not all of them, is in 
 class ScoreNoise(NamedTuple):
     """Per setting with at least one score: its mean over seeds, how many, and their standard deviation (NaN for one).
 
-    `by_seed` has the mean score of each run, settings × seeds, NaN where a setting did not run a seed: runs of equal seed
-    share luck. `rivals` are the indices of the settings that may be the best: the MOST_RIVALS best by score. `own_variance` is the
+    `by_seed` has the score of each run, settings × seeds, NaN where there is none: runs of equal seed share luck.
+    `rivals` are the indices of the settings that may be the best: the MOST_RIVALS best by score. `own_variance` is the
     variance of the settings' mean scores when the validation examples are drawn anew, and `covariance` (settings ×
     rivals) goes with it; both are None where nothing is known of single examples (`why_not` is the reason). `unit` is
     by how much two settings differ on an example on which they differ. `answer_variance` is the part of a run's

@@ -23,8 +23,8 @@ _FEWEST = 3  # settings with two seeds or more: with two, the shared luck costs 
 
 
 class TwoWay(NamedTuple):
-    """The least-squares fit of y_ks = m_k + c_s. `own` is each setting's variance of u (NaN for one seed), `pooled` that
-    of all, with `freedom` degrees of freedom; `shared` is the variance of c, at least 0, with `shared_freedom`."""
+    """The least-squares fit of y_ks = m_k + c_s. `own` is each setting's variance of u (NaN for one seed), `pooled`
+    that of all, with `freedom` degrees of freedom; `shared` is the variance of c, at least 0, with `shared_freedom`."""
 
     own: np.ndarray
     pooled: float

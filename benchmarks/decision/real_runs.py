@@ -2,7 +2,7 @@
 
     python -m benchmarks.decision.real_runs
 
-`scan_40_runs.npz` has the 40 runs of `experiment=quickstart seed=0,…,9 task.data.n_validation=1600`: four settings × ten
+`scan_40_runs.npz` has the 40 runs of `experiment=quickstart seed=0,…,9 task.data.n_validation=1600`: four settings × 10
 seeds × 1,600 answers (right or wrong, in bits), and the memory of each setting. All 40 runs stand for the truth. PARTS
 random parts of some seeds and some examples are the studies. `unpaired` gives the runs of each setting other seeds, so
 that the luck that settings share at a seed is not taken out.
