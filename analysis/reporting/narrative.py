@@ -57,7 +57,8 @@ class Narrative:
         if self._alone:
             what = "setting" if len(self._settings) == 1 else "setting with a score"
             return f"Use {pick.setting}, the only {what}: {self._metric} {pick.score:.4f}, at {memory}."
-        chance = f"It reaches {self._threshold} with a chance of {percent(pick.p_reaches_bar)}."
+        verb = "reach" if self._decision.rule.margin is None else "be"
+        chance = f"Its chance to {verb} {self._threshold} is {percent(pick.p_reaches_bar)}."
         if pick.setting == best.setting:
             return f"Use {pick.setting} ({memory}): it has the best {self._metric}, {pick.score:.4f}. {chance}"
         share = ""
@@ -117,7 +118,8 @@ class Narrative:
         parts = [f"{first.setting} ({self._against_pick(first)}) {percent(first.p_reaches_bar)}{self._miss(first)}"]
         parts += [f"{row.setting} {percent(row.p_reaches_bar)}" for row in others]
         rest = len(smaller) - len(named)
-        more = f"; {rest} more, at most {percent(smaller['p_reaches_bar'].iloc[len(named)])} each" if rest else ""
+        most = smaller["p_reaches_bar"].iloc[len(named)] if rest else 0.0
+        more = f"; {rest} more, at most {max(most, 0.01):.0%} each" if rest else ""
         return f"Chance of the smaller ones to reach it: {'; '.join(parts)}{more}."
 
     def _against_pick(self, row: pd.Series) -> str:
@@ -134,7 +136,8 @@ class Narrative:
         """A difference of scores: of the best score, where the threshold is a share of it."""
         if self._decision.rule.margin is not None or not self.best.score:
             return f"{loss:.4f}"
-        return f"{loss / abs(self.best.score):.1%} of the best"
+        share = loss / abs(self.best.score)
+        return f"{share:.1%} of the best" if share >= 0.001 or share == 0 else "less than 0.1% of the best"
 
     def _enough(self) -> str:
         """The strictest threshold that a smaller setting reaches with a chance of 95%."""

@@ -241,6 +241,7 @@ class Report:
             "p_right_pick": None if pick is None else _number(pick.p_right_pick),
             "price": self.decision.price,
             "least_expected_loss": self.decision.least_loss,
+            "shared_seed_variance": None if self.decision.posterior is None else self.decision.posterior.shared_luck(),
             "hypervolume": self.hypervolumes(),
             "unfinished_runs": self.study.unfinished,
             "settings": [self._setting_json(row) for row in self.settings.itertuples()],

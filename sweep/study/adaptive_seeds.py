@@ -23,7 +23,7 @@ LEAST = 0.01
 _NOT_SHARED = 0.5  # of the variance of right and wrong answers to the same examples: what settings do not share
 _CHAINS, _STEPS = 64, 50
 Name = TypeVar("Name", bound=Hashable)
-Rows = tuple[tuple[float, ...], ...]
+Rows = tuple[tuple[float | None, ...], ...]
 
 
 def in_contention(
@@ -46,7 +46,8 @@ def in_contention(
         return waiting
     seeds = sorted({seed for found in scores.values() for seed in found}, key=str)
     sign = 1.0 if higher_is_better else -1.0
-    gains = tuple(tuple(sign * scores[name].get(seed, np.nan) for seed in seeds) for name in names)
+    gains = tuple(tuple(sign * found[seed] if seed in found else None for seed in seeds)
+                  for found in map(scores.__getitem__, names))  # fmt: skip
     sizes = [memory.get(name, np.inf) for name in names]
     largest = max([size for size in sizes if np.isfinite(size)], default=1.0)
     known = tuple(size if np.isfinite(size) else 2 * largest for size in sizes)
@@ -62,7 +63,7 @@ def _chances(
     gains: Rows, memory: tuple[float, ...], threshold: float, higher_is_better: bool, n_examples: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The chances of being the right pick, and of being the best."""
-    by_seed = np.array(gains)
+    by_seed = np.array(gains, dtype=float)  # None becomes NaN
     means = np.nanmean(by_seed, axis=1)
     best = float(means.max())
     weight = threshold if higher_is_better else 1 / threshold  # a loss may be as high as best / threshold
