@@ -38,9 +38,10 @@ def decide(
     memory_metric: str = "peak_memory_bytes",
     direction: str | None = None,
     cluster: str | None = None,
+    price: float = 2.0,
     allow_different: Sequence[str] = (),
 ) -> Report:
-    """The selected setting and a verdict for each setting; the arguments are the options of `python -m analysis`.
+    """The selected setting and the chances of each setting; the arguments are the options of `python -m analysis`.
 
     Raises:
         UserError: if the runs are not comparable, or nothing can be decided.
@@ -48,5 +49,12 @@ def decide(
     from analysis.pipeline import build
 
     return build(
-        study, threshold, margin, memory_metric, allow_different=allow_different, direction=direction, cluster=cluster
+        study,
+        threshold,
+        margin,
+        memory_metric,
+        allow_different=allow_different,
+        direction=direction,
+        cluster=cluster,
+        price=price,
     )

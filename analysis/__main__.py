@@ -26,8 +26,8 @@ def application(composed: DictConfig) -> None:
 
 
 KNOWN = (
-    "study", "source", "compare", "threshold", "margin", "memory_metric", "direction", "cluster", "allow_different",
-    "charts", "pdf", "out",
+    "study", "source", "compare", "threshold", "margin", "memory_metric", "direction", "cluster", "price",
+    "allow_different", "charts", "pdf", "out",
 )  # fmt: skip
 
 
@@ -76,6 +76,8 @@ def _rule_faults(composed: DictConfig) -> Iterator[Fault]:
         yield Fault("threshold", str(threshold), "must be a number above 0 and at most 1: a share of the best score")
     if margin is not None and not _is_distance(margin):
         yield Fault("margin", str(margin), "must be null or a number of at least 0: a distance from the best score")
+    if not _is_distance(composed.price):
+        yield Fault("price", str(composed.price), "must be a number of at least 0: what a missed score weighs")
     if not isinstance(composed.memory_metric, str):
         yield Fault("memory_metric", str(composed.memory_metric), "must name a measurement: peak_memory_bytes")
     if composed.direction not in (None, "maximize", "minimize"):

@@ -30,11 +30,18 @@ def show(value: float, pattern: str) -> str:
     return MISSING if value is None or math.isnan(value) else format(value, pattern)
 
 
-def show_score(mean: float, halfwidth: float) -> str:
-    """0.8123 ± 0.0210; without the interval where one replicate gives none."""
+def show_score(mean: float, low: float, high: float) -> str:
+    """0.8123 (0.791 to 0.833): the interval is of the true score; without it where there is none."""
     if math.isnan(mean):
         return MISSING
-    return f"{mean:.4f}" if math.isnan(halfwidth) else f"{mean:.4f} ± {halfwidth:.4f}"
+    return f"{mean:.4f}" if math.isnan(low) or math.isnan(high) else f"{mean:.4f} ({low:.3f} to {high:.3f})"
+
+
+def percent(chance: float) -> str:
+    """A chance in whole per cent. The ends are not certain: they are draws of a simulation."""
+    if math.isnan(chance):
+        return MISSING
+    return "> 99%" if chance > 0.995 else "< 1%" if chance < 0.005 else f"{chance:.0%}"
 
 
 def change(value: float, reference: float) -> str:

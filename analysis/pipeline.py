@@ -11,13 +11,11 @@ import pandas as pd
 
 from analysis.decision.aggregate import settings
 from analysis.decision.chance import nothing_learnt
-from analysis.decision.pick_stability import stability
 from analysis.decision.score_noise import estimate_noise
-from analysis.decision.selection import decide
+from analysis.decision.selection import PRICE, decide
 from analysis.loading import comparability, csv_source, per_example
 from analysis.loading.study import DIRECTIONS, Study
 from analysis.reporting import writer
-from analysis.reporting.narrative import few
 from analysis.reporting.report import Report
 from sweep.core import program, redaction
 from sweep.core.errors import UserError, alternatives
@@ -29,7 +27,6 @@ from sweep.core.record import is_memory
 if TYPE_CHECKING:
     from analysis.loading.mlflow_store import StudyReader
 
-_STEPS = 4  # of what would give a verdict, on the terminal
 MEASURED = ("train_seconds", "energy_joules", "tokens_per_second", "trainable_params")
 
 
@@ -99,6 +96,7 @@ def of_study(study: Study, options: Mapping[str, Any]) -> Report:
         allow_different=tuple(options["allow_different"]),
         direction=options["direction"],
         cluster=options["cluster"],
+        price=float(options["price"]),
         command=_command(options),
     )
     return replace(made, charts=tuple(options.get("charts", ())))
@@ -113,9 +111,11 @@ def build(
     allow_different: Sequence[str] = (),
     direction: str | None = None,
     cluster: str | None = None,
+    price: float = PRICE,
     command: str = "",
 ) -> Report:
-    """The report's content. `cluster` is the per-example column whose equal values mark examples that belong together.
+    """The report's content. `cluster` is the per-example column whose equal values mark examples that belong together;
+    `price` weighs score against memory (`analysis.decision.selection.Decision`).
 
     Raises:
         UserError: where runs do not compare, nothing can be decided, or the direction of the score is not known.
@@ -139,20 +139,18 @@ def build(
     noise = estimate_noise(scored, found, higher) if len(scored) else None
     idle = nothing_learnt(scored, metric, higher)
     try:
-        decision = decide(by_setting, threshold=threshold, margin=margin, higher_is_better=higher, noise=noise)
+        decision = decide(
+            by_setting, threshold=threshold, margin=margin, higher_is_better=higher, noise=noise, price=price
+        )
     except UserError as error:
         raise UserError("\n".join(filter(None, [idle, str(error)]))) from error
     assert noise is not None  # else nothing could be decided
-    steadiness = None
     if idle:
         decision = decision.without_selection()
-    else:
-        steadiness = stability(scored, decision.settings, decision.selected, decision.rule, found)
     return Report(
         study=study,
         decision=decision,
         noise=noise,
-        stability=steadiness,
         nothing_learnt=idle,
         metric=metric,
         memory_metric=memory_metric,
@@ -206,6 +204,7 @@ def _command(options: Mapping[str, Any]) -> str:
         "memory_metric": PEAK_MEMORY_BYTES,
         "direction": None,
         "cluster": None,
+        "price": PRICE,
         "allow_different": [],
         "charts": [],
     }
@@ -216,19 +215,16 @@ def _command(options: Mapping[str, Any]) -> str:
 
 def summary(made: Report, out: Path) -> str:
     """The summary for the terminal: the table, the recommendation, and what to do next."""
-    short = {"meets": "reaches", "memory": "memory", "time": "train s", "trainable": "trainable"}
+    short = {"meets": "reaches", "verdict": "chance", "memory": "memory", "time": "train s", "trainable": "trainable"}
     head = {key: short.get(key, title) for key, title in made.columns.items() if key != "energy"}
     marks = {"selected": "→", "best": "★", "selected · best": "→★", "": ""}
     rows = [["", *head.values()], *([marks[row["mark"]], *(row[key] for key in head)] for row in made.table())]
     left = {0, *(number for number, key in enumerate(head, 1) if key in ("setting", "outcomes", "verdict"))}
     marked = "★ best score" if made.nothing_learnt else "→ selected  ★ best score"
     legend = f"The threshold is {made.threshold_words}: {made.decision.score_threshold:.4f}.  {marked}"
-    steps = list(made.narrative.next_steps().items())
-    asked = [f"  {few([row.setting for row in rows])}: {step}" for step, rows in steps[:_STEPS]]
-    next_steps = ["", "For the inconclusive settings:", *asked] if asked else []
-    answer = [*filter(None, [made.so_far, made.answer, made.confidence])]
+    answer = [*filter(None, [made.so_far, made.answer, made.confidence, made.next_step])]
     report = f"Report: {out / 'report.html'}"
-    return "\n".join(["", table(rows, left), "", legend, "", *answer, *next_steps, *_notes(made), "", report])
+    return "\n".join(["", table(rows, left), "", legend, "", *answer, *_notes(made), "", report])
 
 
 def _notes(made: Report) -> list[str]:

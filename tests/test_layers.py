@@ -13,7 +13,7 @@ SOURCES = [path for folder in ("sweep", "analysis", "hydra_plugins") for path in
 # From the ground up. A package imports packages of lower lines, and those to its left in its own line.
 SWEEP = [
     "core", "runtime",
-    "processes", "hydra_compat", "tracking", "datasets", "metrics", "variants", "meters",
+    "processes", "hydra_compat", "tracking", "datasets", "metrics", "statistics", "variants", "meters",
     "tasks", "training", "models", "config",
     "memory", "diagnostics", "cli",
     "training_run", "launch", "deployment", "study",
@@ -21,7 +21,7 @@ SWEEP = [
 ]  # fmt: skip
 ANALYSIS = ["formatting", "loading", "decision", "charts", "reporting", "pipeline", "ui", "__main__"]
 # Of sweep, analysis imports what knows nothing of training.
-SHARED = {"sweep.core", "sweep.cli", "sweep.tracking", "sweep.metrics", "sweep.diagnostics"}
+SHARED = {"sweep.core", "sweep.cli", "sweep.tracking", "sweep.metrics", "sweep.statistics", "sweep.diagnostics"}
 HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "mlflow", "optuna", "pandas", "matplotlib", "accelerate"}
 # What `python -m sweep` imports before the config is known to be good.
 LIGHT = [

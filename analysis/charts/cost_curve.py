@@ -1,4 +1,4 @@
-"""Score against a cost: every setting with its verdict and interval, the Pareto front, the threshold, and the pick."""
+"""Score against a cost: every setting with its chance and interval, the Pareto front, the threshold, and the pick."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ def data(decision: Decision, runs: pd.DataFrame, axis: Axis) -> pd.DataFrame:
     drawn = settings.assign(kind="setting", cost=cost, front=front)
     replicates = _of_runs(runs, "ok", axis).assign(kind="run")
     pruned = _of_runs(runs, "pruned", axis).assign(kind="pruned")
-    columns = ["kind", "setting", "variant", "cost", "score", "score_interval", "verdict", "front", "selected", "best"]
+    columns = ["kind", "setting", "variant", "cost", "score", "score_low", "score_high", "verdict",
+               "p_reaches_bar", "front", "selected", "best"]  # fmt: skip
     parts = [part.reindex(columns=columns) for part in (drawn, replicates, pruned)]
     marks = pd.concat([part for part in parts if len(part)], ignore_index=True)
     marks = marks[marks["cost"].notna() & marks["score"].notna()]
@@ -75,7 +76,8 @@ def _thinned(marks: pd.DataFrame) -> pd.DataFrame:
     kept = settings.loc[settings[["selected", "best", "front"]].astype(bool).any(axis=1), "setting"]
     aside = ~marks["setting"].isin(kept)
     marks = marks[~(aside & (marks["kind"] == "run"))]
-    return marks.assign(score_interval=marks["score_interval"].where(marks["setting"].isin(kept)))
+    ends = {column: marks[column].where(marks["setting"].isin(kept)) for column in ("score_low", "score_high")}
+    return marks.assign(**ends)
 
 
 def draw(

@@ -12,10 +12,10 @@ from matplotlib.colors import to_rgba
 from matplotlib.text import Text
 
 from analysis.charts import labels, style
-from analysis.decision.noninferiority import FAILS, INCONCLUSIVE, MEETS
+from analysis.decision.verdict_words import MISSES
+from analysis.formatting import percent
 
-_KEY = {MEETS: "filled: meets", INCONCLUSIVE: "pale: inconclusive", FAILS: "hollow: fails"}
-_PALE = 0.3  # opacity of the mark of an inconclusive setting
+_STEPS = 20  # of a mark's opacity, from no chance to reach the threshold to certainty
 _MOST_NAMES = 12
 _CROWD = 60  # settings in the picture: beyond that, marks are smaller
 
@@ -36,15 +36,17 @@ class Pen(NamedTuple):
 
     def draw_settings(self, settings: pd.DataFrame) -> None:
         for group, colour, marker in self._by_variant(settings):
-            known = group[group["score_interval"].notna()]
-            self.axes.errorbar(known["cost"], known["score"], known["score_interval"], fmt="none", ecolor=colour,
-                               alpha=0.45, elinewidth=1.3, zorder=2)  # fmt: skip
-            for verdict, some in group.groupby(group["verdict"].fillna(MEETS), sort=False):
-                face = {FAILS: style.PAPER, INCONCLUSIVE: to_rgba(colour, _PALE)}.get(verdict, colour)
-                fails = verdict == FAILS
-                size = 7.5 if len(settings) <= _CROWD else 4.0 if fails else 6.0
-                self._plot(some, marker, mfc=face, mec=colour, markersize=size, mew=1.2 if size > 5 else 0.8,
-                           zorder=2.5 if fails else 3)  # fmt: skip
+            known = group[group["score_low"].notna()]
+            low, high = self.axes.get_ylim()
+            self.axes.vlines(known["cost"], known["score_low"].clip(low, high), known["score_high"].clip(low, high),
+                             color=colour, alpha=0.45, linewidth=1.3, zorder=2)  # fmt: skip
+            for chance, some in group.groupby((group["p_reaches_bar"].fillna(1.0) * _STEPS).round(), sort=False):
+                out = (some["verdict"] == MISSES).all()
+                size = 7.5 if len(settings) <= _CROWD else 4.0 if out else 6.0
+                order = 2.5 if out else 3
+                self._plot(some, marker, mfc=style.PAPER, mec="none", markersize=size, zorder=order)
+                self._plot(some, marker, mfc=to_rgba(colour, chance / _STEPS), mec=colour, markersize=size,
+                           mew=1.2 if size > 5 else 0.8, zorder=order)  # fmt: skip
         chosen = settings[settings["selected"].astype(bool)]
         self._plot(chosen, "o", mfc="none", mec=style.INK, markersize=15, mew=1.3, zorder=4)
         self._hover(settings, 5.0)
@@ -115,19 +117,19 @@ class Pen(NamedTuple):
         parts = [] if np.isnan(row.score) else [f"score {row.score:.4f}"]
         parts.append(f"{self.cost} {style.number(float(f'{row.cost:.4g}'))} {self.unit}".rstrip())
         if row.kind == "setting" and isinstance(row.verdict, str):
-            parts.append(row.verdict)
+            parts.append(f"chance to reach the threshold {percent(row.p_reaches_bar)}")
         return f"{row.setting}: {', '.join(parts)}"
 
 
 def key(settings: pd.DataFrame, ended: pd.DataFrame, outside: int) -> list[str]:
     """What the marks mean, as far as they occur."""
-    verdicts = set(settings["verdict"].dropna())
-    first = [words for verdict, words in _KEY.items() if verdict in verdicts]
+    known = settings["p_reaches_bar"].notna().any()
+    first = ["fill: chance to reach the threshold, from none (hollow) to certain (full)"] if known else []
     first += ["circled: selected"] if settings["selected"].astype(bool).any() else []
     kinds = set(ended["kind"])
     first += [words for kind, words in (("oom", "×: out of memory"), ("pruned", "+: stopped")) if kind in kinds]
-    some = " (selected, best, front)" if settings["score_interval"].isna().any() else ""
-    second = [f"bars: 95% interval{some}"] if settings["score_interval"].notna().any() else []
+    some = " (selected, best, front)" if settings["score_low"].isna().any() else ""
+    second = [f"bars: 95% interval of the true score{some}"] if settings["score_low"].notna().any() else []
     second += [f"ticks at the edge: {outside} settings outside the picture"] if outside else []
     return [" · ".join(first), " · ".join(second)]
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from analysis.decision.noninferiority import FAILS
+from analysis.decision.verdict_words import MISSES
 
 MANY = 14  # settings: up to here, all are in the picture
 _WHISKERS = 3.0  # interquartile ranges: a cost further away is outside (Tukey's far out)
@@ -27,9 +27,9 @@ class View(NamedTuple):
 def view(marks: pd.DataFrame, score_threshold: float, higher_is_better: bool, more_is_better: bool, log: bool) -> View:
     """`marks` is the table of `cost_curve.data`.
 
-    All settings are inside if they are few. Of many, those whose verdict is not `fails` compete, and the selected and
+    All settings are inside if they are few. Of many, those that may reach the threshold compete, and the selected and
     the best; the rest are inside if they lie among these. An interval may leave the picture, also that of the selected
-    and of the best: two seeds can have one as wide as the whole scale.
+    and of the best.
     """
     settings = marks[marks["kind"] == "setting"]
     chosen = settings.loc[_competing(settings, higher_is_better, more_is_better), "setting"]
@@ -37,7 +37,7 @@ def view(marks: pd.DataFrame, score_threshold: float, higher_is_better: bool, mo
     scores = shown.loc[shown["kind"] != "pruned", "score"].dropna()
     low, high = min(scores.min(), score_threshold), max(scores.max(), score_threshold)
     room = (high - low or abs(high) or 1.0) * _ROOM
-    ends = [settings["score"] + sign * settings["score_interval"].fillna(0) for sign in (-1, 1)]
+    ends = [settings[column].fillna(settings["score"]) for column in ("score_low", "score_high")]
     must = settings["selected"].astype(bool) | settings["best"].astype(bool)
     low = max(low - _BAR * room, min(low, ends[0][must].min()))
     high = min(high + _BAR * room, max(high, ends[1][must].max()))
@@ -58,7 +58,7 @@ def _competing(settings: pd.DataFrame, higher_is_better: bool, more_is_better: b
     if len(settings) <= MANY:
         return pd.Series(True, index=settings.index)
     must = settings["selected"].astype(bool) | settings["best"].astype(bool)
-    competing = settings[must | (settings["verdict"] != FAILS)]
+    competing = settings[must | (settings["verdict"] != MISSES)]
     reach = _BELOW * (competing["score"].max() - competing["score"].min())
     low, high = competing["score"].min(), competing["score"].max()
     low, high = (low - reach, high) if higher_is_better else (low, high + reach)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
-from scipy import stats
 
 from sweep.core.errors import first_line
 from sweep.core.measurements import PAGED_BYTES
@@ -17,10 +15,9 @@ def settings(runs: pd.DataFrame, memory_metric: str) -> pd.DataFrame:
     """One row per setting, in order of first appearance; the latest run of a setting and seed counts.
 
     Columns: `setting`, `variant`, `n_ok`, `outcomes` (dict outcome → count), `reason` (of the first run that was not
-    ok), `score` (mean), `score_sd` and `score_halfwidth` (95% t-interval; NaN with fewer than two replicates, since one
-    value has no spread), `memory` (mean of `memory_metric`), `paged_memory` (the paged optimizer state), and the
-    measurements in `AVERAGED`. Settings without an `ok` run keep their row, with NaN scores. `seeds` are the sorted
-    seeds behind the means.
+    ok), `score` (mean), `score_sd` (NaN with fewer than two replicates, since one value has no spread), `memory` (mean
+    of `memory_metric`), `paged_memory` (the paged optimizer state), and the measurements in `AVERAGED`. Settings
+    without an `ok` run keep their row, with NaN scores. `seeds` are the sorted seeds behind the means.
     """
     latest = runs.drop_duplicates(["setting", "seed"], keep="last")
     names = latest["setting"].drop_duplicates().tolist()
@@ -30,7 +27,6 @@ def settings(runs: pd.DataFrame, memory_metric: str) -> pd.DataFrame:
     by_setting = numbers.groupby(ok["setting"])
     means = by_setting.mean().reindex(names)
     deviation = by_setting["score"].std(ddof=1).reindex(names)
-    count = by_setting["score"].count().reindex(names, fill_value=0)
     reasons = bad.drop_duplicates("setting").set_index("setting")["reason"]
     seeds = {name: tuple(sorted(group.tolist())) for name, group in ok.groupby("setting")["seed"]}
     outcomes: dict[object, dict[str, int]] = {}
@@ -45,17 +41,9 @@ def settings(runs: pd.DataFrame, memory_metric: str) -> pd.DataFrame:
             "reason": [first_line(reasons[name]) if name in reasons else "" for name in names],
             "score": means["score"].tolist(),
             "score_sd": deviation.tolist(),
-            "score_halfwidth": t_halfwidth(deviation.to_numpy(), count.to_numpy()),
             "memory": means[memory_metric].tolist(),
             "paged_memory": means[PAGED_BYTES].tolist(),
             "seeds": [seeds.get(name, ()) for name in names],
             **{column: means[column].tolist() for column in AVERAGED},
         }
     )
-
-
-def t_halfwidth(deviation: np.ndarray, count: np.ndarray, confidence: float = 0.95) -> np.ndarray:
-    """Half the width of Student's t-interval of means, NaN for one replicate. A percentile bootstrap over 3 seeds
-    covers 75%, this 95%."""
-    count = np.where(count > 1, count, np.nan)
-    return stats.t.ppf((1 + confidence) / 2, count - 1) * deviation / np.sqrt(count)

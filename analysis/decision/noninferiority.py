@@ -1,4 +1,4 @@
-"""The verdict on each setting: `meets`, `fails` or `inconclusive`, whichever setting is truly the best.
+"""Tests of each setting: whether it `meets` or `fails`, or neither is shown, whichever setting is truly the best.
 
 A setting k meets the threshold t when all its contrasts c = score_k − t · score_j with settings j are at least 0. Their
 noise is that of examples, paired, and of seeds, pooled. The observed best is the best partly by chance, so nothing here
@@ -13,15 +13,12 @@ import numpy as np
 from scipy import stats
 
 from analysis.decision.score_noise import ScoreNoise
+from analysis.decision.seed_variance import seed_variance
 from analysis.decision.threshold import Rule
 
-MEETS, FAILS, INCONCLUSIVE = "meets", "fails", "inconclusive"
+MEETS, FAILS, NOT_SHOWN = "meets", "fails", "not shown"
 LEVEL = 0.05
 ASIDE = 0.95
-# Of the best score: the standard deviation over seeds that is assumed where nothing is known of it. Published reruns of
-# Llama-3.2-3B on GSM8K differ by 1.1% of the score, small models on small data by several.
-ASSUMED_SD = 0.03
-_NEAR = 0.1  # of the best score: settings as near as this to it pool their variance over seeds
 
 
 class Contrasts(NamedTuple):
@@ -32,6 +29,8 @@ class Contrasts(NamedTuple):
     seed_variance: np.ndarray  # what seeds add to the examples' noise
     observed_variance: np.ndarray  # of run means as they are seen, with the noise of single answers
     seed_df: float  # degrees of freedom of the observed variance
+    shared_variance: np.ndarray  # the part of both that is luck of a seed that settings share
+    shared_df: float
 
     @property
     def variance(self) -> np.ndarray:
@@ -39,14 +38,11 @@ class Contrasts(NamedTuple):
 
 
 class Verdicts(NamedTuple):
-    """Per setting, in the noise's order; `rival` is the column of the one that stands in the way of a verdict."""
+    """Per setting, in the noise's order."""
 
     verdict: np.ndarray
     p_meets: np.ndarray
     p_fails: np.ndarray
-    rival: np.ndarray
-    level_meets: float
-    level_fails: float
     contrasts: Contrasts
 
 
@@ -58,20 +54,19 @@ def verdicts(noise: ScoreNoise, rule: Rule, level: float = LEVEL) -> Verdicts:
         level /= 2  # a part of the noise is not seen
     if count == 1:
         none = np.zeros(1)
-        return Verdicts(np.array([MEETS]), none, none + 1, np.array([0]), level, level, made)
+        return Verdicts(np.array([MEETS]), none, none + 1, made)
     freedom = _satterthwaite(made, noise.n_examples)
     with np.errstate(divide="ignore", invalid="ignore"):
         quotient = np.nan_to_num(made.value / np.sqrt(made.variance))
     below = stats.t.sf(quotient, freedom)  # of seeing this where k is not good enough against j
     above = stats.t.cdf(quotient, freedom)
     itself = (noise.rivals, np.arange(len(noise.rivals)))
-    below[itself], above[itself], quotient[itself] = 0.0, 1.0, np.inf
+    below[itself], above[itself] = 0.0, 1.0
     p_meets = below.max(axis=1)  # an intersection-union test (Berger 1982)
     p_fails = _simes(above, count)
-    meets, level_meets = _rejected(p_meets, level, known=1)
-    fails, level_fails = _rejected(p_fails, level)
-    verdict = np.where(meets, MEETS, np.where(fails, FAILS, INCONCLUSIVE))
-    return Verdicts(verdict, p_meets, p_fails, quotient.argmin(axis=1), level_meets, level_fails / (count - 1), made)
+    meets, fails = _rejected(p_meets, level, known=1), _rejected(p_fails, level)
+    verdict = np.where(meets, MEETS, np.where(fails, FAILS, NOT_SHOWN))
+    return Verdicts(verdict, p_meets, p_fails, made)
 
 
 def contrasts(noise: ScoreNoise, rule: Rule) -> Contrasts:
@@ -79,47 +74,25 @@ def contrasts(noise: ScoreNoise, rule: Rule) -> Contrasts:
     gain = noise.scores if rule.higher_is_better else -noise.scores
     weight, rivals = rule.weight, noise.rivals
     value = gain[:, None] - weight * gain[None, rivals] + rule.offset
-    variance, observed, freedom = seed_variances(noise, rule)
-
-    def of_pairs(of_a_run: np.ndarray) -> np.ndarray:
-        of_a_mean = of_a_run / noise.seeds
-        return of_a_mean[:, None] + weight**2 * of_a_mean[None, rivals]
-
-    seed_part, seen = of_pairs(variance), of_pairs(observed)
+    by_seeds = seed_variance(noise, rule)
+    seed_part, seen, shared = by_seeds.of_contrasts(noise, weight)
+    rest = (by_seeds.freedom, shared, by_seeds.shared_freedom)
     own, covariance = noise.own_variance, noise.covariance
     if own is None or covariance is None or noise.n_examples is None:
-        return Contrasts(value, np.zeros_like(seed_part), seed_part, seen, freedom)
+        return Contrasts(value, np.zeros_like(seed_part), seed_part, seen, *rest)
     example_part = own[:, None] + weight**2 * own[None, rivals] - 2 * weight * covariance
     # One more example on which the two differ: none in a sample does not mean none at all.
     example_part = np.maximum(example_part, 0.0) + (noise.unit / noise.n_examples) ** 2
-    return Contrasts(value, example_part, seed_part, seen, freedom)
-
-
-def seed_variances(noise: ScoreNoise, rule: Rule) -> tuple[np.ndarray, np.ndarray, float]:
-    """Variance of one run over seeds, per setting: without the noise of single answers, and as it is seen; and the
-    degrees of freedom behind it (infinite where assumed)."""
-    scores, seeds, own = noise.scores, noise.seeds, noise.seed_sd**2
-    best = scores.max() if rule.higher_is_better else scores.min()
-    near = np.abs(scores - best) <= max(_NEAR * abs(best), 3 * abs(best - rule.score_threshold(best)))
-    answers = np.zeros(len(scores)) if noise.answer_variance is None else noise.answer_variance
-    for pool in (near & (seeds > 1), seeds > 1):
-        weight = (seeds[pool] - 1) / max(1, (seeds[pool] - 1).sum())
-        if own[pool].any():
-            seen, without = (own[pool] * weight).sum(), ((own - answers)[pool] * weight).sum()
-            freedom = float((seeds[pool] - 1).sum())
-            return np.fmax(own - answers, max(0.0, without)), np.fmax(own, seen), freedom
-    assumed = np.full(len(scores), (ASSUMED_SD * best) ** 2 if best else np.inf)
-    if noise.covariance is not None and (seeds > 1).any():
-        assumed = np.zeros(len(scores))  # replicates that agree to the last digit: the examples' noise remains
-    return assumed, assumed, np.inf
+    return Contrasts(value, example_part, seed_part, seen, *rest)
 
 
 def _satterthwaite(made: Contrasts, n_examples: int | None) -> np.ndarray:
     """Degrees of freedom of each contrast's variance (Satterthwaite 1946)."""
     with np.errstate(divide="ignore", invalid="ignore"):
         examples = made.example_variance**2 / max(1, (n_examples or 2) - 1)
-        seeds = made.observed_variance**2 / made.seed_df
-        freedom = made.variance**2 / (examples + seeds)
+        seeds = (made.observed_variance - made.shared_variance) ** 2 / made.seed_df
+        shared = made.shared_variance**2 / made.shared_df
+        freedom = made.variance**2 / (examples + seeds + shared)
     return np.where(np.isfinite(freedom) & (freedom > 0), freedom, 1e9)
 
 
@@ -133,16 +106,16 @@ def _simes(p: np.ndarray, count: int) -> np.ndarray:
     return np.minimum(1.0, joined / ASIDE)
 
 
-def _rejected(p: np.ndarray, level: float, known: int = 0) -> tuple[np.ndarray, float]:
+def _rejected(p: np.ndarray, level: float, known: int = 0) -> np.ndarray:
     """Which hypotheses are rejected at this false discovery rate (Benjamini, Krieger & Yekutieli 2006; Ellis, Pecanka &
-    Goeman 2020), and the p-value that the next one would have to reach; `known` of them are false for sure."""
+    Goeman 2020); `known` of them are false for sure."""
     rejected = p <= ASIDE
     count = int(rejected.sum())
     if not count:
-        return rejected, level / len(p)
+        return rejected
     adjusted = stats.false_discovery_control(p[rejected] / ASIDE)
     level /= 1 + level
     perhaps_true = max(1, count - known)
     perhaps_true = max(1, min(perhaps_true, count - int((adjusted <= level * count / perhaps_true).sum())))
     rejected[rejected] = adjusted <= level * count / perhaps_true
-    return rejected, ASIDE * level / perhaps_true * min(int(rejected.sum()) + 1, count)
+    return rejected

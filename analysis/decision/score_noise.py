@@ -18,6 +18,7 @@ _BLOCK = 100  # resamples at a time: a block of weights, not all of them, is in 
 class ScoreNoise(NamedTuple):
     """Per setting with at least one score: its mean over seeds, how many, and their standard deviation (NaN for one).
 
+    `by_seed` has the score of each run, settings × seeds, NaN where there is none: runs of equal seed share luck.
     `rivals` are the indices of the settings that may be the best: the MOST_RIVALS best by score. `own_variance` is the
     variance of the settings' mean scores when the validation examples are drawn anew, and `covariance` (settings ×
     rivals) goes with it; both are None where nothing is known of single examples (`why_not` is the reason). `unit` is
@@ -30,6 +31,7 @@ class ScoreNoise(NamedTuple):
     seeds: np.ndarray
     seed_sd: np.ndarray
     rivals: np.ndarray
+    by_seed: np.ndarray
     own_variance: np.ndarray | None = None
     covariance: np.ndarray | None = None
     n_examples: int | None = None
@@ -42,15 +44,17 @@ class ScoreNoise(NamedTuple):
 def estimate_noise(
     runs: pd.DataFrame, examples: Examples | Absent, higher_is_better: bool = True, rng_seed: int = 0
 ) -> ScoreNoise:
-    """The noise of scored runs (`run_id`, `setting`, `score`, and where scores are shares of so many examples,
-    `n_examples`), settings in order of first appearance."""
+    """The noise of scored runs (`run_id`, `setting`, `score`, perhaps `seed`, and where scores are shares of so many
+    examples, `n_examples`), settings in order of first appearance. Without seeds, the n-th run of each setting is taken
+    for one of the same seed."""
     run_of, names = pd.factorize(runs["setting"])
+    seed_of = pd.factorize(runs["seed"])[0] if "seed" in runs else None
     settings = [str(name) for name in names]
     if not isinstance(examples, Absent) and examples.values is not None:
         values = examples.values[examples.places(runs)]
-        made = from_examples(values, run_of, settings, higher_is_better, examples.groups)
+        made = from_examples(values, run_of, settings, higher_is_better, examples.groups, seed_of)
         return made._replace(in_groups=examples.groups is not None)
-    made = _of_seeds(settings, runs["score"].to_numpy(float), run_of, higher_is_better)
+    made = _of_seeds(settings, runs["score"].to_numpy(float), run_of, higher_is_better, seed_of)
     if isinstance(examples, Absent):
         return _with_binomial(made, runs, run_of)._replace(why_not=examples.reason)
     drawn = resampled(examples, _RESAMPLES, np.random.default_rng(rng_seed))[:, examples.places(runs)]
@@ -67,15 +71,17 @@ def from_examples(
     settings: list[str],
     higher_is_better: bool = True,
     groups: np.ndarray | None = None,
+    seed_of: np.ndarray | None = None,
 ) -> ScoreNoise:
     """The noise from scores that are means over examples: `values` is runs × examples, `run_of` each run's setting,
-    `groups` the number of each example's group where examples are not independent."""
+    `groups` the number of each example's group where examples are not independent, `seed_of` the number of each run's
+    seed (without it, the n-th run of each setting has the n-th seed)."""
     unit = _unit(values)
     if groups is not None:
         values = _by_group(values, groups)
     n = values.shape[1]
     means = values.mean(axis=1)
-    made = _of_seeds(settings, means, run_of, higher_is_better)
+    made = _of_seeds(settings, means, run_of, higher_is_better, seed_of)
     seeds = made.seeds
     per_example = _means_of_settings(values, run_of, seeds)
     unexplained = values - per_example[run_of] - (means - made.scores[run_of])[:, None]
@@ -88,7 +94,13 @@ def from_examples(
     )
 
 
-def _of_seeds(settings: list[str], scores: np.ndarray, run_of: np.ndarray, higher_is_better: bool) -> ScoreNoise:
+def _of_seeds(
+    settings: list[str],
+    scores: np.ndarray,
+    run_of: np.ndarray,
+    higher_is_better: bool,
+    seed_of: np.ndarray | None,
+) -> ScoreNoise:
     """What the score of each run gives without its examples: means, and the spread over seeds."""
     count = len(settings)
     seeds = np.bincount(run_of, minlength=count)
@@ -97,7 +109,11 @@ def _of_seeds(settings: list[str], scores: np.ndarray, run_of: np.ndarray, highe
     with np.errstate(divide="ignore", invalid="ignore"):
         seed_sd = np.where(seeds > 1, np.sqrt(squares / (seeds - 1)), np.nan)
     order = np.argsort(-means if higher_is_better else means, kind="stable")
-    return ScoreNoise(settings, means, seeds, seed_sd, np.sort(order[:MOST_RIVALS]))
+    if seed_of is None:
+        seed_of = pd.Series(run_of).groupby(run_of).cumcount().to_numpy()
+    by_seed = np.full((count, int(seed_of.max()) + 1), np.nan)
+    by_seed[run_of, seed_of] = scores
+    return ScoreNoise(settings, means, seeds, seed_sd, np.sort(order[:MOST_RIVALS]), by_seed)
 
 
 def _by_group(values: np.ndarray, groups: np.ndarray) -> np.ndarray:

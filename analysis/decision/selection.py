@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from analysis.decision.noninferiority import INCONCLUSIVE, verdicts
-from analysis.decision.sample_size import required_sample_size
+from analysis.decision.noninferiority import FAILS, MEETS, verdicts
+from analysis.decision.posterior import Posterior, posterior
 from analysis.decision.score_noise import ScoreNoise
 from analysis.decision.threshold import Rule
+from analysis.decision.verdict_words import verdict_of
 from sweep.core.errors import UserError
+from sweep.statistics.chances import MEMORY_TIE
 
-# Share of the smaller figure. Means over different seeds, and so over different batches, differ by up to this much by
-# chance.
-MEMORY_TIE = 0.001
-_NORMAL = 1.96  # standard errors on each side of a 95% interval
+PRICE = 2.0
 
 
 class Decision(NamedTuple):
     """`settings` with the columns `meets`, `selected` and `best` of the point-estimate rule, and where there is noise,
-    `verdict`, `p_meets`, `p_fails`, `sample_size`, and `score_interval`: half the 95% interval of the mean score over
-    its seeds (Student's t) and over the validation examples (normal), as far as they are known. `score_threshold` is
-    the score that a setting must reach. `selected` is None where nothing is recommended."""
+    with those of CHANCES. `score_threshold` is the score that a setting must reach. `selected` is None where nothing is
+    recommended. `least_loss` is the setting of least expected loss at `price`: missing the threshold by as much again
+    as is allowed weighs as much as `price` times the memory of the right pick."""
 
     settings: pd.DataFrame
     best: str
     selected: str | None
     score_threshold: float
     rule: Rule
+    price: float = PRICE
+    posterior: Posterior | None = None
+    least_loss: str | None = None
 
     def without_selection(self) -> Decision:
         """The same with nothing recommended."""
-        return self._replace(selected=None, settings=self.settings.assign(selected=False))
+        return self._replace(selected=None, least_loss=None, settings=self.settings.assign(selected=False))
 
 
 def decide(
@@ -44,9 +45,10 @@ def decide(
     margin: float | None = None,
     higher_is_better: bool = True,
     noise: ScoreNoise | None = None,
+    price: float = PRICE,
 ) -> Decision:
-    """The point-estimate rule on means over seeds; with `noise`, a verdict per setting
-    (`analysis.decision.noninferiority`).
+    """The point-estimate rule on means over seeds; with `noise`, the chances of each setting
+    (`analysis.decision.posterior`) and whether tests confirm them (`analysis.decision.noninferiority`).
 
     The pick has the least memory of those that meet the threshold (`Rule`). docs/decision.md has the rule and its ties.
 
@@ -80,7 +82,8 @@ def decide(
     tied = eligible[_ties_with_smallest(eligible)]
     selected = str(tied.sort_values(["loss", "trainable_params", "setting"])["setting"].iloc[0])
     decided = settings.assign(meets=meets, selected=settings["setting"] == selected, best=settings["setting"] == best)
-    return Decision(_with_verdicts(decided, noise, rule), best, selected, score_threshold, rule)
+    made = Decision(decided, best, selected, score_threshold, rule, price)
+    return made if noise is None else _with_chances(made, noise)
 
 
 def _ties_with_smallest(eligible: pd.DataFrame) -> pd.Series:
@@ -92,33 +95,43 @@ def _ties_with_smallest(eligible: pd.DataFrame) -> pd.Series:
     return ties
 
 
-def _with_verdicts(settings: pd.DataFrame, noise: ScoreNoise | None, rule: Rule) -> pd.DataFrame:
-    if noise is None:
-        return settings
-    found = verdicts(noise, rule)
-    place = {name: i for i, name in enumerate(noise.settings)}
-    at = [place.get(str(name)) for name in settings["setting"]]
-    sample_sizes = required_sample_size(noise, found)
-    return settings.assign(
-        verdict=pd.Series([None if i is None else str(found.verdict[i]) for i in at], settings.index, dtype=object),
-        p_meets=[np.nan if i is None else float(found.p_meets[i]) for i in at],
-        p_fails=[np.nan if i is None else float(found.p_fails[i]) for i in at],
-        score_interval=_intervals(settings, noise, at),
-        sample_size=pd.Series([None if i is None else sample_sizes[i] for i in at], index=settings.index, dtype=object),
+# `verdict` is p_reaches_bar in words. `confirmed`: the tests support what is likelier of reaching and missing;
+# `p_value_meets` and `p_value_fails` are theirs. `expected_memory_overspent` is a share of the right pick's memory,
+# `expected_score_loss` in the score's unit. `score_low` to `score_high` is the 95% interval of the true score.
+CHANCES = ("verdict", "confirmed", "p_value_meets", "p_value_fails", "p_reaches_bar", "p_best", "p_right_pick",
+           "expected_memory_overspent", "expected_score_loss", "expected_loss", "score_low", "score_high")  # fmt: skip
+
+
+def _with_chances(made: Decision, noise: ScoreNoise) -> Decision:
+    settings = made.settings
+    memory = settings.set_index(settings["setting"].astype(str))["memory"].reindex(noise.settings).to_numpy(float)
+    found = posterior(noise, made.rule, memory)
+    tests, chances = verdicts(noise, made.rule), found.chances
+    confirmed = np.where(chances.p_reaches >= 0.5, tests.verdict == MEETS, tests.verdict == FAILS)
+    low, high = (chances.low, chances.high) if made.rule.higher_is_better else (-chances.high, -chances.low)
+    loss = chances.loss(made.price)
+    of_noise = pd.DataFrame(
+        {
+            "verdict": [verdict_of(chance) for chance in chances.p_reaches],
+            "confirmed": confirmed,
+            "p_value_meets": tests.p_meets,
+            "p_value_fails": tests.p_fails,
+            "p_reaches_bar": chances.p_reaches,
+            "p_best": chances.p_best,
+            "p_right_pick": chances.p_right_pick,
+            "expected_memory_overspent": chances.memory_overspent,
+            "expected_score_loss": chances.score_loss,
+            "expected_loss": loss,
+            "score_low": low,
+            "score_high": high,
+        },
+        index=noise.settings,
     )
-
-
-def _intervals(settings: pd.DataFrame, noise: ScoreNoise, at: Sequence[int | None]) -> np.ndarray:
-    seeds = settings["score_halfwidth"].to_numpy(float) if "score_halfwidth" in settings else np.full(len(at), np.nan)
-    own = noise.own_variance
-    examples = np.array([np.nan if i is None or own is None else _NORMAL * np.sqrt(own[i]) for i in at])
-    both = np.sqrt(np.nansum([seeds**2, examples**2], axis=0))
-    return np.where(np.isnan(seeds) & np.isnan(examples), np.nan, both)
-
-
-def inconclusive(settings: pd.DataFrame) -> pd.DataFrame:
-    """The settings without a verdict, smallest memory first."""
-    return settings[settings["verdict"] == INCONCLUSIVE].sort_values(["memory", "setting"])
+    aligned = of_noise.reindex(settings["setting"].astype(str)).set_index(settings.index)
+    aligned["confirmed"] = aligned["confirmed"].eq(True)
+    aligned["verdict"] = aligned["verdict"].astype(object).where(aligned["verdict"].notna(), None)
+    least = noise.settings[int(np.where(np.isfinite(memory), loss, np.inf).argmin())]
+    return made._replace(settings=settings.assign(**aligned), posterior=found, least_loss=least)
 
 
 def _no_share(settings: pd.DataFrame, best: float, threshold: float) -> str:

@@ -36,3 +36,12 @@ class Rule(NamedTuple):
         if self.higher_is_better:
             return f"{self.threshold:.4g} × the best {metric}"
         return f"the best {metric} / {self.threshold:.4g}"
+
+    @property
+    def short_words(self) -> str:
+        """The same without the metric."""
+        if self.margin is not None:
+            return f"within {self.margin:g} of the best"
+        return (
+            f"{100 * self.threshold:.4g}% of the best" if self.higher_is_better else f"the best / {self.threshold:.4g}"
+        )

@@ -12,7 +12,8 @@ import pandas as pd
 from analysis.charts import cost_curve, learning_curve, memory_parts, memory_prediction, style
 from analysis.charts.cost_curve import Axis
 from analysis.charts.names import shorten
-from analysis.decision.noninferiority import MEETS
+from analysis.decision.verdict_words import REACHES
+from analysis.formatting import percent
 from analysis.reporting.report import Report
 
 MAIN = "score_against_memory"
@@ -125,7 +126,9 @@ def _title(report: Report, axis: Axis) -> str:
     if report.nothing_learnt:
         return "No setting learnt anything" if axis.column == "memory" else f"Score against {axis.name}"
     if axis.column == "memory":
-        return _claim(report, report.narrative.pick, "is the smallest that reaches the threshold")
+        pick = report.narrative.pick
+        name = shorten(report.short_names.names[str(pick["setting"])], _LONGEST_IN_TITLE)
+        return f"{name} is the smallest that reaches the threshold (chance: {percent(pick['p_right_pick'])})"
     known: pd.DataFrame = report.settings.dropna(subset=[axis.column, "score"])
     good = known[known["meets"].astype(bool)]
     if good.empty:
@@ -141,9 +144,9 @@ def _title(report: Report, axis: Axis) -> str:
 
 
 def _claim(report: Report, row: pd.Series, words: str) -> str:
-    """The words about a setting, with a doubt if its verdict is not `meets`."""
+    """The words about a setting, with a doubt if it may miss the threshold."""
     name = shorten(report.short_names.names[str(row["setting"])], _LONGEST_IN_TITLE)
-    return f"{name} {words}" + ("" if row["verdict"] == MEETS else ", perhaps by chance")
+    return f"{name} {words}" + ("" if row["verdict"] == REACHES else ", perhaps by chance")
 
 
 def _note(report: Report) -> str:

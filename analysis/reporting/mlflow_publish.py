@@ -51,30 +51,29 @@ def title(made: Report) -> str:
 
 def note(made: Report) -> str:
     """The description, the answer first: the UI folds it after four lines."""
-    table = ["| setting | score | verdict | peak memory |", "|---|---|---|---|"]
+    table = ["| setting | score | chance to reach the threshold | peak memory |", "|---|---|---|---|"]
     for row in made.table()[:20]:
         mark = f" **({row['mark']})**" if row["mark"] else ""
         table.append(f"| {markdown_cell(row['setting'])}{mark} | {row['score']} | {row['verdict']} | {row['memory']} |")
     begun = f"*{made.so_far}* " if made.so_far else ""
     answer, confidence = markdown_cell(made.answer), markdown_cell(made.confidence)
     rest = "The whole report: Artifacts, report/report.html."
-    return "\n".join([f"{begun}**{answer}**", "", confidence, "", rest, "", *table])
+    further = [markdown_cell(made.next_step), ""] if made.next_step else []
+    return "\n".join([f"{begun}**{answer}**", "", confidence, "", *further, rest, "", *table])
 
 
 def _tags(made: Report) -> dict[str, str]:
     pick = made.narrative.pick
-    found = {
+    return {
         "selected": made.decision.selected or "",
         "selected.verdict": "" if pick is None else str(pick.verdict),
         "selected.score": "" if pick is None else f"{pick.score:.6g}",
         f"selected.{made.memory_metric}": "" if pick is None else f"{pick.memory:.0f}",
-        "selected.stability": "",
+        "selected.p_right_pick": "" if pick is None else f"{pick.p_right_pick:.3f}",
+        "selected.p_reaches_bar": "" if pick is None else f"{pick.p_reaches_bar:.3f}",
         "best": made.decision.best,
         "threshold": made.threshold_words,
     }
-    if made.stability is not None:
-        found["selected.stability"] = f"{made.stability.share:.3f}"
-    return found
 
 
 def _run_tags(made: Report) -> dict[str, dict[str, str]]:

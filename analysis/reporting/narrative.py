@@ -1,30 +1,25 @@
-"""The answer in sentences: what to use, how reliable that is, what would make it more reliable, and what to do next."""
+"""The answer in sentences: what to use, with what chance that is right, and what another choice costs."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from analysis import formatting
-from analysis.decision.noninferiority import ASSUMED_SD, FAILS, MEETS
-from analysis.decision.pick_stability import Stability
-from analysis.decision.sample_size import CHANCE, MOST_EXAMPLES, MOST_SEEDS, SampleSize
 from analysis.decision.score_noise import ScoreNoise
-from analysis.decision.selection import Decision, inconclusive
-from analysis.formatting import FEW, few
-from sweep.core.overrides import shell_sweep
+from analysis.decision.selection import Decision
+from analysis.decision.verdict_words import MISSES, REACHES, SURE
+from analysis.formatting import percent
+from analysis.reporting.further_runs import further_runs
+from sweep.statistics.seed_luck import MEDIAN
 
-VERDICT_WORDS = {MEETS: "meets", FAILS: "fails", "inconclusive": "inconclusive"}
-
-
-class Row(NamedTuple):
-    """One inconclusive setting: `seen` is what the runs show, `next_step` what to do."""
-
-    setting: str
-    seen: str
-    next_step: str
+_MOST = 3  # smaller settings that a sentence names
+_SLIGHT = 0.05
+_ASSUMED = 0.2  # the chances under two priors that differ by more than this are a matter of the prior
+_LEAST_SHARE = 0.5  # of the best score: a threshold below this helps nobody
 
 
 class Narrative:
@@ -34,7 +29,6 @@ class Narrative:
         self,
         decision: Decision,
         noise: ScoreNoise,
-        stability: Stability | None,
         metric: str,
         seeds: Sequence[int],
         warned: Mapping[str, Sequence[str]],
@@ -42,7 +36,6 @@ class Narrative:
         self._decision = decision
         self._settings = decision.settings.set_index("setting", drop=False).rename_axis(None)
         self._noise = noise
-        self._stability = stability
         self._metric = metric
         self._seeds = sorted(seeds)
         self._warned = warned
@@ -53,20 +46,21 @@ class Narrative:
     def _alone(self) -> bool:
         return len(self._noise.scores) == 1
 
+    @property
+    def _threshold(self) -> str:
+        return self._decision.rule.short_words
+
     def answer(self) -> str:
-        """The recommendation in a sentence."""
+        """The recommendation, and its chance to reach the threshold."""
         pick, best = self.pick, self.best
         memory = formatting.show_bytes(pick.memory)
         if self._alone:
             what = "setting" if len(self._settings) == 1 else "setting with a score"
             return f"Use {pick.setting}, the only {what}: {self._metric} {pick.score:.4f}, at {memory}."
+        verb = "reach" if self._decision.rule.margin is None else "be"
+        chance = f"Its chance to {verb} {self._threshold} is {percent(pick.p_reaches_bar)}."
         if pick.setting == best.setting:
-            smaller = self._settings[self._settings["memory"] < pick.memory]
-            rest = f"No setting needs less than its {memory}"
-            if len(smaller):
-                unknown = " or has no score" if smaller["score"].isna().any() else ""
-                rest = f"Every setting that needs less than its {memory} misses the threshold{unknown}"
-            return f"Use {pick.setting}: it has the best {self._metric}, {pick.score:.4f}. {rest}."
+            return f"Use {pick.setting} ({memory}): it has the best {self._metric}, {pick.score:.4f}. {chance}"
         share = ""
         if best.score > 0:
             ratio = pick.score / best.score if self._decision.rule.higher_is_better else best.score / pick.score
@@ -76,37 +70,131 @@ class Narrative:
             cost = f" instead of {formatting.show_bytes(best.memory)} ({formatting.change(pick.memory, best.memory)})"
         return (
             f"Use {pick.setting}: {self._metric} {pick.score:.4f}{share} ({best.setting}, {best.score:.4f}), "
-            f"at {memory}{cost}."
+            f"at {memory}{cost}. {chance}"
         )
 
     def confidence(self) -> str:
-        """How sure the answer is: the pick's verdict, those of the smaller settings, and how stable the pick is."""
-        parts = [self._unsteady(), self._doubted(), self._standing(), self._stable(), self._one_seed()]
+        """How sure the answer is, what the smaller settings do, and what another choice is expected to cost."""
+        if self._alone:
+            parts = [self._unsteady(), self._doubted(), "There is nothing to compare it with: run other settings, too."]
+        else:
+            parts = [self._unsteady(), self._doubted(), self._right(), self._smaller(), self._enough(), self._losses(),
+                     self._assumed()]  # fmt: skip
         return " ".join(filter(None, parts))
 
-    def _standing(self) -> str:
-        if self._alone:
-            return "There is nothing to compare it with: run other settings, too."
+    def next_step(self) -> str:
+        """What further runs would be worth; empty where the pick is sure, or nothing is recommended."""
+        if self.pick is None or self._alone:
+            return ""
+        return further_runs(self._decision, self._noise, self._seeds)
+
+    def _right(self) -> str:
         pick = self.pick
-        smaller = self._settings[(self._settings["memory"] < pick.memory) & self._settings["score"].notna()]
-        open_smaller = [str(s) for s in smaller.loc[smaller["verdict"] != FAILS, "setting"]]
-        if pick.verdict == MEETS and not open_smaller:
-            rest = ", and every setting that needs less memory misses it" if len(smaller) else ""
-            return f"Confirmed: {pick.setting} reaches the threshold also when noise is accounted for{rest}."
-        if pick.verdict == MEETS:
-            return (
-                f"Confirmed, but perhaps not the smallest: {pick.setting} reaches the threshold also when noise is "
-                f"accounted for. These runs do not show whether {few(open_smaller)} would reach it with less memory."
-            )
-        confirmed = self._settings[self._settings["verdict"] == MEETS].sort_values(["memory", "setting"])
-        text = f"Not confirmed: {pick.setting} reaches the threshold, but this may be chance."
-        if len(confirmed):
-            smallest = confirmed.iloc[0]
-            text += (
-                f" The smallest setting that reaches it also when noise is accounted for is {smallest.setting}, at "
-                f"{formatting.show_bytes(smallest.memory)}."
-            )
+        text = f"Chance that {pick.setting} is the smallest that reaches it: {percent(pick.p_right_pick)}."
+        likeliest = self._settings["p_right_pick"].idxmax()
+        if self._settings.loc[likeliest, "p_right_pick"] > pick.p_right_pick:
+            text += f" The likeliest is {likeliest}, {percent(self._settings.loc[likeliest, 'p_right_pick'])}."
+        smaller = self._smaller_settings()
+        if pick.confirmed and pick.p_reaches_bar >= SURE:
+            rest = ""
+            if (smaller["confirmed"] & (smaller["p_reaches_bar"] < 0.5)).all() and len(smaller):
+                rest = ", and that each smaller setting misses it"
+            text += f" Confirmed: tests show, too, that {pick.setting} reaches it{rest}."
         return text
+
+    def _smaller_settings(self) -> pd.DataFrame:
+        found = self._settings
+        found = found[(found["memory"] < self.pick.memory) & found["score"].notna()]
+        return found.sort_values(["p_reaches_bar", "memory"], ascending=[False, True])
+
+    def _smaller(self) -> str:
+        smaller = self._smaller_settings()
+        if smaller.empty:
+            return "No setting with a score needs less memory."
+        if (smaller["verdict"] == MISSES).all():
+            return "Each smaller setting misses it with a chance of at least 95%."
+        named = smaller[smaller["p_reaches_bar"] > _SLIGHT][:_MOST]
+        first, *others = (row for _, row in named.iterrows())
+        parts = [f"{first.setting} ({self._against_pick(first)}) {percent(first.p_reaches_bar)}{self._miss(first)}"]
+        parts += [f"{row.setting} {percent(row.p_reaches_bar)}" for row in others]
+        rest = len(smaller) - len(named)
+        most = smaller["p_reaches_bar"].iloc[len(named)] if rest else 0.0
+        more = f"; {rest} more, at most {max(most, 0.01):.0%} each" if rest else ""
+        return f"Chance of the smaller ones to reach it: {'; '.join(parts)}{more}."
+
+    def _against_pick(self, row: pd.Series) -> str:
+        return f"{formatting.show_bytes(row.memory)}, {formatting.change(row.memory, self.pick.memory)}"
+
+    def _miss(self, row: pd.Series) -> str:
+        """By how much a setting misses the threshold, on average where it does."""
+        if row.verdict == REACHES:
+            return ""
+        missed = row.expected_score_loss / (1 - row.p_reaches_bar)
+        return f", and where it misses, by about {self._loss(missed)}"
+
+    def _loss(self, loss: float) -> str:
+        """A difference of scores: of the best score, where the threshold is a share of it."""
+        if self._decision.rule.margin is not None or not self.best.score:
+            return f"{loss:.4f}"
+        share = loss / abs(self.best.score)
+        return f"{share:.1%} of the best" if share >= 0.001 or share == 0 else "less than 0.1% of the best"
+
+    def _enough(self) -> str:
+        """The strictest threshold that a smaller setting reaches with a chance of 95%."""
+        found, rule = self._decision.posterior, self._decision.rule
+        smaller = self._smaller_settings()
+        if found is None or smaller.empty:
+            return ""
+        at = {str(name): self._noise.settings.index(str(name)) for name in smaller["setting"]}
+        reached = {name: _rounded(found.threshold_of(k), rule.margin) for name, k in at.items()}
+        least = max(reached.values()) if rule.margin is None else min(reached.values())
+        names = [name for name, value in reached.items() if value == least]
+        name = str(smaller.loc[names].sort_values(["memory", "setting"])["setting"].iloc[0])
+        if rule.margin is None and not _LEAST_SHARE <= least < rule.threshold:
+            return ""
+        if rule.margin is not None and least <= rule.margin:
+            return ""
+        other = rule._replace(threshold=least) if rule.margin is None else rule._replace(margin=least)
+        chance = percent(found.p_reaches(at[name], other))
+        how = f"If {other.short_words} is enough" if rule.margin is None else f"If {least:.4g} below the best is enough"
+        return f"{how}: {name} ({self._against_pick(smaller.loc[name])}), {chance}."
+
+    def _losses(self) -> str:
+        """The setting of least expected loss, and what it and the pick cost if they are wrong."""
+        name = self._decision.least_loss
+        if name is None:
+            return ""
+        price = f"price={self._decision.price:g}"
+        if name == self.pick.setting:
+            return f"The least expected loss at {price} is that of {name}, too: {self._cost(self.pick)}."
+        return (
+            f"The least expected loss at {price} is that of {name}: {self._cost(self._settings.loc[name])}; "
+            f"of {self.pick.setting}: {self._cost(self.pick)}."
+        )
+
+    def _cost(self, row: pd.Series) -> str:
+        memory = f"{row.expected_memory_overspent:.0%} more memory than needed"
+        return f"{memory}, and a miss of {self._loss(row.expected_score_loss)}, on average"
+
+    def _assumed(self) -> str:
+        """What is assumed, and not seen in these runs."""
+        parts = []
+        if not (self._noise.seeds > 1).any():
+            parts.append(
+                "With one seed per setting, the noise between seeds is assumed, not measured: a standard deviation "
+                f"of about {MEDIAN:.1%} of the best score."
+            )
+        found = self._decision.posterior
+        if found is not None:
+            gap = np.abs(np.diff(found.chances.by_prior, axis=0))[0]
+            k = int(gap.argmax())
+            if gap[k] > _ASSUMED:
+                low, high = sorted(found.chances.by_prior[:, k])
+                parts.append(
+                    "These runs leave much to the prior, which assumes how scores of settings lie: the chance of "
+                    f"{self._noise.settings[k]} to reach it is {percent(low)} or {percent(high)} under its two parts."
+                )
+        return " ".join(parts)
 
     def _unsteady(self) -> str:
         """A mean over the runs that ended well is too good for a setting that does not always end well."""
@@ -121,26 +209,6 @@ class Narrative:
         """The warnings of the runs of the pick, and of the best, on whose score the threshold rests."""
         names = [str(name) for name in dict.fromkeys([self._decision.selected, self._decision.best])]
         return " ".join(f"Doubtful: of {n}, {'; '.join(self._warned[n])}." for n in names if self._warned.get(n))
-
-    def _stable(self) -> str:
-        found = self._stability
-        if found is None or self._alone:
-            return ""
-        others = {name: share for name, share in found.shares.items() if name != self._decision.selected}
-        instead = ", ".join(f"{name} ({share:.0%})" for name, share in list(others.items())[:3] if share >= 0.05)
-        rest = f", and otherwise mostly {instead}" if instead else ""
-        return (
-            f"Stability of the selection: if {found.over} are drawn again from these runs at random, the same setting "
-            f"is selected in {found.share:.0%} of the cases{rest}."
-        )
-
-    def _one_seed(self) -> str:
-        if (self._noise.seeds > 1).any() or self._alone:
-            return ""
-        return (
-            "With one seed per setting, the noise between seeds is unknown: "
-            f"{ASSUMED_SD:.0%} of the best score is assumed, and only settings far from the threshold get a verdict."
-        )
 
     def runner_up(self) -> list[str]:
         """What another choice costs: the next larger setting that reaches the threshold, and the best of the smaller
@@ -184,59 +252,12 @@ class Narrative:
         for column, name in (("train_seconds", "training time"), ("energy_joules", "energy")):
             if pd.notna(other[column]) and pd.notna(pick[column]) and pick[column] > 0:
                 parts.append(f"{formatting.change(other[column], pick[column])} {name}")
-        return f"{', '.join(parts)} (verdict: {VERDICT_WORDS[other.verdict]})"
+        return f"{', '.join(parts)} (chance to reach it: {percent(other.p_reaches_bar)})"
 
-    def open_questions(self) -> list[Row]:
-        """The inconclusive settings, smallest memory first, each with what would give a verdict; last those that no
-        reasonable number of runs would decide."""
-        if self.pick is None:  # more seeds of what learnt nothing would show nothing
-            return []
-        rows = [row for _, row in inconclusive(self._settings).iterrows()]
-        return [self._question(row) for row in sorted(rows, key=lambda row: row.sample_size.hopeless)]
 
-    def next_steps(self) -> dict[str, list[Row]]:
-        """The open questions by their next step: many settings often need the same one."""
-        by_step: dict[str, list[Row]] = {}
-        for row in self.open_questions():
-            by_step.setdefault(row.next_step, []).append(row)
-        return by_step
-
-    def _question(self, row: pd.Series) -> Row:
-        sample_size: SampleSize = row.sample_size
-        distance = row.score - self._decision.score_threshold
-        side = "above" if (distance if self._decision.rule.higher_is_better else -distance) >= 0 else "below"
-        score = f"{self._metric} {formatting.show_score(row.score, row.score_interval)}"
-        rival = ""
-        if sample_size.rival != row.setting:
-            rival = f" It was compared with {sample_size.rival}, which may be the true best."
-        seen = f"{score} is {abs(distance):.4f} {side} the threshold, which may be chance.{rival}"
-        return Row(str(row.setting), seen, self._next_step(sample_size))
-
-    def _next_step(self, sample_size: SampleSize) -> str:
-        seeds = sample_size.seeds or 0
-        if sample_size.first_look:
-            return f"Run {seeds} seeds each ({self._flag(seeds)}): with one, chance and quality cannot be separated."
-        if sample_size.hopeless:
-            return (
-                f"The difference is too small for this much noise: not even {MOST_SEEDS} seeds or {MOST_EXAMPLES:,} "
-                "validation examples would probably give a verdict. Decide by memory, or lower the threshold."
-            )
-        parts = []
-        if seeds:
-            more = max(1, seeds - int(self._noise.seeds.max()))
-            parts.append(f"{more} more seed{'s' if more > 1 else ''} for each setting ({self._flag(seeds)})")
-        if sample_size.examples and self._noise.n_examples:
-            what = "groups of validation examples" if self._noise.in_groups else "validation examples"
-            parts.append(f"{sample_size.examples:,} {what} instead of {self._noise.n_examples:,}")
-        return (
-            f"{' and '.join(parts)} would give a verdict with a probability of {CHANCE:.0%}, if the true difference is "
-            "the one seen so far."
-        )
-
-    def _flag(self, seeds: int) -> str:
-        """The seeds as one writes them on the command line, those that there are first."""
-        following = max(self._seeds, default=-1) + 1
-        numbers = [*self._seeds, *range(following, following + seeds - len(self._seeds))]
-        if len(numbers) > FEW and numbers == list(range(numbers[0], numbers[-1] + 1)):
-            return shell_sweep("seed", f"range({numbers[0]},{numbers[-1] + 1})")
-        return "seed=" + ",".join(map(str, numbers))
+def _rounded(threshold: float, margin: float | None) -> float:
+    """Down to half a percent; a distance up to two digits."""
+    if margin is None:
+        return math.floor(threshold * 200 + 1e-9) / 200
+    digits = 10 ** (math.floor(math.log10(threshold)) - 1) if threshold > 0 else 1.0
+    return math.ceil(threshold / digits - 1e-9) * digits

@@ -14,12 +14,11 @@ from analysis import formatting
 from analysis.charts.names import Short, without_shared
 from analysis.decision import learning_rates
 from analysis.decision.pareto import hypervolume
-from analysis.decision.pick_stability import Stability
 from analysis.decision.score_noise import ScoreNoise
 from analysis.decision.selection import Decision
 from analysis.loading.study import Study
-from analysis.reporting import failures
-from analysis.reporting.narrative import VERDICT_WORDS, Narrative
+from analysis.reporting import chances, failures
+from analysis.reporting.narrative import Narrative
 from sweep.core.measurements import MAX_MEMORY_ALLOCATED, PAGED_BYTES, PEAK_MEMORY_BYTES
 
 MEMORY_WORDS = {
@@ -36,7 +35,6 @@ class Report:
     study: Study
     decision: Decision
     noise: ScoreNoise
-    stability: Stability | None
     metric: str
     memory_metric: str
     allowed: Mapping[str, list[str]] = field(default_factory=dict)
@@ -61,7 +59,7 @@ class Report:
     def narrative(self) -> Narrative:
         seeds = sorted(set(self.study.scored()["seed"].tolist()))
         warned = failures.kinds_of_warnings(self.study.latest())
-        return Narrative(self.decision, self.noise, self.stability, self.metric, seeds, warned)
+        return Narrative(self.decision, self.noise, self.metric, seeds, warned)
 
     @cached_property
     def answer(self) -> str:
@@ -72,6 +70,11 @@ class Report:
     def confidence(self) -> str:
         """How reliable the recommendation is."""
         return "" if self.nothing_learnt else self.narrative.confidence()
+
+    @cached_property
+    def next_step(self) -> str:
+        """What further runs would be worth; empty where none are needed."""
+        return "" if self.nothing_learnt else self.narrative.next_step()
 
     @property
     def threshold_words(self) -> str:
@@ -111,7 +114,7 @@ class Report:
         notes += failures.warnings_of(self.study.latest())
         if self.noise.own_variance is None:
             notes.append(
-                "The verdicts account for the noise of seeds, not for that of the validation examples: "
+                "The chances account for the noise of seeds, not for that of the validation examples: "
                 f"{self.noise.why_not}."
             )
         return [text for text in notes if text]
@@ -127,9 +130,10 @@ class Report:
             {
                 "setting": str(row.setting),
                 "mark": " · ".join(["selected"] * bool(row.selected) + ["best"] * bool(row.best)),
-                "score": formatting.show_score(row.score, row.score_interval),
+                "score": formatting.show_score(row.score, row.score_low, row.score_high),
                 "meets": formatting.MISSING if math.isnan(row.score) else "yes" if row.meets else "no",
-                "verdict": VERDICT_WORDS.get(row.verdict, formatting.MISSING),
+                "verdict": chances.words(row),
+                "tone": chances.TONES.get(row.verdict, ""),
                 "memory": formatting.show_bytes(row.memory),
                 "paged": formatting.show_bytes(row.paged_memory) if row.paged_memory > 0 else formatting.MISSING,
                 "time": formatting.show(row.train_seconds, ",.1f"),
@@ -158,8 +162,8 @@ class Report:
         head = {
             "setting": "setting",
             "score": self.metric.replace("_", " "),
-            "meets": "reaches the threshold",
-            "verdict": "verdict",
+            "meets": "mean reaches the threshold",
+            "verdict": "chance to reach it",
             "memory": "peak memory",
             "paged": "paged state",
             "time": "training\u00a0(s)",
@@ -188,12 +192,11 @@ class Report:
 
     @property
     def interval_words(self) -> str:
-        """What ± stands for; empty if no score has it."""
-        if self.settings["score_interval"].isna().all():
+        """What the brackets stand for; empty if no score has them."""
+        if self.settings["score_low"].isna().all():
             return ""
-        seeds = ["seeds (Student's t)"] if self.settings["score_halfwidth"].notna().any() else []
-        examples = ["validation examples"] if self.noise.own_variance is not None else []
-        return f" ± is the 95% interval over {' and '.join([*seeds, *examples])}."
+        examples = " and over examples like these" if self.noise.own_variance is not None else ", on these examples"
+        return f" In brackets: the 95% interval of the true score, the mean over seeds{examples}."
 
     @cached_property
     def short_names(self) -> Short:
@@ -220,7 +223,7 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """The answer for programs. `best` and `selected` are names in `settings`; what was not measured is null."""
-        rule, found = self.decision.rule, self.stability
+        rule, pick = self.decision.rule, self.narrative.pick
         return {
             "study": self.study.name,
             "metric": self.metric,
@@ -234,9 +237,11 @@ class Report:
             "selected": self.decision.selected,
             "answer": self.answer,
             "confidence": self.confidence,
-            "pick_stability": None
-            if found is None
-            else {"share": found.share, "over": found.over, "shares": found.shares},
+            "next_step": self.next_step,
+            "p_right_pick": None if pick is None else _number(pick.p_right_pick),
+            "price": self.decision.price,
+            "least_expected_loss": self.decision.least_loss,
+            "shared_seed_variance": None if self.decision.posterior is None else self.decision.posterior.shared_luck(),
             "hypervolume": self.hypervolumes(),
             "unfinished_runs": self.study.unfinished,
             "settings": [self._setting_json(row) for row in self.settings.itertuples()],
@@ -248,13 +253,12 @@ class Report:
         }
 
     def _setting_json(self, row: Any) -> dict[str, Any]:
-        sample_size = row.sample_size
         return {
             "setting": str(row.setting),
             "variant": str(row.variant),
             "score": _number(row.score),
             "score_sd": _number(row.score_sd),
-            "score_ci95_halfwidth": _number(row.score_interval),
+            "score_ci95": [_number(row.score_low), _number(row.score_high)],
             self.memory_metric: _number(row.memory),
             PAGED_BYTES: _number(row.paged_memory),
             **{column: _number(getattr(row, column)) for column in _MEASURED},
@@ -263,11 +267,8 @@ class Report:
             "reason": row.reason,
             "meets": bool(row.meets),
             "verdict": row.verdict,
-            "p_meets": _number(row.p_meets),
-            "p_fails": _number(row.p_fails),
-            "needed_sample_size": None
-            if sample_size is None
-            else {"rival": sample_size.rival, "seeds": sample_size.seeds, "examples": sample_size.examples},
+            "confirmed": bool(row.confirmed),
+            **{column: _number(getattr(row, column)) for column in chances.COLUMNS},
         }
 
 

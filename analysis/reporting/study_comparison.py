@@ -14,8 +14,7 @@ from markupsafe import Markup
 from analysis import formatting
 from analysis.charts import pair, style
 from analysis.loading import comparability
-from analysis.reporting import writer
-from analysis.reporting.narrative import VERDICT_WORDS
+from analysis.reporting import chances, writer
 from analysis.reporting.report import Report
 from sweep.core.formatting import table
 
@@ -93,9 +92,10 @@ class StudyComparison:
         row = {"setting": str(one.Index)}
         for number, (report, found) in enumerate(zip(self.reports, (one, two), strict=True), start=1):
             row |= {
-                f"score{number}": formatting.show_score(found.score, found.score_interval),
+                f"score{number}": formatting.show_score(found.score, found.score_low, found.score_high),
                 f"memory{number}": formatting.show_bytes(found.memory),
-                f"verdict{number}": VERDICT_WORDS.get(found.verdict, formatting.MISSING),
+                f"verdict{number}": chances.words(found),
+                f"tone{number}": chances.TONES.get(found.verdict, ""),
                 f"mark{number}": "selected" if found.Index == report.decision.selected else "",
             }
         score_change = formatting.show(two.score - one.score, "+.4f")

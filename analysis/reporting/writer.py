@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from analysis.charts import style
 from analysis.loading.csv_table import FORMULA
-from analysis.reporting import figures
+from analysis.reporting import chances, figures
 from analysis.reporting.report import Report
 from sweep.core.errors import UserError
 
@@ -99,7 +99,16 @@ def _write_into(report: Report, folder: Path, suffixes: list[str]) -> None:
     write_csv(report.runs.drop(columns=["conditions"], errors="ignore"), folder / "runs.csv")
     write_csv(_flat(report), folder / "settings.csv")
     svgs = {name: Markup(inline((folder / f"{name}.svg").read_text())) for name in drawn.names}
-    render(folder, _TEMPLATES, report=report, charts=svgs, left_out=drawn.left_out, main=figures.MAIN)
+    render(
+        folder,
+        _TEMPLATES,
+        report=report,
+        picks=chances.picks(report.decision),
+        picks_note=chances.note(report.decision),
+        charts=svgs,
+        left_out=drawn.left_out,
+        main=figures.MAIN,
+    )
     write_answer(folder, {**report.as_json(), "charts_left_out": drawn.left_out})
 
 
@@ -175,15 +184,10 @@ def latex(text: object) -> str:
 
 def _flat(report: Report) -> pd.DataFrame:
     """The settings for a spreadsheet: the memory column under its own name, outcomes and seeds as text."""
-    flat = report.settings.rename(columns={"memory": report.memory_metric}).drop(columns=["sample_size"])
-    needed_sample_size = [
-        "" if s is None else "; ".join(f"{key}={v}" for key, v in (("seeds", s.seeds), ("examples", s.examples)) if v)
-        for s in report.settings["sample_size"]
-    ]
+    flat = report.settings.rename(columns={"memory": report.memory_metric})
     return flat.assign(
         outcomes=[", ".join(f"{n} {o}" for o, n in outcomes.items()) for outcomes in flat["outcomes"]],
         seeds=[" ".join(map(str, seeds)) for seeds in flat["seeds"]],
-        needed_sample_size=needed_sample_size,
     )
 
 

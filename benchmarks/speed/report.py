@@ -5,7 +5,7 @@
 To reach: a study of 1,000 and of 10,000 runs is read into our table in at most 1.05 of the time that plain
 `mlflow.search_runs` takes for the same runs, also where the store holds ten times as many runs of other studies; from
 the table to the full report at most 5 s for 1,000 runs, growing linearly, in at most 1 GB; `decide` on 100 settings × 5
-seeds × 3,000 examples at most 5 s; `python -m analysis --help` at most 1 s.
+seeds × 3,000 examples at most 10 s; `python -m analysis --help` at most 1 s.
 
 The runs are one real row, copied in the database: writing 110,000 of them through MLflow would take hours.
 """

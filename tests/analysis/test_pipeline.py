@@ -41,7 +41,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
 def options(written: Written, out: Path, **changes: object) -> dict:
     base = {
         "study": None, "source": None, "compare": None, "threshold": 0.99, "margin": None, "direction": None,
-        "memory_metric": "max_memory_allocated", "allow_different": [], "cluster": None, "pdf": False, "out": str(out),
+        "memory_metric": "max_memory_allocated", "allow_different": [], "cluster": None, "price": 2, "pdf": False,
+        "out": str(out),
         "tracking": {"uri": written.uri, "experiment": written.experiment},
     }  # fmt: skip
     return {**base, **changes}
@@ -50,9 +51,9 @@ def options(written: Written, out: Path, **changes: object) -> dict:
 def test_a_study_s_report_and_what_mlflow_shows(written: Written, tmp_path: Path):
     summary = pipeline.answer(options(written, tmp_path / "out", study="good"))
     assert "Use lora: exact_match 0.8975, 99.4% of the best (fft, 0.9025)" in summary
-    assert "if seeds and examples are drawn again" in summary
+    assert "Chance that lora is the smallest that reaches it: " in summary
     answer = json.loads((tmp_path / "out/recommendation.json").read_text())
-    assert {s["setting"]: s["verdict"] for s in answer["settings"]}["tiny"] == "fails"
+    assert {s["setting"]: s["verdict"] for s in answer["settings"]}["tiny"] == "misses it"
     assert set(answer["files"]) == {file.name for file in (tmp_path / "out").iterdir()}
     assert {"memory_parts.svg", "training_loss.png", "table.tex", "report.md"} <= set(answer["files"])
     assert any("energy" in text for text in answer["charts_left_out"])
@@ -66,11 +67,11 @@ def test_a_study_s_report_and_what_mlflow_shows(written: Written, tmp_path: Path
     assert parent.data.tags["mlflow.note.content"].splitlines()[0].startswith("**Use lora: exact_match 0.8975")
     assert parent.info.run_name == "good: use lora, 38.1 MiB"
     assert parent.data.tags["selected"] == "lora"
-    assert 0 < float(parent.data.tags["selected.stability"]) <= 1
+    assert 0 < float(parent.data.tags["selected.p_right_pick"]) <= 1
     kept = {Path(file.path).name for file in store.client.list_artifacts(study.parent_id, "report")}
     assert kept == set(answer["files"])
     runs = study.runs.set_index("setting")
-    assert set(runs.loc["tiny", "verdict"]) == {"fails"}
+    assert set(runs.loc["tiny", "verdict"]) == {"misses it"}
     assert set(runs.loc["lora", "selected"]) == {"yes"}
     assert runs["mlflow.runColor"].groupby(level=0).nunique().max() == 1
     assert runs["mlflow.runColor"].nunique() == 4
@@ -97,7 +98,7 @@ def test_a_study_still_running_is_answered_so_far(written: Written, tmp_path: Pa
     summary = "The answer so far: the study has not ended."
     assert summary in pipeline.summary(made, tmp_path)
     page = writer.environment().get_template("report.html.j2")
-    assert summary in page.render(report=made, charts={}, left_out=[], main="", **writer.page_script())
+    assert summary in page.render(report=made, picks=[], charts={}, left_out=[], main="", **writer.page_script())
     assert mlflow_publish.note(made).startswith(f"*{summary}*")
 
 

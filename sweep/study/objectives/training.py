@@ -135,6 +135,7 @@ class TrainingObjective(Objective):
             self.seeds,
             threshold=self.study.score_threshold,
             higher_is_better=self.directions[0] == "maximize",
+            n_examples=getattr(self.settings.first.task.data, "n_validation", None),
         )
 
     def overrides(self, replicate: Replicate) -> list[str]:

@@ -13,6 +13,7 @@ import pytest
 from analysis import pipeline
 from analysis.charts import cost_curve, cost_view, style
 from analysis.charts.cost_curve import Axis
+from analysis.formatting import percent
 from analysis.loading.study import Study
 from analysis.reporting import figures
 from analysis.reporting.report import Report
@@ -50,7 +51,8 @@ def test_what_competes_sets_the_range(made: Report):
     shown = cost_view.view(marks, made.decision.score_threshold, True, False, log=False)
     inside = marks.loc[shown.inside[shown.inside].index, "setting"]
     verdicts = made.settings.set_index("setting")["verdict"]
-    assert set(verdicts[inside]) <= {"meets", "inconclusive"}
+    near = inside[~inside.str.startswith(("broken", "full"))]
+    assert (verdicts[near] != "misses it").mean() > 0.5
     assert {made.decision.selected, made.decision.best} <= set(inside)
     assert not inside.str.startswith(("broken", "full")).any()
     assert shown.cost[1] < 20 * 2**30
@@ -60,13 +62,14 @@ def test_what_competes_sets_the_range(made: Report):
     assert cost_view.view(marks, few.decision.score_threshold, True, False, log=False).inside.all()
 
 
-def test_the_interval_of_examples_is_that_of_the_binomial(made: Report):
-    """One seed: 1.96 standard errors of the share of right answers among 1,000."""
-    for row in made.settings.itertuples():
-        expected = 1.96 * np.sqrt(row.score * (1 - row.score) / 1000)
-        assert row.score_interval == pytest.approx(expected)
-    assert made.interval_words == " ± is the 95% interval over validation examples."
-    assert " ± 0.03" in made.table()[5]["score"]
+def test_intervals_are_those_of_the_posterior(made: Report):
+    """One seed and 1,000 answers: within the binomial's interval, since the scores of 60 settings lie together."""
+    near = made.settings[made.settings["setting"].str.startswith("method")]
+    width = (near["score_high"] - near["score_low"]).median()
+    assert 0.01 < width < 2 * 1.96 * np.sqrt(0.25 / 1000)
+    marks = cost_curve.data(made.decision, made.runs, MEMORY).dropna(subset=["score_low"]).set_index("setting")
+    assert marks["score_low"].to_dict() == made.settings.set_index("setting")["score_low"][marks.index].to_dict()
+    assert made.interval_words.startswith(" In brackets: the 95% interval of the true score")
 
 
 def test_every_mark_has_its_name_and_at_most_a_dozen_are_written(made: Report, tmp_path: Path):
@@ -82,11 +85,11 @@ def test_every_mark_has_its_name_and_at_most_a_dozen_are_written(made: Report, t
     assert 2 <= len([text for text in texts if text in short]) <= 12
     assert not any("base-7B-" in text for text in texts)
     key = " ".join(texts)
-    for words in ("pale: inconclusive", "hollow: fails", "ticks at the edge: 7 settings outside the picture",
+    for words in ("fill: chance to reach the threshold", "ticks at the edge: 7 settings outside the picture",
                   "Names without what all share: base-7B"):  # fmt: skip
         assert words in key
-    verdict = made.settings.set_index("setting").loc[made.decision.selected, "verdict"]
-    assert ("perhaps by chance" in key) == (verdict != "meets")
+    chance = made.settings.set_index("setting").loc[made.decision.selected, "p_right_pick"]
+    assert f"(chance: {percent(chance)})" in key
 
 
 def test_a_circle_with_a_title_is_on_its_mark(tmp_path: Path):
@@ -103,12 +106,10 @@ def test_a_circle_with_a_title_is_on_its_mark(tmp_path: Path):
     ET.parse(path)
 
 
-def test_equal_next_steps_are_one(made: Report):
-    steps = made.narrative.next_steps()
-    assert sum(map(len, steps.values())) == len(made.narrative.open_questions())
-    assert len(steps) == 1  # one seed: run three
-    [step] = steps
-    assert step.startswith("Run 3 seeds each")
+def test_the_next_step_names_seeds_and_examples(made: Report):
+    assert made.next_step.startswith("To be surer: the likeliest pick is right with a chance of")
+    assert "2 more seeds for each setting (seed=0,1,2)" in made.next_step
+    assert "4,000 validation examples instead of 1,000" in made.next_step
 
 
 def test_a_thousand_settings_are_drawn(tmp_path: Path):

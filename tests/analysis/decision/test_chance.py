@@ -69,7 +69,7 @@ def test_a_report_of_a_study_at_chance_recommends_nothing(tmp_path: Path):
     made = pipeline.build(Study("s", None, {}, "", runs(*rows)), 0.99, None, "max_memory_allocated")
     writer.write(made, tmp_path / "out")
     answer = json.loads((tmp_path / "out/recommendation.json").read_text())
-    assert (answer["selected"], answer["best"], answer["pick_stability"]) == (None, "big", None)
+    assert (answer["selected"], answer["best"], answer["p_right_pick"]) == (None, "big", None)
     assert answer["answer"].startswith("Nothing was learnt, so nothing is recommended")
     assert "study.learning_rate_multiplier=0.1,1,10" in answer["answer"]
     page, chart = (tmp_path / "out/report.html").read_text(), (tmp_path / "out/score_against_memory.svg").read_text()

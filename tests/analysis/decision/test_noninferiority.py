@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,11 +10,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from analysis.decision import noninferiority
-from analysis.decision.aggregate import settings
 from analysis.decision.score_noise import ScoreNoise, estimate_noise, from_examples
-from analysis.decision.selection import decide
 from analysis.decision.threshold import Rule
-from analysis.loading.per_example import Absent, Examples
+from analysis.loading.per_example import Absent
 from benchmarks.decision import shapes
 from benchmarks.decision.calibration import measure, simulate
 
@@ -65,19 +61,19 @@ def test_a_lower_is_better_metric_is_its_mirror(runs: list[list[float]], thresho
     value = found.contrasts.value
     scores, rivals = noise.scores, noise.scores[noise.rivals]
     assert np.allclose(value, rivals[None, :] / threshold - scores[:, None])
-    assert set(found.verdict) <= {"meets", "fails", "inconclusive"}
+    assert set(found.verdict) <= {"meets", "fails", "not shown"}
     assert not ((found.p_meets < 0.05) & (found.p_fails < 0.05)).any()
 
 
 def test_the_best_is_not_taken_for_granted():
     """Two that look the same, with much noise: neither is called the best, though one has the better mean."""
     found = noninferiority.verdicts(means_only([0.70, 0.90], [0.71, 0.88]), Rule(0.99))
-    assert list(found.verdict) == ["inconclusive", "inconclusive"]
+    assert list(found.verdict) == ["not shown", "not shown"]
 
 
 def test_one_seed_gives_a_verdict_only_to_what_is_far():
     found = noninferiority.verdicts(means_only([0.80], [0.78], [0.10]), Rule(0.99))
-    assert list(found.verdict) == ["inconclusive", "inconclusive", "fails"]
+    assert list(found.verdict) == ["not shown", "not shown", "fails"]
     assert list(noninferiority.verdicts(means_only([0.80]), Rule(0.99)).verdict) == ["meets"]
 
 
@@ -85,7 +81,7 @@ def test_equal_scores_to_the_last_digit_do_not_give_certainty():
     """Equal answers on 20 examples do not show that two settings are within 1%; on 2,000 they do."""
     few, many = np.ones((4, 20)), np.ones((4, 2000))
     run_of = np.array([0, 0, 1, 1])
-    assert set(noninferiority.verdicts(from_examples(few, run_of, ["a", "b"]), Rule(0.99)).verdict) == {"inconclusive"}
+    assert set(noninferiority.verdicts(from_examples(few, run_of, ["a", "b"]), Rule(0.99)).verdict) == {"not shown"}
     assert set(noninferiority.verdicts(from_examples(many, run_of, ["a", "b"]), Rule(0.99)).verdict) == {"meets"}
 
 
@@ -127,17 +123,3 @@ def test_what_is_not_in_doubt_costs_nothing():
     assert np.allclose(alone.p_meets, among.p_meets[:3])
     assert np.allclose(alone.p_fails, among.p_fails[:3])
     assert list(alone.verdict) == list(among.verdict[:3]) == ["meets", "meets", "fails"]
-
-
-def test_a_hundred_settings_take_seconds():
-    rng = np.random.default_rng(0)
-    values = (rng.random((500, 3000)) < 0.8).astype(float)
-    frame = pd.DataFrame({"setting": np.repeat([f"s{i}" for i in range(100)], 5), "seed": np.tile(range(5), 100)})
-    frame = frame.assign(
-        run_id=frame.index.astype(str), variant="v", outcome="ok", reason="", score=values.mean(axis=1), memory=1.0
-    )
-    started = time.perf_counter()
-    examples = Examples.of(dict(zip(frame["run_id"], values, strict=True)))
-    decision = decide(settings(frame, "memory"), noise=estimate_noise(frame, examples))
-    assert time.perf_counter() - started < 5
-    assert decision.settings["verdict"].notna().all()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.decision.aggregate import settings, t_halfwidth
+from analysis.decision.aggregate import settings
 from analysis.decision.selection import decide
 from sweep.core.errors import UserError
 
@@ -80,16 +79,10 @@ def test_settings_are_means_over_ok_replicates_and_the_latest_run_of_a_seed_coun
     ).set_index("setting")
     assert frame.loc["s", "score"] == pytest.approx(0.6)
     assert frame.loc["s", "outcomes"] == {"ok": 2}
-    assert frame.loc["s", "score_halfwidth"] == pytest.approx(12.7062 * 0.2, rel=1e-4)  # t(0.975, 1) × sd / √2
+    assert frame.loc["s", "score_sd"] == pytest.approx(0.4 / 2**0.5)
     assert math.isnan(frame.loc["t", "score"])
     assert (frame.loc["t", "n_ok"], frame.loc["t", "outcomes"], frame.loc["t", "reason"]) == (
         0,
         {"oom": 1},
         "too large",
     )
-
-
-def test_one_replicate_gives_no_interval():
-    widths = t_halfwidth(np.array([math.nan, 1.0]), np.array([1, 3]))
-    assert math.isnan(widths[0])
-    assert widths[1] == pytest.approx(4.30265 / 3**0.5, rel=1e-5)  # from a printed table of t

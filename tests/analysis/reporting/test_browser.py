@@ -38,7 +38,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
     made.study("seen", [*runs, record(ATTACK, 0, outcome=Outcome.OOM, reason=ATTACK)])
     options = {
         "study": "seen", "source": None, "compare": None, "threshold": 0.99, "margin": None, "direction": None,
-        "memory_metric": "max_memory_allocated", "allow_different": [], "cluster": None, "pdf": True,
+        "memory_metric": "max_memory_allocated", "allow_different": [], "cluster": None, "price": 2, "pdf": True,
         "out": str(made.folder / "report"), "tracking": {"uri": made.uri, "experiment": made.experiment},
     }  # fmt: skip
     pipeline.answer(options)

@@ -36,7 +36,7 @@ def written(tmp_path: Path) -> Written:
 def options(written: Written, **tracking: str) -> dict:
     return {
         "study": "s", "source": None, "compare": None, "threshold": 0.99, "margin": None, "direction": None,
-        "memory_metric": "max_memory_allocated", "allow_different": [], "cluster": None, "pdf": False,
+        "memory_metric": "max_memory_allocated", "allow_different": [], "cluster": None, "price": 2, "pdf": False,
         "out": str(written.folder / "report"),
         "tracking": {"uri": written.uri, "experiment": written.experiment, **tracking},
     }  # fmt: skip
