@@ -33,8 +33,10 @@ from sweep.training import trained_weights
 from sweep.training.changed_weights import SampledWeights
 from sweep.training.divergence import Diverged
 from sweep.training.evaluator import Evaluator
-from sweep.training.fit import Pruned, fit
+from sweep.training.extensions import check_extensions
+from sweep.training.fit import fit
 from sweep.training.parameter_counts import block_fractions, count_parameters
+from sweep.training.watcher import Pruned
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -94,7 +96,7 @@ def _run_phases(config: RunConfig, folder: Path, measured: Measurements, report:
         "data/contaminated_fraction": data.leaked / len(data.validation),
         **task.describe(data),
     })  # fmt: skip
-    train = config.train.with_steps(len(examples))
+    train = config.train.with_steps(len(examples)).with_loss(task, examples)
     task.verify(model, examples)
     evaluator = Evaluator(task, model, tokenizer, data.validation, train, device)
     if not train.sharded:  # a model of several devices is on the CPU until training
@@ -116,10 +118,12 @@ def _run_phases(config: RunConfig, folder: Path, measured: Measurements, report:
             report=report,
             evaluate=evaluator.evaluate_during_training,
             aside=measured.energy.paused,
+            higher_is_better=task.higher_is_better,
         )
     meter.watch(model)  # without the optimizer: its state would stay in memory during evaluation
     measured.add({
         "train/steps": fitted.steps,
+        **({"train/planned_steps": train.max_steps} if fitted.steps < train.max_steps else {}),
         "train_seconds": fitted.train_seconds,
         "train/final_loss": fitted.loss,
         "train/tokens": fitted.tokens,
@@ -197,6 +201,7 @@ def prepare(config: Mapping[str, Any], report: Reporter) -> tuple[dict[str, str]
         raise UserError(
             "train.parallelism = fsdp needs GPUs: on the CPU, accelerate holds the whole model on every rank; use ddp"
         )
+    check_extensions(parsed.train)
     data_facts = parsed.task.data.prepare(report)
     data = parsed.task.data.load()
     task = parsed.task.bind(data)

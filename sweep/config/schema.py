@@ -139,6 +139,9 @@ class RunConfig:
             yield Fault("task.packing", "true", "with flash_attention_2 needs micro_batch_size = 1; accumulate instead")
         if self.train.label_smoothing and any(metric.needs_numbers for metric in self.task.metrics.values()):
             yield Fault("train.label_smoothing", str(self.train.label_smoothing), "is for labels, not for a regression")
+        if self.train.loss is not None:
+            for message in self.train.loss.task_faults(self.task):
+                yield Fault("train.loss", type(self.train.loss).__name__, message)
         if self.train.warmup_ratio and self.train.lr_scheduler_type == "constant":
             yield Fault(
                 "train.lr_scheduler_type", "constant", "ignores train.warmup_ratio; use constant_with_warmup, or 0"

@@ -87,6 +87,7 @@ MEASUREMENTS = tuple(
             "Share of the weights trained in 16 bits that changed; sampled.",
         ),
         ("train/steps", "count", "Optimizer steps."),
+        ("train/planned_steps", "count", "Optimizer steps that the config asks for, where training stopped earlier."),
         ("train/tokens", "count", "Tokens in training, without padding."),
         ("data/train_examples", "count", "Training examples."),
         ("data/dropped_examples", "count", "Examples without any token to learn after truncation; they are left out."),

@@ -98,7 +98,8 @@ def _against_oom(run: Situation) -> Iterator[Mitigation]:
             "train.gradient_accumulation_steps": train.gradient_accumulation_steps * pieces,
         }
         yield _step(smaller, "the same batch in smaller pieces: the result stays, the speed falls")
-    paged = train.optimizer.startswith("paged") or variant.optimizer(run.device_type) is not None
+    own = not isinstance(train.optimizer, str)
+    paged = own or str(train.optimizer).startswith("paged") or variant.optimizer(run.device_type) is not None
     if on_gpu and not paged and not train.sharded:
         if train.optimizer != "adamw_8bit":
             yield _step({"train.optimizer": "adamw_8bit"}, "the optimizer's state in 8 bits")

@@ -30,6 +30,7 @@ class Preparation(NamedTuple):
     machine: Machine
 
 
+_CHECKED = ("optimizer", "lr_scheduler_type", "warmup_ratio", "loss", "callbacks", "arguments")  # by classes of others
 _PREPARED: dict[str, Preparation] = {}  # by the parts of the config that matter
 
 
@@ -69,7 +70,8 @@ def prepare(config: Mapping[str, Any], lease: Lease) -> Preparation:
     process does this once per model, task, precision and length, on a leased GPU: all its leases are of one kind.
     UserError if the model, the data or the GPU is not usable."""
     train = config["train"]
-    key = json.dumps([config["model"], config["task"], train["precision"], train["max_length"]], sort_keys=True)
+    parts = [train.get(name) for name in ("precision", "max_length", *_CHECKED)]
+    key = json.dumps([config["model"], config["task"], *parts], sort_keys=True)
     if key not in _PREPARED:
         _PREPARED[key] = _prepare(without_credentials(config), lease.first(1))
     return _PREPARED[key]

@@ -83,7 +83,9 @@ def _plain(task: Task) -> Task:
 
 
 def _from_data(config: RunConfig, machine: Machine) -> Workload:
-    from sweep.training.fit import is_metered, length, training_order
+    from sweep.training.batch_order import training_order
+    from sweep.training.fit import length
+    from sweep.training.watcher import is_metered
 
     with _offline():
         tokenizer = config.model.load_tokenizer()
