@@ -137,8 +137,9 @@ class RunConfig:
         packing = getattr(self.task, "packing", False)
         if packing and self.model.attention == "flash_attention_2" and self.train.micro_batch_size > 1:
             yield Fault("task.packing", "true", "with flash_attention_2 needs micro_batch_size = 1; accumulate instead")
-        if self.train.label_smoothing and any(metric.needs_numbers for metric in self.task.metrics.values()):
-            yield Fault("train.label_smoothing", str(self.train.label_smoothing), "is for labels, not for a regression")
+        if self.train.label_smoothing and self.task.problem in ("number", "several labels"):
+            what = "labels, not for a regression" if self.task.problem == "number" else "one label per example"
+            yield Fault("train.label_smoothing", str(self.train.label_smoothing), f"is for {what}")
         if self.train.loss is not None:
             for message in self.train.loss.task_faults(self.task):
                 yield Fault("train.loss", type(self.train.loss).__name__, message)

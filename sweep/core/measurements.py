@@ -75,7 +75,7 @@ MEASUREMENTS = tuple(
         ("eval/distinct_predictions", "count", "Predictions that differ from each other."),
         ("eval/off_task_loss", "nats/token", "Loss on texts outside the task after training."),
         ("eval/off_task_loss_increase", "nats/token", "How much training increased eval/off_task_loss."),
-        ("eval/<metric>", "as the metric", "Value of a metric on the validation examples."),
+        ("eval/<metric>", "as the metric", "Value of a metric on the validation examples; f1/… is of one label."),
         (LOSS_BY_STEP, "nats", "Training loss, by step."),
         ("train/final_loss", "nats", "Mean training loss of the last tenth of the steps."),
         ("train/first_loss", "nats", "Mean training loss of the first quarter of the steps."),

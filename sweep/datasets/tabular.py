@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import string
@@ -13,7 +14,7 @@ from typing import Annotated, Any, NamedTuple, Protocol
 from annotated_types import Ge, Gt, Lt
 
 from sweep.core.errors import UserError, alternatives
-from sweep.datasets import ROLES, Dataset, Example, Row, Splits
+from sweep.datasets import ROLES, Dataset, Example, LabelSet, Row, Splits
 from sweep.datasets.conversations import messages
 from sweep.datasets.draws import permutation, stratified
 
@@ -197,6 +198,9 @@ def _example(wanted: Mapping[str, str], values: Mapping[str, Any], place: str) -
                 example[role] = messages(values[template])
                 continue
             texts = {name: _text(role, name, values[name]) for name in _names(template)}
+            if isinstance(texts.get(template), LabelSet):
+                example[role] = texts[template]
+                continue
             parts = string.Formatter().parse(template) if template_fields(template) else [("", template, "", "")]
             example[role] = "".join(text + ("" if name is None else texts[name]) for text, name, _, _ in parts)
     except UserError as error:
@@ -205,7 +209,10 @@ def _example(wanted: Mapping[str, str], values: Mapping[str, Any], place: str) -
 
 
 def _text(role: str, name: str, value: Any) -> str:
-    """Raises UserError for a list, an object or bytes, whose text would be Python's notation of it."""
+    """Raises UserError for a list, an object or bytes, whose text would be Python's notation of it. A list of labels
+    is a LabelSet."""
+    if role == "label" and isinstance(value, list | tuple) and all(isinstance(one, str | int | float) for one in value):
+        return LabelSet(json.dumps([str(one) for one in value], ensure_ascii=False))
     if not isinstance(value, list | tuple | Mapping | bytes | bytearray):
         return str(value)
     if isinstance(value, Mapping):
@@ -215,6 +222,5 @@ def _text(role: str, name: str, value: Any) -> str:
         fix = "write text"
     else:
         fix = f"name one of its values (task.data.columns.{role}={name}.0), or join them to a text in the data"
-        fix += "; several labels of one text are no task here" if role == "label" else ""
     kind = {"dict": "objects", "list": "lists", "tuple": "lists"}.get(type(value).__name__, type(value).__name__)
     raise UserError(f"column {name!r}, the {role}, holds {kind}: {str(value)[:80]}; {fix}")

@@ -35,7 +35,7 @@ class ClassWeights(Loss):
             yield "weights", "are all 0; give at least one label a weight"
 
     def task_faults(self, task: Task) -> Iterator[str]:
-        if task.task_type != "SEQ_CLS" or not hasattr(task, "labels") or hasattr(task, "cutoff"):
+        if task.problem != "one label":
             yield "is for task=classification: it weighs one label out of several"
 
     def bind(self, names: Sequence[str], examples: Sequence[Mapping[str, Any]]) -> Self:

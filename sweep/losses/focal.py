@@ -25,7 +25,7 @@ class Focal(Loss):
     """Exponent; the paper's is 2. The larger it is, the less do labels count that are predicted well."""
 
     def task_faults(self, task: Task) -> Iterator[str]:
-        if any(metric.needs_numbers for metric in task.metrics.values()):
+        if task.problem == "number":
             yield "is for labels, and task=regression predicts numbers"
 
     def per_label(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -107,7 +107,8 @@ def _from_data(config: RunConfig, machine: Machine) -> Workload:
 
     worst = max(batches, key=size)
     length, padded = size(worst)
-    prompts = [_prompt_length(row) for row in _plain(task).encode(tokenizer, data.validation, _NO_LIMIT)]
+    limit = _NO_LIMIT if hasattr(task, "max_new_tokens") else config.train.max_length  # as evaluation cuts them
+    prompts = [_prompt_length(row) for row in _plain(task).encode(tokenizer, data.validation, limit)]
     return Workload(
         micro_batch_size=micro,
         length=length,
@@ -125,7 +126,7 @@ def _from_data(config: RunConfig, machine: Machine) -> Workload:
 def _prompt_length(row: Encoded) -> int:
     """Tokens of the model's input at evaluation: all of them, or for a generation those before the first label."""
     ids, labels = row["input_ids"], row["labels"]
-    if not isinstance(labels, list) or len(labels) != len(ids):
+    if not isinstance(labels, list) or len(labels) != len(ids) or isinstance(labels[0], float) or labels[0] != IGNORED:
         return len(ids)
     return next((index for index, label in enumerate(labels) if label != IGNORED), len(ids))
 

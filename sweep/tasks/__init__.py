@@ -51,6 +51,7 @@ class Task(ABC):
     task_type: ClassVar[str]  # PEFT's name for the kind of task
     auto_model: ClassVar[str]  # transformers' class `AutoModelFor…`
     is_causal: ClassVar[bool] = False  # causal models predict the next token
+    problem: ClassVar[str] = "tokens"  # what labels are: tokens, one label, several labels, or a number
 
     data: Dataset
     """The data source."""
@@ -62,7 +63,9 @@ class Task(ABC):
     def faults(self) -> Iterator[tuple[str, str]]:
         if self.score not in self.metrics:
             yield "score", f"is not among task.metrics; {alternatives(self.score, list(self.metrics))}"
-        for name in self.metrics:
+        for name, metric in self.metrics.items():
+            if metric.needs_sets and self.problem != "several labels":
+                yield "metrics", f"{name} is about sets of labels; it is for task=multi_label"
             if not _METRIC_NAME.fullmatch(name) or posixpath.normpath(f"eval/{name}") != f"eval/{name}":
                 yield "metrics", f"{name!r} is no name of a metric in MLflow: use letters, digits, spaces and _ . - : /"
 

@@ -152,4 +152,5 @@ def fit(
 def length(example: Encoded) -> int:
     """Tokens of an example. An encoder-decoder's example has the tokens of both."""
     labels, ids = example["labels"], example["input_ids"]
-    return len(ids) + (len(labels) if isinstance(labels, list) and len(labels) != len(ids) else 0)
+    tokens = isinstance(labels, list) and not isinstance(labels[0], float)  # a list of numbers is one for each class
+    return len(ids) + (len(labels) if tokens and len(labels) != len(ids) else 0)

@@ -309,9 +309,9 @@ def test_an_empty_value_is_refused_with_its_row(tmp_path: Path):
     ("value", "columns", "message"),
     [
         (
-            ["action", "comedy"],
+            [["action"], "comedy"],
             {},
-            r"row 2: column 'label', the label, holds lists: \['action', 'comedy'\]; name one of",
+            r"row 2: column 'label', the label, holds lists: \[\['action'\], 'com.*name one of",
         ),
         (
             {"input": "x"},
