@@ -6,6 +6,7 @@ import logging
 import math
 import traceback
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from sweep.models.compatibility import check_checkpointing
 from sweep.runtime import cuda_device, distributed, nvml, precision, visible_devices
 from sweep.runtime.out_of_memory import is_out_of_memory
 from sweep.tasks import Task
+from sweep.tasks.lengths import usual_length
 from sweep.tasks.row_checks import check_rows
 from sweep.training import trained_weights
 from sweep.training.changed_weights import SampledWeights
@@ -87,7 +89,10 @@ def _run_phases(config: RunConfig, folder: Path, measured: Measurements, report:
     total, trainable = count_parameters(model)
     measured.add({"total_params": total, "trainable_params": trainable, **fractions})
 
-    examples = task.encode(tokenizer, data.train, config.train.max_length)
+    max_length = (
+        config.train.max_length or usual_length(task, tokenizer, data.train, config.model.architecture()).tokens
+    )
+    examples = task.encode(tokenizer, data.train, max_length)
     measured.add({
         "data/train_examples": len(data.train) - examples.dropped,
         "data/dropped_examples": examples.dropped,
@@ -96,7 +101,7 @@ def _run_phases(config: RunConfig, folder: Path, measured: Measurements, report:
         "data/contaminated_fraction": data.leaked / len(data.validation),
         **task.describe(data),
     })  # fmt: skip
-    train = config.train.with_steps(len(examples)).with_loss(task, examples)
+    train = replace(config.train, max_length=max_length).with_steps(len(examples)).with_loss(task, examples)
     task.verify(model, examples)
     evaluator = Evaluator(task, model, tokenizer, data.validation, train, device)
     if not train.sharded:  # a model of several devices is on the CPU until training
@@ -213,7 +218,12 @@ def prepare(config: Mapping[str, Any], report: Reporter) -> tuple[dict[str, str]
         log.warning(remark)
     if parsed.train.activation_checkpointing:
         check_checkpointing(base, task.auto_class())
-    examples = check_rows(task, parsed.model.load_tokenizer(), data, parsed.train.max_length, base)
+    tokenizer, max_length = parsed.model.load_tokenizer(), parsed.train.max_length
+    if max_length is None:
+        found = usual_length(task, tokenizer, data.train, base)
+        max_length = found.tokens
+        log.warning(found.sentence())
+    examples = check_rows(task, tokenizer, data, max_length, base)
     software = cuda_device.software() if device == "cuda" else {}
     facts = {
         "device": device_name(),
@@ -222,6 +232,7 @@ def prepare(config: Mapping[str, Any], report: Reporter) -> tuple[dict[str, str]
         **data_facts,
         "data_examples": str(examples),
         **model_facts,
+        "train.max_length": str(max_length),
     }
     driver = nvml.driver() if device == "cuda" else None
     recorded = {**software, **({"version.driver": driver.version} if driver else {})}

@@ -18,6 +18,7 @@ from analysis.decision.pick_stability import Stability
 from analysis.decision.score_noise import ScoreNoise
 from analysis.decision.selection import Decision
 from analysis.loading.study import Study
+from analysis.loading.varied_keys import with_keys
 from analysis.reporting import failures
 from analysis.reporting.narrative import VERDICT_WORDS, Narrative
 from sweep.core.measurements import MAX_MEMORY_ALLOCATED, PAGED_BYTES, PEAK_MEMORY_BYTES
@@ -49,9 +50,10 @@ class Report:
     def runs(self) -> pd.DataFrame:
         return self.study.runs
 
-    @property
+    @cached_property
     def settings(self) -> pd.DataFrame:
-        return self.decision.settings
+        """The decision's table, with a column for each key of the config that differs between settings."""
+        return with_keys(self.decision.settings, self.runs)
 
     @property
     def higher_is_better(self) -> bool:

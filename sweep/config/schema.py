@@ -113,7 +113,7 @@ class RunConfig:
             )
         positions = self.model.max_positions
         extra = self.variant.extra_positions
-        if positions is not None and self.train.max_length + extra > positions:
+        if positions is not None and (self.train.max_length or 0) + extra > positions:
             with_extra = f"with the variant's {extra} virtual tokens " if extra else ""
             yield Fault(
                 "train.max_length", str(self.train.max_length), f"{with_extra}exceeds the model's {positions} positions"
@@ -160,8 +160,13 @@ def plain_config(composed: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
-# `${unless:${.epochs},250}`: null if the first value is given, else the second.
-OmegaConf.register_new_resolver("unless", lambda given, value: value if given is None else None, replace=True)
+def _unless_given(key: str, value: Any, *, _parent_: DictConfig) -> Any:
+    """`${unless_given:epochs,250}`: null if a value was written for the key beside it, else 250."""
+    given = not OmegaConf.is_interpolation(_parent_, key) and _parent_.get(key) is not None
+    return None if given else value
+
+
+OmegaConf.register_new_resolver("unless_given", _unless_given, replace=True)
 Configured = typing.TypeVar("Configured")
 
 

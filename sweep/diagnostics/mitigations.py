@@ -112,7 +112,7 @@ def _against_oom(run: Situation) -> Iterator[Mitigation]:
         yield _step({"train.precision": "bf16"}, "half the bytes of every activation")
     if train.devices_per_run > 1 and not train.sharded and variant.sharding_fault is None:
         yield _step({"train.parallelism": "fsdp"}, "each device holds a part of the model, and not all of it")
-    if train.max_length // 2 >= SHORTEST:
+    if train.max_length is not None and train.max_length // 2 >= SHORTEST:
         yield _step({"train.max_length": train.max_length // 2}, "shorter sequences; check that responses are not cut")
 
 

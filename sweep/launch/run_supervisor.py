@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,8 @@ def run_supervised(
     lease = run.lease.first(run.config.train.devices_per_run)  # the Trainer would split a run over more devices
     run.folder.mkdir(parents=True, exist_ok=True)
     record = new_record(run)
-    row = store(run.config.tracking).open_run(record, parent_id, _params(run.plain), run.plain)
+    whole = run.with_max_length()
+    row = store(run.config.tracking).open_run(record, parent_id, _params(whole.plain, run.swept), whole.plain)
     others = device_leases.bytes_in_use(lease.gpus)
     if others:
         log.warning("%s: other processes already hold %s on %s", record.name, formatting.gib(others), lease)
@@ -65,13 +66,13 @@ def run_supervised(
     if skip_reason is not None:
         record = record.added({}, {LAUNCHED: "false"}).ended(Outcome.OOM, skip_reason)
     else:
-        request = RunRequest(config=run.pinned(), record=record, folder=str(run.folder))
+        request = RunRequest(config=whole.pinned(), record=record, folder=str(run.folder))
         try:
             record = _launch(request, row, lease, should_prune)
         except KeyboardInterrupt:
             close_run(row, record.ended(Outcome.KILLED, "interrupted by Ctrl-C"), run.folder)
             raise
-    record = with_error(annotate.remarked(record, run.config, run.plain, run.preparation.facts["precision"]))
+    record = with_error(annotate.remarked(record, whole.config, whole.plain, run.preparation.facts["precision"]))
     if forecaster is not None:
         forecaster.update_correction(record)
     close_run(row, record, run.folder)
@@ -146,8 +147,8 @@ def close_run(row: RunLog, record: Record, folder: Path) -> None:
     shutil.rmtree(folder / WEIGHTS_FOLDER, ignore_errors=True)  # the store has a copy
 
 
-def _params(config: Mapping[str, Any]) -> dict[str, str]:
+def _params(config: Mapping[str, Any], swept: Sequence[str]) -> dict[str, str]:
     """The 20 to 35 parameters that vary or matter. The whole config is an artifact."""
     flat = provenance.flatten(config)
-    wanted = {k: v for k, v in flat.items() if any(k == p or k.startswith(f"{p}.") for p in _PARAMS)}
+    wanted = {k: v for k, v in flat.items() if any(k == p or k.startswith(f"{p}.") for p in (*_PARAMS, *swept))}
     return {key: value for key, value in wanted.items() if not key.endswith("_target_") and value != "None"}

@@ -97,6 +97,10 @@ class Task(ABC):
         """The token ids of each example, whole. Raises UserError for an example that cannot be encoded."""
         return [row["input_ids"] for row in self.encode(tokenizer, examples, sys.maxsize)]
 
+    def lengths(self, tokenizer: Tokenizer, examples: Sequence[Example]) -> list[int]:
+        """How many tokens each example has, whole, as `train.max_length` counts them."""
+        return [len(ids) for ids in self.inputs(tokenizer, examples)]
+
     def check(self, tokenizer: Tokenizer, validation: Sequence[Example], base: PretrainedConfig) -> None:  # noqa: B027
         """Check that the validation examples can be scored on a model with this config. Raises UserError."""
 
