@@ -188,7 +188,7 @@ def type_name(hint: Any) -> str:
         return ", or ".join(type_name(arg) for arg in args)
     if origin is typing.Literal:
         return ", ".join(f"`{value}`" for value in args)
-    if origin is list:
+    if origin in (list, tuple):
         return f"list of {type_name(args[0])}" if args else "list"
     if origin is dict:
         return f"mapping to {type_name(args[1])}"

@@ -161,7 +161,7 @@ def plain_config(composed: DictConfig) -> dict[str, Any]:
 
 
 def _unless_given(key: str, value: Any, *, _parent_: DictConfig) -> Any:
-    """`${unless_given:epochs,250}`: null if a value was written for the key beside it, else 250."""
+    """`${unless_given:epochs,250}`: null if the config has a value for `epochs` in the same group, else 250."""
     given = not OmegaConf.is_interpolation(_parent_, key) and _parent_.get(key) is not None
     return None if given else value
 

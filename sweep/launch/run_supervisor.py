@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -23,6 +24,7 @@ from sweep.launch.memory_forecast import MemoryForecaster
 from sweep.launch.preparation import PreparedRun
 from sweep.memory.prediction_metrics import with_error, with_prediction
 from sweep.processes import isolated_call
+from sweep.tracking.copies import CopiedLog
 from sweep.tracking.mlflow_store import MlflowStore, RunLog
 from sweep.tracking.options import Tracking
 
@@ -35,6 +37,12 @@ _PARAMS = ("variant", "train", "seed", "task.data", "task.score", "task.max_new_
 @cache
 def store(tracking: Tracking) -> MlflowStore:
     """The tracking store, opened once per process."""
+    unused = os.environ.get("MLFLOW_TRACKING_URI", tracking.uri)
+    if unused != tracking.uri:
+        log.warning(
+            "MLFLOW_TRACKING_URI = %s is set and is not used: runs go to %s. tracking=server takes it",
+            redaction.text(unused), redaction.text(tracking.uri),
+        )  # fmt: skip
     return MlflowStore(tracking.uri, tracking.experiment, tracking.artifacts)
 
 
@@ -53,7 +61,7 @@ def run_supervised(
     run.folder.mkdir(parents=True, exist_ok=True)
     record = new_record(run)
     whole = run.with_max_length()
-    row = store(run.config.tracking).open_run(record, parent_id, _params(whole.plain, run.swept), whole.plain)
+    row = _open_row(whole, record, parent_id)
     others = device_leases.bytes_in_use(lease.gpus)
     if others:
         log.warning("%s: other processes already hold %s on %s", record.name, formatting.gib(others), lease)
@@ -77,6 +85,14 @@ def run_supervised(
         forecaster.update_correction(record)
     close_run(row, record, run.folder)
     return record
+
+
+def _open_row(run: PreparedRun, record: Record, parent_id: str | None) -> RunLog | CopiedLog:
+    tracking = run.config.tracking
+    row = store(tracking).open_run(record, parent_id, _params(run.plain, run.swept), run.plain)
+    if not tracking.also:
+        return row
+    return CopiedLog(row, record, tracking.also, run.folder, run.plain, tracking.experiment)
 
 
 def new_record(run: PreparedRun) -> Record:
@@ -107,7 +123,7 @@ def new_record(run: PreparedRun) -> Record:
     )
 
 
-def _launch(request: RunRequest, row: RunLog, lease: Lease, should_prune: ShouldPrune | None) -> Record:
+def _launch(request: RunRequest, row: RunLog | CopiedLog, lease: Lease, should_prune: ShouldPrune | None) -> Record:
     def on_event(event: isolated_call.Event) -> str | None:
         if event.name == "metrics":
             row.metrics(*event.arguments)
@@ -135,7 +151,7 @@ def _launch(request: RunRequest, row: RunLog, lease: Lease, should_prune: Should
         return crashed.ended(*outcome_of_crash(error, log_file, request.record))
 
 
-def close_run(row: RunLog, record: Record, folder: Path) -> None:
+def close_run(row: RunLog | CopiedLog, record: Record, folder: Path) -> None:
     """Write `record.json`, close the row, and store the run's files. Files and record are redacted first: a library may
     print a credential."""
     for name in (LOG_FILE, TRACEBACK_FILE):
