@@ -45,6 +45,7 @@ class Report:
     nothing_learnt: str = ""
     more_notes: tuple[str, ...] = ()
     charts: tuple[str, ...] = ()
+    latex: Mapping[str, Any] = field(default_factory=dict)  # `columns` and `label` of table.tex
 
     @property
     def runs(self) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from markupsafe import Markup
 from analysis.charts import style
 from analysis.loading.csv_table import FORMULA
 from analysis.reporting import figures
+from analysis.reporting.latex_table import latex_table
 from analysis.reporting.report import Report
 from sweep.core.errors import UserError
 
@@ -99,7 +100,10 @@ def _write_into(report: Report, folder: Path, suffixes: list[str]) -> None:
     write_csv(report.runs.drop(columns=["conditions"], errors="ignore"), folder / "runs.csv")
     write_csv(_flat(report), folder / "settings.csv")
     svgs = {name: Markup(inline((folder / f"{name}.svg").read_text())) for name in drawn.names}
-    render(folder, _TEMPLATES, report=report, charts=svgs, left_out=drawn.left_out, main=figures.MAIN)
+    latex_columns = latex_table(report)
+    render(
+        folder, _TEMPLATES, report=report, latex=latex_columns, charts=svgs, left_out=drawn.left_out, main=figures.MAIN
+    )
     write_answer(folder, {**report.as_json(), "charts_left_out": drawn.left_out})
 
 
