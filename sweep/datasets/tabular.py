@@ -49,8 +49,9 @@ class Tabular(Dataset):
     """A source with columns.
 
     A template has columns in braces: `prompt: "Instruction: {instruction}\\nResponse:"`; dots select nested values:
-    `answers.text.0`. A role without a column takes the column of its own name, if there is one. All replicates have
-    the same examples, and the validation set stays the same when `n_train` changes.
+    `answers.text.0`. A backslash and an n in a template are a line break: on a command line they stay two characters. A
+    role without a column takes the column of its own name, if there is one. All replicates have the same examples, and
+    the validation set stays the same when `n_train` changes.
     """
 
     columns: dict[str, str | None] = field(default_factory=dict)
@@ -202,7 +203,9 @@ def _example(wanted: Mapping[str, str], values: Mapping[str, Any], place: str) -
                 example[role] = texts[template]
                 continue
             parts = string.Formatter().parse(template) if template_fields(template) else [("", template, "", "")]
-            example[role] = "".join(text + ("" if name is None else texts[name]) for text, name, _, _ in parts)
+            example[role] = "".join(
+                text.replace("\\n", "\n") + ("" if name is None else texts[name]) for text, name, _, _ in parts
+            )
     except UserError as error:
         raise UserError(f"{place}: {error}") from None
     return example  # type: ignore[return-value]

@@ -111,13 +111,13 @@ class MultiLabel(TextTask):
         return [as_text({n for n, yes in zip(labels, row, strict=True) if yes}, labels) for row in chosen], {}
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Evaluation:
-        """Also the F1 of each label, as `f1/<label>`; none for a label that no example has and no answer names."""
+        """Also the F1 of each label, as `f1/<label>`; none for a label that no example has."""
         found = super().evaluate(*args, **kwargs)
         references = [str(row["reference"]) for row in found.rows]
         predictions = [str(row["prediction"]) for row in found.rows]
         by_label = {}
         for label in self._bound():
-            if any(label in as_set(text) for text in (*references, *predictions)):
+            if any(label in as_set(text) for text in references):
                 score = MultiLabelF1(only=label).score(predictions, references)
                 by_label[f"f1/{re.sub(r'[^/.: -]', _allowed, label)}"] = score
         return found._replace(scores={**by_label, **found.scores})
