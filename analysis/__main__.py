@@ -27,7 +27,7 @@ def application(composed: DictConfig) -> None:
 
 KNOWN = (
     "study", "source", "compare", "threshold", "margin", "memory_metric", "direction", "cluster", "price",
-    "allow_different", "charts", "pdf", "out",
+    "allow_different", "charts", "latex", "pdf", "out",
 )  # fmt: skip
 
 
@@ -45,6 +45,7 @@ def validate(composed: DictConfig, multirun: bool) -> Iterator[Fault]:
     yield from _subject_faults(composed)
     yield from _rule_faults(composed)
     yield from _chart_faults(composed.charts)
+    yield from _latex_faults(composed.latex)
     if not isinstance(composed.pdf, bool):
         yield Fault("pdf", str(composed.pdf), "must be true or false")
     if not isinstance(composed.out, str) or not composed.out.strip():
@@ -105,6 +106,14 @@ def _chart_faults(charts: object) -> Iterator[Fault]:
             continue
         if lacking:
             yield Fault("charts", name, f"has no function {' and no function '.join(lacking)}")
+
+
+def _latex_faults(latex: object) -> Iterator[Fault]:
+    columns = latex.get("columns") if isinstance(latex, DictConfig) else None
+    if not isinstance(columns, ListConfig) or not all(isinstance(name, str) for name in columns):
+        yield Fault("latex.columns", str(columns), "must be a list of columns: latex.columns=[setting,score,memory]")
+    elif not isinstance(latex.get("label"), str | None):  # type: ignore[union-attr]
+        yield Fault("latex.label", str(latex.get("label")), "must be text: latex.label=tab:ranks")  # type: ignore[union-attr]
 
 
 def _is_distance(margin: object) -> bool:

@@ -99,7 +99,7 @@ def of_study(study: Study, options: Mapping[str, Any]) -> Report:
         price=float(options["price"]),
         command=_command(options),
     )
-    return replace(made, charts=tuple(options.get("charts", ())))
+    return replace(made, charts=tuple(options.get("charts", ())), latex=options.get("latex") or {})
 
 
 def build(

@@ -29,8 +29,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
 COMMANDS = ("sweep", "sweep.plan", "sweep.export", "sweep.evaluate", "analysis", "analysis.ui")
 PACKAGES = ("sweep", "hydra_plugins", "analysis", "benchmarks")
-COMPONENTS = ("model", "task", "data", "metric", "variant")
-PLACES = {"data": "task.data", "metric": "task.metrics.NAME"}  # of a group's keys in the config
+COMPONENTS = ("model", "task", "data", "metric", "variant", "loss")
+PLACES = {"data": "task.data", "metric": "task.metrics.NAME", "loss": "train.loss"}  # of a group's keys in the config
 # Commands whose options are a YAML file: the meaning of an option is the comment behind it.
 OPTION_FILES = {"plan": "sweep.plan", "analysis": "analysis", "export": "sweep.export", "evaluate": "sweep.evaluate"}
 
@@ -39,7 +39,7 @@ INTRODUCTION = """# Configuration
 
 This page is made from the code. Each key is an override: `python -m sweep train.max_steps=100`.
 
-A component (`model`, `task`, `task.data`, `task.metrics.NAME`, `variant`) is a class with its own keys.
+A component (`model`, `task`, `task.data`, `task.metrics.NAME`, `variant`, `train.loss`) is a class with its own keys.
 [Presets](conf.md) name the class and set its keys. *required* means that a preset, or you, must give a value.
 """
 MEASUREMENTS_INTRODUCTION = """# Measurements
@@ -177,6 +177,8 @@ def type_name(hint: Any) -> str:
     """A type as a reader of YAML knows it: `Annotated[int, Ge(1)] | None` is "whole number ≥ 1, or null"."""
     if hint in _PLAIN:
         return _PLAIN[hint]
+    if getattr(hint, "__name__", "") == "Construction":
+        return "class by `_target_`"
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
         signs = [(*_BOUNDS[type(rule)], rule) for rule in args[1:] if type(rule) in _BOUNDS]
@@ -186,7 +188,7 @@ def type_name(hint: Any) -> str:
         return ", or ".join(type_name(arg) for arg in args)
     if origin is typing.Literal:
         return ", ".join(f"`{value}`" for value in args)
-    if origin is list:
+    if origin in (list, tuple):
         return f"list of {type_name(args[0])}" if args else "list"
     if origin is dict:
         return f"mapping to {type_name(args[1])}"

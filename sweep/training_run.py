@@ -6,6 +6,7 @@ import logging
 import math
 import traceback
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,13 +29,16 @@ from sweep.models.compatibility import check_checkpointing
 from sweep.runtime import cuda_device, distributed, nvml, precision, visible_devices
 from sweep.runtime.out_of_memory import is_out_of_memory
 from sweep.tasks import Task
+from sweep.tasks.lengths import usual_length
 from sweep.tasks.row_checks import check_rows
 from sweep.training import trained_weights
 from sweep.training.changed_weights import SampledWeights
 from sweep.training.divergence import Diverged
 from sweep.training.evaluator import Evaluator
-from sweep.training.fit import Pruned, fit
+from sweep.training.extensions import check_extensions
+from sweep.training.fit import fit
 from sweep.training.parameter_counts import block_fractions, count_parameters
+from sweep.training.watcher import Pruned
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -85,7 +89,10 @@ def _run_phases(config: RunConfig, folder: Path, measured: Measurements, report:
     total, trainable = count_parameters(model)
     measured.add({"total_params": total, "trainable_params": trainable, **fractions})
 
-    examples = task.encode(tokenizer, data.train, config.train.max_length)
+    max_length = (
+        config.train.max_length or usual_length(task, tokenizer, data.train, config.model.architecture()).tokens
+    )
+    examples = task.encode(tokenizer, data.train, max_length)
     measured.add({
         "data/train_examples": len(data.train) - examples.dropped,
         "data/dropped_examples": examples.dropped,
@@ -94,7 +101,7 @@ def _run_phases(config: RunConfig, folder: Path, measured: Measurements, report:
         "data/contaminated_fraction": data.leaked / len(data.validation),
         **task.describe(data),
     })  # fmt: skip
-    train = config.train.with_steps(len(examples))
+    train = replace(config.train, max_length=max_length).with_steps(len(examples)).with_loss(task, examples)
     task.verify(model, examples)
     evaluator = Evaluator(task, model, tokenizer, data.validation, train, device)
     if not train.sharded:  # a model of several devices is on the CPU until training
@@ -116,10 +123,12 @@ def _run_phases(config: RunConfig, folder: Path, measured: Measurements, report:
             report=report,
             evaluate=evaluator.evaluate_during_training,
             aside=measured.energy.paused,
+            higher_is_better=task.higher_is_better,
         )
     meter.watch(model)  # without the optimizer: its state would stay in memory during evaluation
     measured.add({
         "train/steps": fitted.steps,
+        **({"train/planned_steps": train.max_steps} if fitted.steps < train.max_steps else {}),
         "train_seconds": fitted.train_seconds,
         "train/final_loss": fitted.loss,
         "train/tokens": fitted.tokens,
@@ -197,6 +206,7 @@ def prepare(config: Mapping[str, Any], report: Reporter) -> tuple[dict[str, str]
         raise UserError(
             "train.parallelism = fsdp needs GPUs: on the CPU, accelerate holds the whole model on every rank; use ddp"
         )
+    check_extensions(parsed.train)
     data_facts = parsed.task.data.prepare(report)
     data = parsed.task.data.load()
     task = parsed.task.bind(data)
@@ -208,7 +218,12 @@ def prepare(config: Mapping[str, Any], report: Reporter) -> tuple[dict[str, str]
         log.warning(remark)
     if parsed.train.activation_checkpointing:
         check_checkpointing(base, task.auto_class())
-    examples = check_rows(task, parsed.model.load_tokenizer(), data, parsed.train.max_length, base)
+    tokenizer, max_length = parsed.model.load_tokenizer(), parsed.train.max_length
+    if max_length is None:
+        found = usual_length(task, tokenizer, data.train, base)
+        max_length = found.tokens
+        log.warning(found.sentence())
+    examples = check_rows(task, tokenizer, data, max_length, base)
     software = cuda_device.software() if device == "cuda" else {}
     facts = {
         "device": device_name(),
@@ -217,6 +232,7 @@ def prepare(config: Mapping[str, Any], report: Reporter) -> tuple[dict[str, str]
         **data_facts,
         "data_examples": str(examples),
         **model_facts,
+        "train.max_length": str(max_length),
     }
     driver = nvml.driver() if device == "cuda" else None
     recorded = {**software, **({"version.driver": driver.version} if driver else {})}

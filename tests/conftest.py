@@ -86,6 +86,7 @@ def toy(tiny_checkpoint: Path) -> list[str]:
         "model=pretrained",
         f"model.path={tiny_checkpoint}",
         "train.max_steps=6",
+        "train.max_length=100",
         "train.micro_batch_size=4",
         "task.data.n_train=64",
         "task.data.n_validation=20",

@@ -45,11 +45,20 @@ class Written:
     def uri(self) -> str:
         return f"sqlite:///{self.folder}/mlflow.db"
 
-    def study(self, name: str, runs: Sequence[Record], finished: bool = True, examples: bool = True) -> str:
-        """The id of its parent run. Scores become right and wrong answers to 200 questions, drawn by the run's seed."""
+    def study(
+        self,
+        name: str,
+        runs: Sequence[Record],
+        finished: bool = True,
+        examples: bool = True,
+        params: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> str:
+        """The id of its parent run. Scores become right and wrong answers to 200 questions, drawn by the run's seed.
+        `params` are by setting."""
         parent = self.store.create_study(name, CONDITIONS, {"command": f"python -m sweep -m study.name={name}"})
         for record in runs:
-            row = self.store.open_run(record, parent.info.run_id, {"seed": str(record.seed)}, {})
+            own = (params or {}).get(record.setting, {})
+            row = self.store.open_run(record, parent.info.run_id, {"seed": str(record.seed), **own}, {})
             for step in range(1, 21):
                 row.metrics(step, {"train/loss": 2.0 / step + 0.01 * record.seed})
             files = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -140,6 +141,47 @@ def draw(data):
     figure.subplots().bar(data["setting"], data["time/train_cpu_seconds"])
     return figure
 ''',
+    "my_extension/training.py": '''
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import TrainerCallback
+
+from sweep.losses import Loss
+
+
+class Diary(TrainerCallback):
+    """Writes the score of each evaluation and the number of steps into a file."""
+
+    def __init__(self, file):
+        self.file = Path(file)
+
+    def on_evaluate(self, args, state, control, metrics, **kwargs):
+        with self.file.open("a") as out:
+            out.write(f"{state.global_step} {metrics['eval_score']}\\n")
+
+    def on_train_end(self, args, state, control, **kwargs):
+        rate = state.log_history[0]["learning_rate"]
+        with self.file.open("a") as out:
+            out.write(f"end {state.global_step} {args.adam_beta1} {rate}\\n")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounded(Loss):
+    """1 - p of each label: a label that is missed counts at most 1."""
+
+    def per_label(self, logits, labels):
+        loss = 1 - torch.exp(-torch.nn.functional.cross_entropy(logits, labels, reduction="none"))
+        return loss * (labels >= 0)
+
+
+def halved(optimizer, num_training_steps):
+    """Half the rate from the start on."""
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5)
+''',
+    "my_conf/loss/bounded.yaml": "_target_: my_extension.training.Bounded\n",
     "my_conf/variant/head_only.yaml": "_target_: my_extension.variant.HeadOnly\nname: head_only\nlearning_rate: 1e-2\n",
     "my_conf/data/walks.yaml": "_target_: my_extension.data.Walks\ncount: 8\n",
     "my_conf/metric/longer.yaml": "_target_: my_extension.metric.Longer\n",
@@ -174,7 +216,11 @@ def test_extensions_of_every_kind_run_without_an_edit(extension: Path, program: 
         "sweep", "-m", "--config-dir", str(extension / "my_conf"),
         "model=untrained", f"model.folder={tmp_path / 'model'}", "task=first_word", "variant=head_only",
         "+meter=cpu_time", "train.max_steps=20", "train.micro_batch_size=4", "train.max_length=32", "study.name=mine",
-        "study.predict_memory=false", "seed=0", env=path,
+        "study.predict_memory=false", "seed=0", "+loss@train.loss=bounded", "train.eval_steps=5",
+        f"train.callbacks=[{{_target_: my_extension.training.Diary, file: {tmp_path / 'diary'}}}]",
+        "train.optimizer={_target_: torch.optim.SGD, momentum: 0.5}",
+        "train.lr_scheduler_type={_target_: my_extension.training.halved}", "train.warmup_ratio=0",
+        "+train.arguments.adam_beta1=0.8", env=path,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stdout + ran.stderr
     [run] = StudyReader(f"sqlite:///{tmp_path / 'mlflow.db'}", "paretune").study("mine").runs.to_dict("records")
@@ -185,6 +231,14 @@ def test_extensions_of_every_kind_run_without_an_edit(extension: Path, program: 
     assert run["data/train_examples"] == 16
     assert run["time/train_cpu_seconds"] > 0
     assert run["time/load_cpu_seconds"] > 0
+    assert 0 < run["train/final_loss"] < 1
+    evaluated = (tmp_path / "diary").read_text().splitlines()
+    assert [line.split()[0] for line in evaluated] == ["5", "10", "15", "end"]
+    assert evaluated[-1] == "end 20 0.8 0.005"
+    conditions = json.loads(run["conditions"])
+    assert conditions["train.optimizer.momentum"] == "0.5"
+    own = {"data", "metric", "model", "task", "training"}  # the variant's code is in the digest of the setting
+    assert {key for key in conditions if key.startswith("code.")} == {f"code.my_extension.{name}" for name in own}
     drawn = program("analysis", "study=mine", "margin=0.01", "charts=[my_extension.cpu_time]", env=path)
     assert drawn.returncode == 0, drawn.stdout + drawn.stderr
     assert (tmp_path / "reports" / "mine" / "cpu_time.png").read_bytes().startswith(b"\x89PNG")

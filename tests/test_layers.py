@@ -14,7 +14,7 @@ SOURCES = [path for folder in ("sweep", "analysis", "hydra_plugins") for path in
 SWEEP = [
     "core", "runtime",
     "processes", "hydra_compat", "tracking", "datasets", "metrics", "statistics", "variants", "meters",
-    "tasks", "training", "models", "config",
+    "tasks", "losses", "training", "models", "config",
     "memory", "diagnostics", "cli",
     "training_run", "launch", "deployment", "study",
     "plan", "export", "evaluate", "__main__",
@@ -26,7 +26,8 @@ HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "mlflow", "optuna", "p
 # What `python -m sweep` imports before the config is known to be good.
 LIGHT = [
     "sweep/__main__.py", "sweep/cli", "sweep/config", "sweep/core", "sweep/models", "sweep/tasks", "sweep/datasets",
-    "sweep/metrics", "sweep/diagnostics", "sweep/variants", "sweep/training/options.py", "sweep/tracking/options.py",
+    "sweep/metrics", "sweep/diagnostics", "sweep/variants", "sweep/losses", "sweep/training/options.py",
+    "sweep/training/trainer_arguments.py", "sweep/tracking/options.py",
     "hydra_plugins", "analysis/__main__.py",
 ]  # fmt: skip
 

@@ -11,6 +11,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from analysis.loading.study import COLUMNS, Point, Study
+from analysis.loading.varied_keys import varied
 from sweep.core import program, redaction
 from sweep.core.artifacts import EXAMPLES_FILE
 from sweep.core.errors import UserError, alternatives
@@ -105,6 +106,8 @@ def _outcome(run: Run) -> str:
 
 def _table(children: Sequence[Run]) -> pd.DataFrame:
     runs = pd.DataFrame([_row(run) for run in children])
+    keys = varied([run.data.params for run in children])
+    runs = pd.concat([runs, keys.set_axis(runs.index)], axis=1)
     return runs.reindex(columns=[*runs.columns, *(c for c in COLUMNS if c not in runs)])
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from analysis.loading.varied_keys import config_keys
 from sweep.core.measurements import SCORE
 
 # Columns that `Study.runs` always has. Numbers may be missing (NaN). Every other column is a measurement or a tag.
@@ -37,6 +38,11 @@ class Study(NamedTuple):
     find_examples: Callable[[str], Path | None] = lambda run_id: None
     # (run id, key) → the values of a measurement by step
     history: Callable[[str, str], Sequence[Point]] = lambda run_id, key: ()
+
+    @property
+    def keys(self) -> list[str]:
+        """The columns of `runs` that are keys of the config: those with different values in the runs."""
+        return config_keys(self.runs)
 
     @property
     def unfinished(self) -> int:

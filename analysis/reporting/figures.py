@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from analysis.charts import cost_curve, learning_curve, memory_parts, memory_prediction, style
+from analysis.charts import cost_curve, learning_curve, memory_parts, memory_prediction, score_by_key, style
 from analysis.charts.cost_curve import Axis
 from analysis.charts.names import shorten
 from analysis.decision.verdict_words import REACHES
@@ -60,6 +60,7 @@ def _draw_all(report: Report, folder: Path, suffixes: list[str]) -> Drawn:
         )
         style.save(figure, folder / name, suffixes)
         drawn.names.append(name)
+    _scores_by_key(report, folder, suffixes, drawn)
     parts = memory_parts.data(report.settings, report.study.latest())
     if len(parts):
         style.save(memory_parts.draw(parts, memory_parts.label(parts)), folder / "memory_parts", suffixes)
@@ -102,6 +103,25 @@ def _curves(report: Report) -> list[tuple[str, Axis, str]]:
         ("score_against_trainable", Axis("trainable_params", "trainable_params", "trainable parameters"),
          "score against trainable parameters: no run has trainable_params"),
     ]  # fmt: skip
+
+
+def _scores_by_key(report: Report, folder: Path, suffixes: list[str], drawn: Drawn) -> None:
+    """A chart for each number that the study varies."""
+    keys = score_by_key.numeric_keys(report.settings, report.study.keys)
+    for key in keys:
+        points = score_by_key.data(report.settings, report.study.scored(), key, keys)
+        if points.empty:
+            continue
+        name = key.rpartition(".")[2]
+        figure = score_by_key.draw(
+            points,
+            key=name.replace("_", " "),
+            score_label=score_label(report),
+            title=f"Score by {name.replace('_', ' ')}",
+            threshold=report.decision.score_threshold,
+        )
+        style.save(figure, folder / f"score_by_{name}", suffixes)
+        drawn.names.append(f"score_by_{name}")
 
 
 def _learning_curves(report: Report, folder: Path, suffixes: list[str], looks: style.Looks, drawn: Drawn) -> None:

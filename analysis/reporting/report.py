@@ -17,6 +17,7 @@ from analysis.decision.pareto import hypervolume
 from analysis.decision.score_noise import ScoreNoise
 from analysis.decision.selection import Decision
 from analysis.loading.study import Study
+from analysis.loading.varied_keys import with_keys
 from analysis.reporting import chances, failures
 from analysis.reporting.narrative import Narrative
 from sweep.core.measurements import MAX_MEMORY_ALLOCATED, PAGED_BYTES, PEAK_MEMORY_BYTES
@@ -42,14 +43,16 @@ class Report:
     nothing_learnt: str = ""
     more_notes: tuple[str, ...] = ()
     charts: tuple[str, ...] = ()
+    latex: Mapping[str, Any] = field(default_factory=dict)  # `columns` and `label` of table.tex
 
     @property
     def runs(self) -> pd.DataFrame:
         return self.study.runs
 
-    @property
+    @cached_property
     def settings(self) -> pd.DataFrame:
-        return self.decision.settings
+        """The decision's table, with a column for each key of the config that differs between settings."""
+        return with_keys(self.decision.settings, self.runs)
 
     @property
     def higher_is_better(self) -> bool:

@@ -42,7 +42,13 @@ class StudyComparison:
 
     @property
     def answer(self) -> str:
-        """Both selected settings in a sentence."""
+        """Both selected settings in a sentence, and whether the studies have settings in common."""
+        common = set(self.first.settings["setting"]) & set(self.second.settings["setting"])
+        without = "" if common else " No setting is in both studies: settings are compared by their names."
+        return f"{self._selections}{without}"
+
+    @property
+    def _selections(self) -> str:
         one, two = (report.narrative.pick for report in self.reports)
         names = self.names
         if one is None or two is None:

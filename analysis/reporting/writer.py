@@ -19,6 +19,7 @@ from markupsafe import Markup
 from analysis.charts import style
 from analysis.loading.csv_table import FORMULA
 from analysis.reporting import chances, figures
+from analysis.reporting.latex_table import latex_table
 from analysis.reporting.report import Report
 from sweep.core.errors import UserError
 
@@ -99,10 +100,12 @@ def _write_into(report: Report, folder: Path, suffixes: list[str]) -> None:
     write_csv(report.runs.drop(columns=["conditions"], errors="ignore"), folder / "runs.csv")
     write_csv(_flat(report), folder / "settings.csv")
     svgs = {name: Markup(inline((folder / f"{name}.svg").read_text())) for name in drawn.names}
+    latex_columns = latex_table(report)
     render(
         folder,
         _TEMPLATES,
         report=report,
+        latex=latex_columns,
         picks=chances.picks(report.decision),
         picks_note=chances.note(report.decision),
         charts=svgs,

@@ -18,6 +18,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from sweep.core.construction import FIND_IT, Construction, construction
 from sweep.core.errors import Fault, alternatives
 from sweep.core.familiar_names import data_line
 
@@ -68,6 +69,10 @@ def _value(hint: Any, value: Any, path: str, faults: list[Fault]) -> Any:
     if is_dataclass(hint) or _is_component(hint):
         return build(hint, value, path, faults)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if Construction in args and (origin is list or isinstance(value, Mapping)):
+        return _constructions(value, path, faults) if origin is list else _construction(value, path, faults)
+    if Construction in args:
+        hint = typing.Union[tuple(arg for arg in args if arg is not Construction)]  # noqa: UP007
     if args and _is_component(args[0]) and args[1:] == (type(None),):
         return None if value is None else build(args[0], value, path, faults)
     if origin is dict and _is_component(args[1]):
@@ -83,6 +88,21 @@ def _value(hint: Any, value: Any, path: str, faults: list[Fault]) -> Any:
         rules = [_rule(e) for e in error.errors() if e["type"] != "none_required"] or ["must be null"]
         faults.append(Fault(path, _show(value), "; or ".join(dict.fromkeys(rules))))
         return INVALID
+
+
+def _constructions(value: Any, path: str, faults: list[Fault]) -> Any:
+    if not isinstance(value, list):
+        faults.append(Fault(path, _show(value), "must be a list: [{_target_: my_package.module.Name}]"))
+        return INVALID
+    built = [_construction(node, f"{path}[{index}]", faults) for index, node in enumerate(value)]
+    return INVALID if any(item is INVALID for item in built) else built
+
+
+def _construction(node: Any, path: str, faults: list[Fault]) -> Any:
+    built, fault = construction(node) if isinstance(node, Mapping) else (None, "needs _target_, the name of a class")
+    if built is None:
+        faults.append(Fault(path, _show(node), fault))
+    return INVALID if built is None else built
 
 
 def _is_component(hint: Any) -> bool:
@@ -101,7 +121,8 @@ def _target(base: type, target: Any, path: str, faults: list[Fault]) -> type | N
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
-        faults.append(Fault(key, target, f"cannot be imported: {error}"))
+        where = f"; {FIND_IT}" if isinstance(error, ModuleNotFoundError) else ""
+        faults.append(Fault(key, target, f"cannot be imported: {error}{where}"))
         return None
     if not (inspect.isclass(found) and issubclass(found, base) and is_dataclass(found)):
         faults.append(Fault(key, target, f"is not a {base.__name__}; derive a dataclass from {base.__module__}"))

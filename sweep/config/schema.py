@@ -113,7 +113,7 @@ class RunConfig:
             )
         positions = self.model.max_positions
         extra = self.variant.extra_positions
-        if positions is not None and self.train.max_length + extra > positions:
+        if positions is not None and (self.train.max_length or 0) + extra > positions:
             with_extra = f"with the variant's {extra} virtual tokens " if extra else ""
             yield Fault(
                 "train.max_length", str(self.train.max_length), f"{with_extra}exceeds the model's {positions} positions"
@@ -137,8 +137,12 @@ class RunConfig:
         packing = getattr(self.task, "packing", False)
         if packing and self.model.attention == "flash_attention_2" and self.train.micro_batch_size > 1:
             yield Fault("task.packing", "true", "with flash_attention_2 needs micro_batch_size = 1; accumulate instead")
-        if self.train.label_smoothing and any(metric.needs_numbers for metric in self.task.metrics.values()):
-            yield Fault("train.label_smoothing", str(self.train.label_smoothing), "is for labels, not for a regression")
+        if self.train.label_smoothing and self.task.problem in ("number", "several labels"):
+            what = "labels, not for a regression" if self.task.problem == "number" else "one label per example"
+            yield Fault("train.label_smoothing", str(self.train.label_smoothing), f"is for {what}")
+        if self.train.loss is not None:
+            for message in self.train.loss.task_faults(self.task):
+                yield Fault("train.loss", type(self.train.loss).__name__, message)
         if self.train.warmup_ratio and self.train.lr_scheduler_type == "constant":
             yield Fault(
                 "train.lr_scheduler_type", "constant", "ignores train.warmup_ratio; use constant_with_warmup, or 0"
@@ -156,8 +160,13 @@ def plain_config(composed: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
-# `${unless:${.epochs},250}`: null if the first value is given, else the second.
-OmegaConf.register_new_resolver("unless", lambda given, value: value if given is None else None, replace=True)
+def _unless_given(key: str, value: Any, *, _parent_: DictConfig) -> Any:
+    """`${unless_given:epochs,250}`: null if the config has a value for `epochs` in the same group, else 250."""
+    given = not OmegaConf.is_interpolation(_parent_, key) and _parent_.get(key) is not None
+    return None if given else value
+
+
+OmegaConf.register_new_resolver("unless_given", _unless_given, replace=True)
 Configured = typing.TypeVar("Configured")
 
 

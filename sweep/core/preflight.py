@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,6 +17,7 @@ from sweep.core.errors import Fault, UserError
 
 _TIMEOUT_SECONDS = 5.0
 _WEB_PORTS = {"http": 80, "https": 443}
+_DRIVERS = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "pymysql": "pymysql"}
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
@@ -87,6 +89,17 @@ def store_fault(key: str, uri: str) -> Iterator[Fault]:
             f"cannot be reached at {host}:{port} ({getattr(error, 'strerror', None) or error}); start the server, "
             "correct the address, or use a file: sqlite:////folder/mlflow.db",
         )
+        return
+    yield from driver_fault(key, parts.scheme)
+
+
+def driver_fault(key: str, scheme: str) -> Iterator[Fault]:
+    """The fault of a database whose driver is not installed. `scheme` is as SQLAlchemy reads it: dialect+driver."""
+    dialect, _, driver = scheme.partition("+")
+    module = driver or ("psycopg2" if dialect == "postgresql" else "")  # SQLAlchemy's default
+    if module in _DRIVERS and find_spec(module) is None:
+        other = "" if driver else "; or name the newer driver: postgresql+psycopg://…"
+        yield Fault(key, scheme, f"needs the package {module}: pip install '{_DRIVERS[module]}'{other}")
 
 
 def _request(scheme: str, host: str, port: int) -> None:

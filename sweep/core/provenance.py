@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from sweep.core import program, redaction
+from sweep.core import own_code, program, redaction
 from sweep.core.paths import ROOT
 
 # Their versions change results, so they are conditions.
@@ -61,14 +61,15 @@ def conditions(
 ) -> dict[str, str]:
     """Everything that is fixed during a study, flat: key → value as text.
 
-    `facts` are of the machine: device, resolved precision, digest of the base model. Left out are keys that the study
+    `facts` are of the machine: device, resolved precision, digest of the base model. The user's own classes count with
+    the digest of their source. Left out are keys that the study
     varies (`swept`), and those that say where something is, and not what it is (`location_keys`).
     """
     left_out = {*swept, *location_keys}
     fixed = {key: value for key, value in config.items() if key not in NOT_CONDITIONS}
     flat = {key: value for key, value in flatten(fixed).items() if key not in left_out}
     named_versions = {f"version.{name}": version for name, version in versions().items() if name != "python"}
-    return dict(sorted({**flat, **facts, **named_versions}.items()))
+    return dict(sorted({**flat, **facts, **named_versions, **own_code.digests(fixed)}.items()))
 
 
 def fingerprint(values: Mapping[str, str]) -> str:

@@ -7,6 +7,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from sweep.core import own_code
+
 SEED = "seed"
 VARIANT = "variant"
 
@@ -36,8 +38,11 @@ def _shown(value: Any) -> str:
 
 
 def setting_digest(config: Mapping[str, Any], swept: Iterable[str]) -> str:
-    """Digest of everything that the setting's name means: it changes if the file of the variant changes."""
-    content = {"variant": config["variant"], **{key: select(config, key) for key in sorted(swept) if key != SEED}}
+    """Digest of everything that the setting's name means: it changes if the file of the variant changes, or the
+    source of a class of the user's own."""
+    code = own_code.digests(config["variant"])
+    values = {key: select(config, key) for key in sorted(swept) if key != SEED}
+    content = {"variant": config["variant"], **values, **code}
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 

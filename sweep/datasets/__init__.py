@@ -36,6 +36,10 @@ class Row(dict[str, Any]):
     place: str = ""
 
 
+class LabelSet(str):
+    """Several labels of one example, as JSON text of a list."""
+
+
 def place_of(example: Mapping[str, Any], index: int) -> str:
     """Where an example was read from; without a place, its number in the split."""
     return getattr(example, "place", "") or f"example {index + 1}"

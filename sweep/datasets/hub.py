@@ -28,7 +28,8 @@ class HubTable:
         self.source = source
         self.columns = split.column_names
         self._split = split
-        classes = {name: kind for name, kind in split.features.items() if type(kind).__name__ == "ClassLabel"}
+        inner = {name: getattr(kind, "feature", kind) for name, kind in split.features.items()}  # also of lists
+        classes = {name: kind for name, kind in inner.items() if type(kind).__name__ == "ClassLabel"}
         self.labels = {name: kind.names for name, kind in classes.items()}
 
     def __len__(self) -> int:
@@ -41,7 +42,9 @@ class HubTable:
         rows = self._split.select(indices).to_list()
         for column, names in self.labels.items():
             for row in rows:
-                row[column] = label_name(row[column], names)
+                value = row[column]
+                several = isinstance(value, list)
+                row[column] = [label_name(one, names) for one in value] if several else label_name(value, names)
         return rows
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import string
@@ -13,7 +14,7 @@ from typing import Annotated, Any, NamedTuple, Protocol
 from annotated_types import Ge, Gt, Lt
 
 from sweep.core.errors import UserError, alternatives
-from sweep.datasets import ROLES, Dataset, Example, Row, Splits
+from sweep.datasets import ROLES, Dataset, Example, LabelSet, Row, Splits
 from sweep.datasets.conversations import messages
 from sweep.datasets.draws import permutation, stratified
 
@@ -48,8 +49,9 @@ class Tabular(Dataset):
     """A source with columns.
 
     A template has columns in braces: `prompt: "Instruction: {instruction}\\nResponse:"`; dots select nested values:
-    `answers.text.0`. A role without a column takes the column of its own name, if there is one. All replicates have
-    the same examples, and the validation set stays the same when `n_train` changes.
+    `answers.text.0`. A backslash and an n in a template are a line break: on a command line they stay two characters. A
+    role without a column takes the column of its own name, if there is one. All replicates have the same examples, and
+    the validation set stays the same when `n_train` changes.
     """
 
     columns: dict[str, str | None] = field(default_factory=dict)
@@ -197,15 +199,23 @@ def _example(wanted: Mapping[str, str], values: Mapping[str, Any], place: str) -
                 example[role] = messages(values[template])
                 continue
             texts = {name: _text(role, name, values[name]) for name in _names(template)}
+            if isinstance(texts.get(template), LabelSet):
+                example[role] = texts[template]
+                continue
             parts = string.Formatter().parse(template) if template_fields(template) else [("", template, "", "")]
-            example[role] = "".join(text + ("" if name is None else texts[name]) for text, name, _, _ in parts)
+            example[role] = "".join(
+                text.replace("\\n", "\n") + ("" if name is None else texts[name]) for text, name, _, _ in parts
+            )
     except UserError as error:
         raise UserError(f"{place}: {error}") from None
     return example  # type: ignore[return-value]
 
 
 def _text(role: str, name: str, value: Any) -> str:
-    """Raises UserError for a list, an object or bytes, whose text would be Python's notation of it."""
+    """Raises UserError for a list, an object or bytes, whose text would be Python's notation of it. A list of labels
+    is a LabelSet."""
+    if role == "label" and isinstance(value, list | tuple) and all(isinstance(one, str | int | float) for one in value):
+        return LabelSet(json.dumps([str(one) for one in value], ensure_ascii=False))
     if not isinstance(value, list | tuple | Mapping | bytes | bytearray):
         return str(value)
     if isinstance(value, Mapping):
@@ -215,6 +225,5 @@ def _text(role: str, name: str, value: Any) -> str:
         fix = "write text"
     else:
         fix = f"name one of its values (task.data.columns.{role}={name}.0), or join them to a text in the data"
-        fix += "; several labels of one text are no task here" if role == "label" else ""
     kind = {"dict": "objects", "list": "lists", "tuple": "lists"}.get(type(value).__name__, type(value).__name__)
     raise UserError(f"column {name!r}, the {role}, holds {kind}: {str(value)[:80]}; {fix}")

@@ -22,6 +22,9 @@ from sweep.tasks import Evaluation
 BASE, COMBINED = "(base alone)", "(combined)"
 
 
+_TASKS = {"SEQ_CLS": "classification", "CAUSAL_LM": "generation", "SEQ_2_SEQ_LM": "seq2seq"}  # by PEFT's name
+
+
 class Scored(NamedTuple):
     """`bytes` is the adapter's size on the disk, `swap_seconds` the time to activate it; None without an adapter."""
 
@@ -34,6 +37,7 @@ class Scored(NamedTuple):
 def compare(comparison: AdapterComparison) -> list[Scored]:
     """The scores of the base, of each adapter and of their weighted combination on the validation examples. UserError
     if the adapters do not fit the base, or each other."""
+    _require_their_task(comparison.adapters, comparison.task.task_type)
     _require_their_base(comparison.adapters, comparison.model.prepare(silent).get("model_revision", ""))
     setup = EvaluationSetup.at(comparison, comparison.precision, comparison.max_length, comparison.batch_size)
     base = comparison.variant.prepare(setup.base(), False)
@@ -81,6 +85,18 @@ def shown_names(folders: list[str]) -> list[str]:
     if len(set(names)) < len(names):
         raise UserError(f"adapters: {', '.join(folders)} names a folder twice")
     return names
+
+
+def _require_their_task(folders: list[str], task_type: str) -> None:
+    """Check the kind of task that PEFT stores with an adapter: a base with another head could not even be loaded."""
+    for folder in folders:
+        config = Path(folder, "adapter_config.json")
+        found = json.loads(config.read_text()).get("task_type") if config.is_file() else None
+        if found in _TASKS and found != task_type:
+            raise UserError(
+                f"adapter {folder} is for {found}, and task is for {task_type}; give the task and the data of its run: "
+                f"task={_TASKS[found]} data@task.data=…"
+            )
 
 
 def _require_their_base(folders: list[str], revision: str) -> None:

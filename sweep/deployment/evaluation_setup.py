@@ -13,6 +13,7 @@ from sweep.models import Model
 from sweep.runtime import precision
 from sweep.tasks import Evaluation, Task
 from sweep.tasks.batching import mask, padded, positions_of
+from sweep.tasks.lengths import usual_length
 from sweep.training_run import device_type
 
 if TYPE_CHECKING:
@@ -48,12 +49,15 @@ class EvaluationSetup:
 
     @classmethod
     def at(
-        cls, config: RunConfig | AdapterComparison, precision_name: str, max_length: int, batch_size: int
+        cls, config: RunConfig | AdapterComparison, precision_name: str, max_length: int | None, batch_size: int
     ) -> EvaluationSetup:
         device = device_type()
         compute = precision.resolve(precision_name, device)
         data, tokenizer = config.task.data.load(), config.model.load_tokenizer()
-        task = config.task.bind(data).for_base(config.model.architecture())
+        architecture = config.model.architecture()
+        task = config.task.bind(data).for_base(architecture)
+        if max_length is None:  # of a run that found its own
+            max_length = usual_length(task, tokenizer, data.train, architecture).tokens
         return cls(
             task=task,
             model=config.model,

@@ -39,9 +39,8 @@ def export(options: Mapping[str, Any], tracking: Tracking) -> model_card.Exporte
     with tempfile.TemporaryDirectory(prefix="paretune-export-") as scratch:
         run = find(store, options["study"], options["run"], Path(scratch), options["base"])
         _require_same_base(run)
-        out = Path(str(options["out"] or default_folder(run)))
-        if out.exists() and not (out / MANIFEST).exists() and any(out.iterdir()):
-            raise UserError(f"out = {out} has other files than an export; choose another folder")
+        out = Path(str(options["out"] or default_folder(run, options["merge"], str(options["dtype"]))))
+        _require_replaceable(out, run.run_id, adapter=run.config.variant.is_adapter and not options["merge"])
         out.parent.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
         try:
@@ -85,9 +84,29 @@ def _require_same_base(run: StoredRun) -> None:
         )
 
 
-def default_folder(run: StoredRun) -> Path:
-    """The folder's name has no "=", which Hydra would read as an option in a list of adapters."""
-    name = re.sub(r"[^\w.-]+", "-", f"{run.record.setting}-seed{run.record.seed}")
+def _require_replaceable(out: Path, run_id: str, *, adapter: bool) -> None:
+    """Raises UserError where `out` has something else than an earlier export of the same run in the same form."""
+    if not out.exists() or not any(out.iterdir()):
+        return
+    try:
+        there = json.loads((out / MANIFEST).read_text())
+    except (OSError, ValueError):
+        raise UserError(f"out = {out} has other files than an export; choose another folder") from None
+    if (there.get("run_id"), there.get("adapter")) != (run_id, adapter):
+        kind = "the adapter" if there.get("adapter") else "the model"
+        of = f"{there.get('setting')} with seed {there.get('seed')} (run {there.get('run_id')})"
+        raise UserError(
+            f"out = {out} has {kind} of {of}, which this export would replace; choose another folder with out=…, or "
+            "delete that one"
+        )
+
+
+def default_folder(run: StoredRun, merge: bool = False, dtype: str = "auto") -> Path:
+    """Of each form of an export. The name has no "=", which Hydra would read as an option in a list of adapters."""
+    is_adapter = run.config.variant.is_adapter
+    form = "-merged" if merge and is_adapter else ""
+    form += f"-{dtype}" if dtype != "auto" and (merge or not is_adapter) else ""
+    name = re.sub(r"[^\w.-]+", "-", f"{run.record.setting}-seed{run.record.seed}") + form
     return Path("exports", *(run.record.study or "runs").split("/"), name)
 
 

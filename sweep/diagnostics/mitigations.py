@@ -98,7 +98,8 @@ def _against_oom(run: Situation) -> Iterator[Mitigation]:
             "train.gradient_accumulation_steps": train.gradient_accumulation_steps * pieces,
         }
         yield _step(smaller, "the same batch in smaller pieces: the result stays, the speed falls")
-    paged = train.optimizer.startswith("paged") or variant.optimizer(run.device_type) is not None
+    own = not isinstance(train.optimizer, str)
+    paged = own or str(train.optimizer).startswith("paged") or variant.optimizer(run.device_type) is not None
     if on_gpu and not paged and not train.sharded:
         if train.optimizer != "adamw_8bit":
             yield _step({"train.optimizer": "adamw_8bit"}, "the optimizer's state in 8 bits")
@@ -111,7 +112,7 @@ def _against_oom(run: Situation) -> Iterator[Mitigation]:
         yield _step({"train.precision": "bf16"}, "half the bytes of every activation")
     if train.devices_per_run > 1 and not train.sharded and variant.sharding_fault is None:
         yield _step({"train.parallelism": "fsdp"}, "each device holds a part of the model, and not all of it")
-    if train.max_length // 2 >= SHORTEST:
+    if train.max_length is not None and train.max_length // 2 >= SHORTEST:
         yield _step({"train.max_length": train.max_length // 2}, "shorter sequences; check that responses are not cut")
 
 

@@ -6,7 +6,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from sweep.memory import Machine
 from sweep.processes import isolated_call
 
 log = logging.getLogger(__name__)
+MAX_LENGTH = "train.max_length"  # the fact, and the condition that it stands for
 
 
 class Preparation(NamedTuple):
@@ -30,6 +31,7 @@ class Preparation(NamedTuple):
     machine: Machine
 
 
+_CHECKED = ("optimizer", "lr_scheduler_type", "warmup_ratio", "loss", "callbacks", "arguments")  # by classes of others
 _PREPARED: dict[str, Preparation] = {}  # by the parts of the config that matter
 
 
@@ -55,6 +57,13 @@ class PreparedRun:
     def conditions(self) -> dict[str, str]:
         return conditions_of(self.config, self.plain, self.swept, self.preparation)
 
+    def with_max_length(self) -> PreparedRun:
+        """This run with the `train.max_length` that `prepare` found, where the config gives none."""
+        if MAX_LENGTH not in self.preparation.facts:
+            return self
+        plain = {**self.plain, "train": {**self.plain["train"], "max_length": _max_length(self.preparation)}}
+        return replace(self, plain=plain, config=_with_max_length(self.config, self.preparation))
+
     def pinned(self) -> dict[str, Any]:
         """The config for the run's process, with the data and the base model that `prepare` found, and without
         credentials."""
@@ -69,7 +78,8 @@ def prepare(config: Mapping[str, Any], lease: Lease) -> Preparation:
     process does this once per model, task, precision and length, on a leased GPU: all its leases are of one kind.
     UserError if the model, the data or the GPU is not usable."""
     train = config["train"]
-    key = json.dumps([config["model"], config["task"], train["precision"], train["max_length"]], sort_keys=True)
+    parts = [train.get(name) for name in ("precision", "max_length", *_CHECKED)]
+    key = json.dumps([config["model"], config["task"], *parts], sort_keys=True)
     if key not in _PREPARED:
         _PREPARED[key] = _prepare(without_credentials(config), lease.first(1))
     return _PREPARED[key]
@@ -106,6 +116,8 @@ def conditions_of(
     config: RunConfig, plain: Mapping[str, Any], swept: list[str], preparation: Preparation
 ) -> dict[str, str]:
     """The conditions of a run on this machine. Raises ConfigError where the config does not fit what was prepared."""
+    if MAX_LENGTH in preparation.facts:
+        config = _with_max_length(config, preparation)
     faults = list(config.faults_between())  # again: the base of a Hub id is on this machine now
     examples, size = int(preparation.facts.get("data_examples", config.train.batch_size)), config.train.batch_size
     if size > examples:
@@ -115,6 +127,14 @@ def conditions_of(
         raise ConfigError(faults)
     locations = (f"model.{key}" for key in config.model.location_keys)
     return provenance.conditions(plain, preparation.facts, swept, locations)
+
+
+def _max_length(preparation: Preparation) -> int:
+    return int(preparation.facts[MAX_LENGTH])
+
+
+def _with_max_length(config: RunConfig, preparation: Preparation) -> RunConfig:
+    return replace(config, train=replace(config.train, max_length=_max_length(preparation)))
 
 
 def without_credentials(config: Mapping[str, Any]) -> dict[str, Any]:

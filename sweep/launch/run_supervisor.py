@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -25,6 +26,7 @@ from sweep.launch.memory_forecast import MemoryForecaster
 from sweep.launch.preparation import PreparedRun
 from sweep.memory.prediction_metrics import with_error, with_prediction
 from sweep.processes import isolated_call
+from sweep.tracking.copies import CopiedLog
 from sweep.tracking.mlflow_store import MlflowStore, RunLog, files_of
 from sweep.tracking.options import Tracking
 
@@ -37,6 +39,12 @@ _PARAMS = ("variant", "train", "seed", "task.data", "task.score", "task.max_new_
 @cache
 def store(tracking: Tracking) -> MlflowStore:
     """The tracking store, opened once per process."""
+    unused = os.environ.get("MLFLOW_TRACKING_URI", tracking.uri)
+    if unused != tracking.uri:
+        log.warning(
+            "MLFLOW_TRACKING_URI = %s is set and is not used: runs go to %s. tracking=server takes it",
+            redaction.text(unused), redaction.text(tracking.uri),
+        )  # fmt: skip
     return MlflowStore(tracking.uri, tracking.experiment, tracking.artifacts)
 
 
@@ -54,9 +62,10 @@ def run_supervised(
     lease = run.lease.first(run.config.train.devices_per_run)  # the Trainer would split a run over more devices
     run.folder.mkdir(parents=True, exist_ok=True)
     record, in_study = new_record(run), parent_id is not None
+    whole = run.with_max_length()
     if not in_study:
         store(run.config.tracking).close_abandoned()
-    row = store(run.config.tracking).open_run(record, parent_id, _params(run.plain), run.plain)
+    row = _open_row(whole, record, parent_id)
     others = device_leases.bytes_in_use(lease.gpus)
     if others:
         log.warning("%s: other processes already hold %s on %s", record.name, formatting.gib(others), lease)
@@ -69,16 +78,24 @@ def run_supervised(
     if skip_reason is not None:
         record = record.added({}, {LAUNCHED: "false"}).ended(Outcome.OOM, skip_reason)
     else:
-        request = RunRequest(config=run.pinned(), record=record, folder=str(run.folder))
+        request = RunRequest(config=whole.pinned(), record=record, folder=str(run.folder))
         try:
             record = _launch(request, row, lease, should_prune)
         except KeyboardInterrupt:
             close_run(row, record.ended(Outcome.KILLED, "interrupted by Ctrl-C"), run.folder, may_wait=in_study)
             raise
-    record = with_error(annotate.remarked(record, run.config, run.plain, run.preparation.facts["precision"]))
+    record = with_error(annotate.remarked(record, whole.config, whole.plain, run.preparation.facts["precision"]))
     if forecaster is not None:
         forecaster.update_correction(record)
     return close_run(row, record, run.folder, may_wait=in_study)
+
+
+def _open_row(run: PreparedRun, record: Record, parent_id: str | None) -> RunLog | CopiedLog:
+    tracking = run.config.tracking
+    row = store(tracking).open_run(record, parent_id, _params(run.plain, run.swept), run.plain)
+    if not tracking.also:
+        return row
+    return CopiedLog(row, record, tracking.also, run.folder, run.plain, tracking.experiment)
 
 
 def new_record(run: PreparedRun) -> Record:
@@ -109,7 +126,7 @@ def new_record(run: PreparedRun) -> Record:
     )
 
 
-def _launch(request: RunRequest, row: RunLog, lease: Lease, should_prune: ShouldPrune | None) -> Record:
+def _launch(request: RunRequest, row: RunLog | CopiedLog, lease: Lease, should_prune: ShouldPrune | None) -> Record:
     def on_event(event: isolated_call.Event) -> str | None:
         if event.name == "metrics":
             row.metrics(*event.arguments)
@@ -137,7 +154,7 @@ def _launch(request: RunRequest, row: RunLog, lease: Lease, should_prune: Should
         return crashed.ended(*outcome_of_crash(error, log_file, request.record))
 
 
-def close_run(row: RunLog, record: Record, folder: Path, *, may_wait: bool) -> Record:
+def close_run(row: RunLog | CopiedLog, record: Record, folder: Path, *, may_wait: bool) -> Record:
     """Write `record.json`, store the run's files and close its row. Files and record are redacted first: a library may
     print a credential. With `may_wait`, a row that cannot be written is written later, from the book: the Record
     that is returned says so. Otherwise UserError."""
@@ -171,8 +188,8 @@ def _disk_errors_logged(folder: Path) -> Iterator[None]:
         log.warning("%s cannot be written: %s", folder, error.strerror or error)
 
 
-def _params(config: Mapping[str, Any]) -> dict[str, str]:
+def _params(config: Mapping[str, Any], swept: Sequence[str]) -> dict[str, str]:
     """The 20 to 35 parameters that vary or matter. The whole config is an artifact."""
     flat = provenance.flatten(config)
-    wanted = {k: v for k, v in flat.items() if any(k == p or k.startswith(f"{p}.") for p in _PARAMS)}
+    wanted = {k: v for k, v in flat.items() if any(k == p or k.startswith(f"{p}.") for p in (*_PARAMS, *swept))}
     return {key: value for key, value in wanted.items() if not key.endswith("_target_") and value != "None"}

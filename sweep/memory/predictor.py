@@ -33,7 +33,9 @@ log = logging.getLogger(__name__)
 
 # Keys of a config that memory does not depend on. The same holds for `seed`, `study` and `tracking`.
 _IDLE_VARIANT = ("name", "learning_rate")
-_IDLE_TRAIN = ("lr_scheduler_type", "warmup_ratio", "adam_beta2", "weight_decay")
+_IDLE_TRAIN = (
+    "lr_scheduler_type", "warmup_ratio", "adam_beta2", "weight_decay", "early_stopping_patience",
+)  # fmt: skip
 
 
 def predict_all(
@@ -145,7 +147,7 @@ def trace_tier(config: RunConfig, found: Workload, machine: Machine, architectur
     by_phase = peaks.peaks(traced.events, machine)
     train = by_phase["train"]
     quantized = any(block.category == "quantized_weights" for block in traced.blocks.values())
-    optimizer = config.variant.optimizer(machine.kind) or config.train.optimizer
+    optimizer = config.train.optimizer_of(config.variant, machine.kind)
     assumptions = {
         "longest_micro_batch": found.as_text(),
         "precision": precision,
@@ -160,6 +162,8 @@ def trace_tier(config: RunConfig, found: Workload, machine: Machine, architectur
         assumptions["device"] = "CPU: live tensor bytes"
     if isinstance(config.variant, LoRA8bit):
         assumptions["outliers"] = "none: values decide which columns of an input bitsandbytes keeps in 16 bits"
+    if config.train.callbacks:
+        assumptions["callbacks"] = "not executed: what they keep in memory is not predicted"
     if config.train.torch_compile:
         assumptions["compile"] = "not modelled: compiled code needs less, since it fuses operators"
     if config.train.devices_per_run > 1:

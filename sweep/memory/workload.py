@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from sweep.core.errors import UserError
 from sweep.datasets import Example
 from sweep.tasks import IGNORED
+from sweep.tasks.lengths import usual_length
 
 if TYPE_CHECKING:
     from sweep.config.schema import RunConfig
@@ -54,6 +56,10 @@ def find(config: RunConfig, machine: Machine) -> Workload:
         return _from_data(config, machine)
     except Exception as error:  # noqa: BLE001  without the data there is still an answer
         log.debug("the data gives no workload: %s", error)
+    if config.train.max_length is None:
+        raise UserError(
+            "train.max_length is null, and the data that decides it is not on this machine; give a length in tokens"
+        )
     return declared(config, length=config.train.max_length, padded=config.train.micro_batch_size > 1)
 
 
@@ -83,13 +89,18 @@ def _plain(task: Task) -> Task:
 
 
 def _from_data(config: RunConfig, machine: Machine) -> Workload:
-    from sweep.training.fit import is_metered, length, training_order
+    from sweep.training.batch_order import training_order
+    from sweep.training.fit import length
+    from sweep.training.watcher import is_metered
 
     with _offline():
         tokenizer = config.model.load_tokenizer()
         data = config.task.data.load()
     task = config.task.bind(data)
-    encoded = task.encode(tokenizer, data.train, config.train.max_length)
+    max_length = (
+        config.train.max_length or usual_length(task, tokenizer, data.train, config.model.architecture()).tokens
+    )
+    encoded = task.encode(tokenizer, data.train, max_length)
     train = config.train.with_steps(len(encoded))
     lengths = [length(row) for row in encoded]
     order = training_order(lengths, train, config.seed)
@@ -105,7 +116,8 @@ def _from_data(config: RunConfig, machine: Machine) -> Workload:
 
     worst = max(batches, key=size)
     length, padded = size(worst)
-    prompts = [_prompt_length(row) for row in _plain(task).encode(tokenizer, data.validation, _NO_LIMIT)]
+    limit = _NO_LIMIT if hasattr(task, "max_new_tokens") else max_length  # as evaluation cuts them
+    prompts = [_prompt_length(row) for row in _plain(task).encode(tokenizer, data.validation, limit)]
     return Workload(
         micro_batch_size=micro,
         length=length,
@@ -123,7 +135,7 @@ def _from_data(config: RunConfig, machine: Machine) -> Workload:
 def _prompt_length(row: Encoded) -> int:
     """Tokens of the model's input at evaluation: all of them, or for a generation those before the first label."""
     ids, labels = row["input_ids"], row["labels"]
-    if not isinstance(labels, list) or len(labels) != len(ids):
+    if not isinstance(labels, list) or len(labels) != len(ids) or isinstance(labels[0], float) or labels[0] != IGNORED:
         return len(ids)
     return next((index for index, label in enumerate(labels) if label != IGNORED), len(ids))
 

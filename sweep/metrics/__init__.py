@@ -41,6 +41,8 @@ class Metric(ABC):
     needs_predictions: ClassVar[bool] = True
     needs_likelihood: ClassVar[bool] = False
     needs_numbers: ClassVar[bool] = False  # predictions and references are numbers as text
+    needs_sets: ClassVar[bool] = False  # predictions and references are JSON lists of labels
+    counts_labels: ClassVar[bool] = False  # the whole text is one label
 
     @abstractmethod
     def per_example(self, predictions: Sequence[str], references: Sequence[str]) -> list[float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from sweep.core.errors import alternatives
 from sweep.metrics import CorpusMetric, ModelOutputs, ratio
@@ -19,6 +19,8 @@ class F1(CorpusMetric):
 
     As scikit-learn's `f1_score`, where a label that is never predicted has 0.
     """
+
+    counts_labels: ClassVar[bool] = True
 
     average: Literal["macro", "weighted", "binary"] = "macro"
     """Mean over labels (macro), mean weighted by frequency (weighted), or one label (binary)."""

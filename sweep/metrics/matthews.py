@@ -18,6 +18,8 @@ class Matthews(CorpusMetric):
     """Correlation of predicted and true labels, from -1 to 1; 0 is chance, also where labels are unbalanced, and where
     one of the two is constant. For any number of labels (Gorodkin 2004, R_K)."""
 
+    counts_labels: ClassVar[bool] = True
+
     worst: ClassVar[float] = -1.0
 
     def statistics(self, outputs: ModelOutputs) -> dict[str, list[float]]:

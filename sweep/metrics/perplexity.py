@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Perplexity(CorpusMetric):
-    """The exponential of the mean negative log-likelihood per token of the response and its end, given the prompt.
+    """The exponential of the mean negative log-likelihood per token of the response and its end, given the prompt,
+    or of a whole text.
 
     Tokens of all examples count the same. Values are comparable between models with the same tokenizer only.
     """

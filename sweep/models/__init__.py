@@ -34,6 +34,10 @@ class Model(ABC):
     """Whether code of the checkpoint's author may run on this machine."""
     learning_rates: dict[RateKind, Annotated[float, Gt(0)]] | None = None
     """Learning rates for this base by kind of variant, which presets of variants take before their own."""
+    usual: dict[Literal["max_length", "max_steps", "epochs", "n_validation"], Annotated[float, Gt(0)] | None] | None = (
+        None
+    )
+    """Defaults of `train.max_length`, `train.max_steps`, `train.epochs` and `task.data.n_validation` for this base."""
 
     @abstractmethod
     def prepare(self, report: Reporter) -> Mapping[str, str]:

@@ -51,6 +51,7 @@ class Task(ABC):
     task_type: ClassVar[str]  # PEFT's name for the kind of task
     auto_model: ClassVar[str]  # transformers' class `AutoModelFor…`
     is_causal: ClassVar[bool] = False  # causal models predict the next token
+    problem: ClassVar[str] = "tokens"  # what labels are: tokens, one label, several labels, or a number
 
     data: Dataset
     """The data source."""
@@ -62,7 +63,9 @@ class Task(ABC):
     def faults(self) -> Iterator[tuple[str, str]]:
         if self.score not in self.metrics:
             yield "score", f"is not among task.metrics; {alternatives(self.score, list(self.metrics))}"
-        for name in self.metrics:
+        for name, metric in self.metrics.items():
+            if metric.needs_sets and self.problem != "several labels":
+                yield "metrics", f"{name} is about sets of labels; it is for task=multi_label"
             if not _METRIC_NAME.fullmatch(name) or posixpath.normpath(f"eval/{name}") != f"eval/{name}":
                 yield "metrics", f"{name!r} is no name of a metric in MLflow: use letters, digits, spaces and _ . - : /"
 
@@ -93,6 +96,10 @@ class Task(ABC):
     def inputs(self, tokenizer: Tokenizer, examples: Sequence[Example]) -> Sequence[Sequence[int]]:
         """The token ids of each example, whole. Raises UserError for an example that cannot be encoded."""
         return [row["input_ids"] for row in self.encode(tokenizer, examples, sys.maxsize)]
+
+    def lengths(self, tokenizer: Tokenizer, examples: Sequence[Example]) -> list[int]:
+        """How many tokens each example has, whole, as `train.max_length` counts them."""
+        return [len(ids) for ids in self.inputs(tokenizer, examples)]
 
     def check(self, tokenizer: Tokenizer, validation: Sequence[Example], base: PretrainedConfig) -> None:  # noqa: B027
         """Check that the validation examples can be scored on a model with this config. Raises UserError."""

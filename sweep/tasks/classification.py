@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from sweep.core.errors import UserError, alternatives
 from sweep.datasets import Splits
@@ -26,6 +26,8 @@ _MOST_LABELS = 50  # with more, the labels may be numbers or texts
 @dataclass(frozen=True, kw_only=True)
 class Classification(TextTask):
     """A new head with one output for each label."""
+
+    problem: ClassVar[str] = "one label"
 
     labels: list[str] | None = None
     """Labels in order; null is those of the data, in the order of the Hub's numbers, else by value or by text."""

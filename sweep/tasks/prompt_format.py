@@ -221,7 +221,12 @@ def check_roles(examples: Sequence[Example], columns: Sequence[str], split: str,
         missing = "response" if "prompt" in example else "prompt"
         if any(missing in other for other in examples):
             raise UserError(f"{place_of(example, index)} of the {split} split has no {missing}")
-        raise UserError(without_role(missing, split, columns, " (nor messages)" if conversations else ""))
+        plain = (
+            ". Plain texts without a prompt are for task=language_modeling"
+            if conversations and "text" in columns
+            else ""
+        )
+        raise UserError(without_role(missing, split, columns, " (nor messages)" if conversations else "") + plain)
 
 
 def within(dialogues: Sequence[Dialogue], max_length: int) -> EncodedDataset:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from statistics import fmean, pstdev
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from annotated_types import Gt
 
@@ -26,6 +26,8 @@ class Regression(TextTask):
 
     A new head answers about 0 ± 1, and the learning rates of fine-tuning would not carry it to 20, 50 or 80.
     """
+
+    problem: ClassVar[str] = "number"
 
     center: float | None = None
     """Label that the head learns as 0; null is the mean of the training labels."""

@@ -48,6 +48,9 @@ class Seq2Seq(Generation):
         truncated = sum(max(d.answer, len(d.ids) - d.answer) > max_length for d in dialogues)
         return EncodedDataset(self._answers(dialogues, max_length), truncated=truncated)
 
+    def lengths(self, tokenizer: Tokenizer, examples: Sequence[Example]) -> list[int]:
+        return [max(d.answer, len(d.ids) - d.answer) for d in self._dialogues(tokenizer, examples)]
+
     def collator(self, tokenizer: Tokenizer) -> Callable[[list[Encoded]], dict[str, torch.Tensor]]:
         """The batch's `tokens` counts prompts and responses, for the throughput."""
         batch = pad_batch(tokenizer)

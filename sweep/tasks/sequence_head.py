@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sweep.core.errors import UserError
-from sweep.datasets import Example, Splits, place_of, without_role
+from sweep.datasets import Example, LabelSet, Splits, place_of, without_role
 from sweep.metrics import ModelOutputs
 from sweep.tasks import Encoded, EncodedDataset, Evaluation, Task
 from sweep.tasks.batching import by_length, mask, opened, padded, positions_of
@@ -95,11 +95,11 @@ class TextTask(Task):
         return self.measured(ModelOutputs(references=references, predictions=predictions), rows, encoded.truncated)
 
 
-def check_texts(splits: Splits) -> dict[str, list[str]]:
-    """Labels by split, for the splits that have examples.
+def check_texts(splits: Splits, sets: bool = False) -> dict[str, list[str]]:
+    """Labels by split, for the splits that have examples. `sets`: whether an example may have several labels.
 
     Raises:
-        UserError: where an example has no text or no label.
+        UserError: where an example has no text or no label, or several labels.
     """
     found = {}
     for split in ("train", "validation", "test") if splits.test else ("train", "validation"):
@@ -111,6 +111,11 @@ def check_texts(splits: Splits) -> dict[str, list[str]]:
                 if role not in example or (role == "label" and not example["label"].strip()):
                     where = place_of(example, index)
                     raise UserError(f"{where} of the {split} split has no {role}: {str(dict(example))[:200]}")
+                if isinstance(example[role], LabelSet) and not sets:
+                    raise UserError(
+                        f"{place_of(example, index)} of the {split} split has a list as label: {example[role][:80]}; "
+                        "name one of its values (task.data.columns.label=NAME.0), or use task=multi_label"
+                    )
         found[split] = [example["label"] for example in examples]
     return found
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from importlib.util import find_spec
+from typing import Annotated, Literal
 
 from annotated_types import Ge, MinLen
 
@@ -20,3 +22,9 @@ class Tracking:
     """Name of the experiment in MLflow."""
     max_saved_weights_bytes: Annotated[int, Ge(0)] = 2**29
     """Largest checkpoint that a run saves, in bytes. 0 saves none, and then nothing can be exported."""
+    also: tuple[Literal["jsonl", "tensorboard", "wandb"], ...] = ()
+    """Copies of each run's metrics: `metrics.jsonl` and an event file in the run's folder, a run in W&B."""
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        if "wandb" in self.also and find_spec("wandb") is None:
+            yield "also", "has wandb, which is not installed (pip install wandb); jsonl and tensorboard need no package"

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Lt
+
+from sweep import losses
+from sweep.core.construction import Construction
+from sweep.losses import Loss
+from sweep.training import trainer_arguments
+
+if TYPE_CHECKING:
+    from sweep.tasks import Encoded, Task
+    from sweep.variants import Variant
+
+_BETA2 = 0.999  # AdamW's default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,15 +33,28 @@ class Train:
     """Examples in one forward and backward pass on one device."""
     gradient_accumulation_steps: Annotated[int, Ge(1)] = 1
     """Micro-batches in one optimizer step on one device."""
-    max_length: Annotated[int, Ge(2)]
-    """Longest example in tokens, prompt and response together. Longer ones are cut."""
-    lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup", "polynomial"] = "cosine"
-    """Schedule of the learning rate, by its name in Transformers."""
+    max_length: Annotated[int, Ge(2)] | None
+    """Longest example in tokens, prompt and response together. Longer ones are cut. null: 95% of them are not."""
+    lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup", "polynomial"] | Construction = (
+        "cosine"
+    )
+    """Schedule of the learning rate: its name in Transformers, or a class or function by `_target_`."""
     warmup_ratio: Annotated[float, Ge(0), Lt(1)] = 0.0
     """Share of the steps in which the learning rate rises from 0."""
-    optimizer: Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit"]
-    """Optimizer, by its name in Transformers. A quantised variant may replace it on CUDA."""
-    adam_beta2: Annotated[float, Gt(0), Lt(1)] = 0.999
+    optimizer: (
+        Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit"]
+        | Construction
+    )
+    """Optimizer: its name in Transformers, which a quantised variant may replace on CUDA, or a class by `_target_`."""
+    loss: Loss | None = None
+    """Loss of training; null is the model's own. `+loss@train.loss=focal` takes a preset."""
+    callbacks: list[Construction] = field(default_factory=list)
+    """Callbacks of Transformers' Trainer, each by its `_target_`."""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of Transformers' TrainingArguments, by name."""
+    early_stopping_patience: Annotated[int, Ge(1)] | None = None
+    """Evaluations without a better score after which a run stops; null never stops. It needs `eval_steps`."""
+    adam_beta2: Annotated[float, Gt(0), Lt(1)] = _BETA2
     """Decay of AdamW's average of squared gradients."""
     weight_decay: Annotated[float, Ge(0)] = 0.0
     """Weight decay of AdamW."""
@@ -66,12 +90,33 @@ class Train:
             yield "epochs", f"and max_steps = {self.max_steps} both set the length of training; set one of them to null"
         if self.parallelism == "fsdp" and self.devices_per_run == 1:
             yield "parallelism", "is fsdp, which splits a model over several devices: set train.devices_per_run too"
-        if self.sharded and not self.optimizer.startswith("adamw_torch"):
+        if self.sharded and isinstance(self.optimizer, str) and not self.optimizer.startswith("adamw_torch"):
             yield "optimizer", "is of bitsandbytes, which does not support sharded parameters; use adamw_torch_fused"
         if self.sharded and self.trained_weights == "checkpoint":
             yield "trained_weights", "is checkpoint, but accelerate trains weights in fp32 under fsdp; use fp32"
         if self.use_liger_kernel and self.label_smoothing:
             yield "label_smoothing", "needs the logits, which Liger's fused loss does not keep; set only one of the two"
+        if self.early_stopping_patience is not None and self.eval_steps is None:
+            yield "early_stopping_patience", "counts evaluations during training: set train.eval_steps too"
+        yield from self._faults_of_extensions()
+
+    def _faults_of_extensions(self) -> Iterator[tuple[str, str]]:
+        if self.loss is not None and self.use_liger_kernel:
+            yield "use_liger_kernel", "has a fused loss of its own, and train.loss is another; set only one of the two"
+        if self.loss is not None and self.label_smoothing:
+            yield "label_smoothing", "changes the model's own loss, and train.loss replaces it; set only one of the two"
+        for message in trainer_arguments.faults(self.arguments):
+            yield "arguments", message
+        for message in trainer_arguments.callback_faults(self.callbacks):
+            yield "callbacks", message
+        if isinstance(self.optimizer, Construction):
+            if given := sorted({"lr", "learning_rate", "params"} & self.optimizer.options.keys()):
+                yield "optimizer", f"{given[0]} is set by variant.learning_rate, so that each variant has its own rate"
+            if self.adam_beta2 != _BETA2:
+                yield (
+                    "adam_beta2",
+                    "is of Transformers' AdamW; give a class its own options, such as train.optimizer.betas",
+                )
 
     @property
     def sharded(self) -> bool:
@@ -83,6 +128,16 @@ class Train:
         if self.epochs is None:
             return self
         return replace(self, epochs=None, max_steps=max(1, math.ceil(self.epochs * (examples // self.batch_size))))
+
+    def optimizer_of(self, variant: Variant, device_type: str) -> str:
+        """The optimizer's name. A variant may replace one of Transformers', and no class of another package."""
+        if isinstance(self.optimizer, Construction):
+            return self.optimizer.target
+        return variant.optimizer(device_type) or self.optimizer
+
+    def with_loss(self, task: Task, examples: Sequence[Encoded]) -> Train:
+        """These options with the loss for the labels of the encoded training examples."""
+        return self if self.loss is None else replace(self, loss=losses.bound(self.loss, task, examples))
 
     @property
     def batch_size(self) -> int:

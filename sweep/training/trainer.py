@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import Trainer
 
 from sweep.runtime import distributed, sharding
 from sweep.tasks import IGNORED
+from sweep.training.extensions import schedule
+
+if TYPE_CHECKING:
+    from sweep.core.construction import Construction
+    from sweep.losses import Loss
 
 OnMicroBatch = Callable[[torch.Tensor, torch.Tensor], None]  # its loss, and its number of non-padding tokens
 
@@ -27,18 +32,29 @@ class WeightedTrainer(Trainer):
         is_causal: whether the model predicts each token from the tokens before it. Then the first label of a row has no
             loss.
         label_smoothing: the share of the probability that the loss spreads over all tokens.
+        loss: instead of the model's own.
+        schedule: of the learning rate, instead of that in the Trainer's arguments.
     """
 
     loss_is_scaled_for_ga = True
 
     def __init__(
-        self, *, on_micro_batch: OnMicroBatch, is_causal: bool, label_smoothing: float = 0.0, **kwargs: Any
+        self,
+        *,
+        on_micro_batch: OnMicroBatch,
+        is_causal: bool,
+        label_smoothing: float = 0.0,
+        loss: Loss | None = None,
+        schedule: Construction | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.model_accepts_loss_kwargs = False
         self._on_micro_batch = on_micro_batch
         self._is_causal = is_causal
         self._label_smoothing = label_smoothing
+        self._loss = loss
+        self._schedule = schedule
         self._shares: deque[Any] = deque()
 
     def create_accelerator_and_postprocess(self) -> None:
@@ -60,24 +76,48 @@ class WeightedTrainer(Trainer):
         return batches, items
 
     def _count(self, labels: torch.Tensor) -> Any:
-        """The number of labels of a micro-batch that have a loss: one per example, or all tokens that are not
-        ignored."""
-        if labels.dim() == 1:
+        """The number of labels of a micro-batch that have a loss: one per example (which may be of
+        several classes), or all tokens that are not ignored."""
+        if labels.dim() == 1 or labels.is_floating_point():
             return len(labels)
         return ((labels[:, 1:] if self._is_causal else labels) != IGNORED).sum()
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        if self._label_smoothing:
+        if self._loss is not None:
+            loss = self._own_loss(model, inputs)
+        elif self._label_smoothing:
             loss = self._smoothed(model(**inputs).logits, inputs["labels"])
         else:
             loss = super().compute_loss(model, inputs, *args, **kwargs)
         return loss * self._shares.popleft()
 
+    def _own_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        """The mean of `train.loss` over the labels of a micro-batch. An encoder-decoder makes its decoder's input from
+        the labels; other models get none, and compute no loss of their own."""
+        labels = inputs["labels"]
+        to_decoder = labels.dim() > 1 and not labels.is_floating_point() and not self._is_causal
+        logits = model(**inputs if to_decoder else {k: v for k, v in inputs.items() if k != "labels"}).logits
+        count = self._count(labels)
+        if labels.dim() > 1 and not labels.is_floating_point():
+            logits, labels = self._aligned(logits, labels)
+            logits, labels = logits.flatten(0, -2), labels.flatten()
+        elif labels.is_floating_point() and labels.dim() == 1:
+            logits = logits.squeeze(-1)
+        return self._loss.per_label(logits.float(), labels).sum() / count
+
+    def _aligned(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The logits of each label. Prompt learning adds positions before the text: align at the end."""
+        return (logits[:, -labels.shape[1] :][:, :-1], labels[:, 1:]) if self._is_causal else (logits, labels)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        if self._schedule is not None and self.lr_scheduler is None:
+            self.lr_scheduler = schedule(self._schedule, optimizer or self.optimizer, num_training_steps, self.args)
+        return super().create_scheduler(num_training_steps, optimizer)
+
     def _smoothed(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The smoothed loss. The Trainer's own smoother recognises causal models by the name of their class, and
         removes the labels from models that make their decoder's input from them."""
-        if self._is_causal:  # prompt learning adds positions before the text: align at the end
-            logits, labels = logits[:, -labels.shape[1] :][:, :-1], labels[:, 1:]
+        logits, labels = self._aligned(logits, labels)
         return torch.nn.functional.cross_entropy(
             logits.flatten(0, -2).float(), labels.flatten(), label_smoothing=self._label_smoothing, ignore_index=IGNORED
         )

@@ -138,9 +138,17 @@ def test_two_studies_side_by_side(written: Written, tmp_path: Path):
     assert SCRIPT not in page
     assert "The answer so far: the study has not ended." in page
     assert "The answer so far: the study has not ended." in summary
+    assert "No setting is in both" not in summary
     table = pd.read_csv(tmp_path / "out/comparison.csv").set_index("setting")
     assert table.loc["fft", "score_change"] == "+0.0000" or table.loc["fft", "score_change"] == 0
     assert (tmp_path / "out/comparison.png").exists()
+
+
+def test_two_studies_without_a_common_setting_are_said_to_have_none(tmp_path: Path):
+    made = Written(tmp_path)
+    for name, setting in (("one", "lora r=4"), ("two", "qlora r=4")):
+        made.study(name, [record(setting, seed, 0.8, 1e6) for seed in (0, 1)])
+    assert "No setting is in both studies" in pipeline.answer(options(made, tmp_path / "out", compare=["one", "two"]))
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,8 @@ def predict_by_formula(
     try:
         parsed = parse(config)
         train = parsed.train
+        if longest is None and train.max_length is None:
+            return Unpredictable(reason="train.max_length is null: the data decides it; give a length in tokens")
         longest = longest or Longest(train.micro_batch_size, train.max_length, padded=train.micro_batch_size > 1)
         return of_run(parsed, machine, longest, parsed.model.architecture())
     except UserError as error:
@@ -49,7 +51,7 @@ def of_run(
     """The same for a parsed config and the model's config."""
     keys = architecture.to_dict()
     positions = positions_in(keys)
-    if positions is not None and config.train.max_length > positions:
+    if positions is not None and (config.train.max_length or longest.length) > positions:
         return Unpredictable(
             reason=f"train.max_length = {config.train.max_length} exceeds the model's {positions} positions"
         )

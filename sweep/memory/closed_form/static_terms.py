@@ -63,6 +63,8 @@ class Step:
             raise NotCovered("DoRA and dropout in adapters have terms of their own")
         if train.torch_compile or train.use_liger_kernel:
             raise NotCovered("compiled code and Liger's kernels keep other tensors")
+        if train.loss is not None or train.label_smoothing or not isinstance(train.optimizer, str) or train.arguments:
+            raise NotCovered("it knows neither train.loss, nor label smoothing, train.arguments and other optimizers")
         if config.task.task_type != "CAUSAL_LM":
             raise NotCovered(f"the task is {config.task.task_type}, not language modelling")
         compute = machine.precision(train.precision)
@@ -83,7 +85,7 @@ class Step:
             quantized=quantized,
             checkpointing=train.activation_checkpointing,
             accumulates=train.gradient_accumulation_steps > 1,
-            optimizer=variant.optimizer(machine.kind) or train.optimizer,
+            optimizer=train.optimizer_of(variant, machine.kind),
             longest=longest,
             machine=machine,
         )

@@ -93,12 +93,16 @@ def train(model: nn.Module, config: RunConfig, workload: Workload, machine: Mach
     accumulated = min(2, config.train.gradient_accumulation_steps)  # the second adds to the gradients of the first
     steps = min(2, config.train.max_steps or 2)
     short = dataclasses.replace(
-        config.train,
+        config.train.with_loss(workload.task, workload.rows),
         max_steps=steps,
         epochs=None,
         gradient_accumulation_steps=accumulated,
         precision=precision,
         group_by_length=False,
+        lr_scheduler_type="constant",
+        warmup_ratio=0.0,
+        callbacks=[],  # what they hold is not predicted: an assumption states so
+        early_stopping_patience=None,
         torch_compile=False,  # the compiler's fusion is not predicted: an assumption states so
     )
     fit(

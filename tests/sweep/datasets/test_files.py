@@ -309,9 +309,9 @@ def test_an_empty_value_is_refused_with_its_row(tmp_path: Path):
     ("value", "columns", "message"),
     [
         (
-            ["action", "comedy"],
+            [["action"], "comedy"],
             {},
-            r"row 2: column 'label', the label, holds lists: \['action', 'comedy'\]; name one of",
+            r"row 2: column 'label', the label, holds lists: \[\['action'\], 'com.*name one of",
         ),
         (
             {"input": "x"},
@@ -453,3 +453,13 @@ def test_every_data_preset_builds(name: str, tmp_path: Path):
 def test_a_missing_file_is_a_fault_of_the_config():
     with pytest.raises(ConfigError, match=r"task.data.train = /no/file.csv"):
         parse(compose("data@task.data=files", "task.data.train=/no/file.csv"))
+
+
+def test_a_backslash_and_an_n_in_a_template_are_a_line_break(tmp_path: Path):
+    """A command line gives them as two characters; YAML in double quotes gives a line break."""
+    path = write(tmp_path / "a.jsonl", [{"q": "why\\n", "response": "so"}] * 2)
+    typed, written = (
+        files(path, validation=str(path), columns={"prompt": f"Ask: {{q}}{end}Response:"}).load().train[0]["prompt"]
+        for end in ("\\n", "\n")
+    )
+    assert typed == written == "Ask: why\\n\nResponse:"  # the data keep theirs

@@ -27,7 +27,7 @@ from sweep.launch.device_leases import Lease, leases
 from sweep.launch.multi_gpu_run import SUM, joined
 from sweep.processes import isolated_call
 from sweep.runtime import sharding
-from sweep.training.fit import training_order
+from sweep.training.batch_order import training_order
 from sweep.training_run import prepare, run_training
 
 pytestmark = pytest.mark.slow

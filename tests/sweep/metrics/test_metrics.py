@@ -285,7 +285,8 @@ def test_perplexity_weighs_tokens_not_examples():
 
 
 def test_every_metric_preset_builds():
-    names = sorted(file.stem for file in (ROOT / "conf/metric").glob("*.yaml"))
+    every = sorted(file.stem for file in (ROOT / "conf/metric").glob("*.yaml"))
+    names = [name for name in every if not name.startswith("multi_label")]  # of their own task, whose preset has them
     built = parse(compose(*(f"+metric@task.metrics.extra_{name}={name}" for name in names))).task.metrics
     assert {f"extra_{name}" for name in names} <= built.keys()
     assert built["extra_exact_match_number"] == ExactMatch(rule="number")

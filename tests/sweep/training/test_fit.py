@@ -20,9 +20,10 @@ from sweep.runtime import precision
 from sweep.tasks.generation import IGNORED, encode_pairs, pad_batch
 from sweep.training.batch_order import training_order
 from sweep.training.divergence import Diverged
-from sweep.training.fit import METERED_STEPS, fit
+from sweep.training.fit import fit
 from sweep.training.options import Train
 from sweep.training.parameter_counts import count_parameters
+from sweep.training.watcher import METERED_STEPS
 from sweep.variants.full import Full
 from sweep.variants.lora import LoRA, QLoRA
 
