@@ -39,6 +39,7 @@ def decide(
     direction: str | None = None,
     cluster: str | None = None,
     allow_different: Sequence[str] = (),
+    packages: Sequence[str] = (),
 ) -> Report:
     """The selected setting and a verdict for each setting; the arguments are the options of `python -m analysis`.
 
@@ -48,5 +49,12 @@ def decide(
     from analysis.pipeline import build
 
     return build(
-        study, threshold, margin, memory_metric, allow_different=allow_different, direction=direction, cluster=cluster
+        study,
+        threshold,
+        margin,
+        memory_metric,
+        allow_different=allow_different,
+        direction=direction,
+        cluster=cluster,
+        packages=packages,
     )

@@ -27,7 +27,7 @@ def application(composed: DictConfig) -> None:
 
 KNOWN = (
     "study", "source", "compare", "threshold", "margin", "memory_metric", "direction", "cluster", "allow_different",
-    "charts", "pdf", "out",
+    "packages", "charts", "pdf", "out",
 )  # fmt: skip
 
 
@@ -89,6 +89,9 @@ def _rule_faults(composed: DictConfig) -> Iterator[Fault]:
     allow = composed.allow_different
     if not isinstance(allow, ListConfig) or not all(isinstance(key, str) for key in allow):
         yield Fault("allow_different", str(allow), "must be a list of conditions: allow_different=[device]")
+    packages = composed.packages
+    if not isinstance(packages, ListConfig) or not all(isinstance(name, str) and name.strip() for name in packages):
+        yield Fault("packages", str(packages), "must be a list of names: packages=[my_package]")
 
 
 def _chart_faults(charts: object) -> Iterator[Fault]:

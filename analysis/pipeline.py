@@ -99,6 +99,7 @@ def of_study(study: Study, options: Mapping[str, Any]) -> Report:
         allow_different=tuple(options["allow_different"]),
         direction=options["direction"],
         cluster=options["cluster"],
+        packages=tuple(options.get("packages", ())),
         command=_command(options),
     )
     return replace(made, charts=tuple(options.get("charts", ())))
@@ -113,9 +114,11 @@ def build(
     allow_different: Sequence[str] = (),
     direction: str | None = None,
     cluster: str | None = None,
+    packages: Sequence[str] = (),
     command: str = "",
 ) -> Report:
     """The report's content. `cluster` is the per-example column whose equal values mark examples that belong together.
+    `packages` are those whose corpus metrics the runs may name, besides ours.
 
     Raises:
         UserError: where runs do not compare, nothing can be decided, or the direction of the score is not known.
@@ -134,6 +137,7 @@ def build(
         _first(scored, f"corpus.{metric}"),
         study.find_examples,
         cluster,
+        packages,
     )
     by_setting = settings(study.runs, memory_metric)
     noise = estimate_noise(scored, found, higher) if len(scored) else None
@@ -207,6 +211,7 @@ def _command(options: Mapping[str, Any]) -> str:
         "direction": None,
         "cluster": None,
         "allow_different": [],
+        "packages": [],
         "charts": [],
     }
     given = {key: options.get(key, value) for key, value in defaults.items()}
