@@ -44,11 +44,13 @@ _AUTHORIZATION = re.compile(
     re.IGNORECASE,
 )
 _NAMED = re.compile(
-    r"(?P<name>[A-Za-z_][\w\-]{0,80})(?P<quote>\\?[\"']?\]?)(?P<sign>[ \t]*(?:=>|=(?!=)|:(?!//))[ \t]*)"
+    r"(?<!\w)(?P<name>[A-Za-z_][\w\-]{0,80})(?P<quote>\\?[\"']?\]?)"
+    r"(?P<sign>[ \t]*(?:=>|=(?!=)|:(?!//))[ \t]*)"
 )
 _OPTION = re.compile(r"(?<!\S)--?(?P<name>[A-Za-z][\w\-]{0,80})(?P<quote>)(?P<sign>[ \t]+)(?=[^\s\-])")
 _VALUE = re.compile(
-    r"[bfru]?(?P<open>\\?\"|\\?')(?P<inner>(?:\\.|(?!(?P=open)).)*)(?:(?P=open)|$)|(?P<bare>[^\s'\"\\,&;)}\]]+)",
+    r"[bfru]?(?P<open>\\?\"|\\?')(?P<inner>(?:\\.|(?!(?P=open)).)*)(?:(?P=open)|$)"
+    r"|(?P<bare>[^\s'\"\\,&;)}\]]+)",
     re.MULTILINE,
 )
 _NEAR = 200  # characters before a name that are looked at
