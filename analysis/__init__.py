@@ -40,6 +40,7 @@ def decide(
     cluster: str | None = None,
     price: float = 2.0,
     allow_different: Sequence[str] = (),
+    packages: Sequence[str] = (),
 ) -> Report:
     """The selected setting and the chances of each setting; the arguments are the options of `python -m analysis`.
 
@@ -57,4 +58,5 @@ def decide(
         direction=direction,
         cluster=cluster,
         price=price,
+        packages=packages,
     )

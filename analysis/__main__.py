@@ -27,7 +27,7 @@ def application(composed: DictConfig) -> None:
 
 KNOWN = (
     "study", "source", "compare", "threshold", "margin", "memory_metric", "direction", "cluster", "price",
-    "allow_different", "charts", "latex", "pdf", "out",
+    "allow_different", "packages", "charts", "latex", "pdf", "out",
 )  # fmt: skip
 
 
@@ -92,6 +92,9 @@ def _rule_faults(composed: DictConfig) -> Iterator[Fault]:
     allow = composed.allow_different
     if not isinstance(allow, ListConfig) or not all(isinstance(key, str) for key in allow):
         yield Fault("allow_different", str(allow), "must be a list of conditions: allow_different=[device]")
+    packages = composed.packages
+    if not isinstance(packages, ListConfig) or not all(isinstance(name, str) and name.strip() for name in packages):
+        yield Fault("packages", str(packages), "must be a list of names: packages=[my_package]")
 
 
 def _chart_faults(charts: object) -> Iterator[Fault]:

@@ -97,6 +97,7 @@ def of_study(study: Study, options: Mapping[str, Any]) -> Report:
         direction=options["direction"],
         cluster=options["cluster"],
         price=float(options["price"]),
+        packages=tuple(options.get("packages", ())),
         command=_command(options),
     )
     return replace(made, charts=tuple(options.get("charts", ())), latex=options.get("latex") or {})
@@ -112,10 +113,12 @@ def build(
     direction: str | None = None,
     cluster: str | None = None,
     price: float = PRICE,
+    packages: Sequence[str] = (),
     command: str = "",
 ) -> Report:
     """The report's content. `cluster` is the per-example column whose equal values mark examples that belong together;
-    `price` weighs score against memory (`analysis.decision.selection.Decision`).
+    `price` weighs score against memory (`analysis.decision.selection.Decision`). `packages` are those whose corpus
+    metrics the runs may name, besides ours.
 
     Raises:
         UserError: where runs do not compare, nothing can be decided, or the direction of the score is not known.
@@ -134,6 +137,7 @@ def build(
         _first(scored, f"corpus.{metric}"),
         study.find_examples,
         cluster,
+        packages,
     )
     by_setting = settings(study.runs, memory_metric)
     noise = estimate_noise(scored, found, higher) if len(scored) else None
@@ -206,6 +210,7 @@ def _command(options: Mapping[str, Any]) -> str:
         "cluster": None,
         "price": PRICE,
         "allow_different": [],
+        "packages": [],
         "charts": [],
     }
     given = {key: options.get(key, value) for key, value in defaults.items()}

@@ -17,7 +17,9 @@ def differing(runs: pd.DataFrame) -> pd.DataFrame:
 
     Device kind and library versions are conditions too.
     """
-    parsed = {text: json.loads(text) for text in runs["conditions"].unique()}
+    parsed = {
+        text: {key: str(value) for key, value in json.loads(text).items()} for text in runs["conditions"].unique()
+    }
     conditions = pd.DataFrame([parsed[text] for text in runs["conditions"]], index=runs["run_id"]).fillna("—")
     return conditions.loc[:, conditions.nunique() > 1]
 

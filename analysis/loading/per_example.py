@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,6 +70,7 @@ def read(
     corpus_tag: str | None,
     find: Callable[[str], Path | None],
     cluster: str | None = None,
+    packages: Collection[str] = (),
 ) -> Examples | Absent:
     """The per-example results of runs.
 
@@ -82,6 +83,7 @@ def read(
         corpus_tag: The tag `corpus.<metric>` of the runs, which names the class of a corpus metric; None for a mean.
         find: Gives the file of a run's per-example results, or None.
         cluster: The column whose equal values mark examples that belong together.
+        packages: Those whose corpus metrics the tag may name, besides ours.
 
     Raises:
         UserError: where there is no column `cluster`.
@@ -89,7 +91,7 @@ def read(
     corpus = None
     if corpus_tag:
         try:
-            corpus = corpus_metric(corpus_tag)
+            corpus = corpus_metric(corpus_tag, packages)
         except ValueError as error:
             return Absent(f"the corpus metric {metric} could not be built from its tag {corpus_tag} ({error})")
     rows: list[dict[str, np.ndarray]] = []

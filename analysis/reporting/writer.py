@@ -119,8 +119,12 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
     """A CSV file in which a spreadsheet computes nothing: a text that begins as a formula does gets an apostrophe,
     which a spreadsheet does not show and `source=` takes away."""
     texts = {str(name): table[name] for name in table.select_dtypes(exclude="number").columns}
-    safe = {name: [f"'{cell}" if _is_formula(cell) else cell for cell in column] for name, column in texts.items()}
-    table.assign(**safe).to_csv(path, index=False)
+    safe = {name: [_as_text(cell) for cell in column] for name, column in texts.items()}
+    table.assign(**safe).rename(columns=_as_text).to_csv(path, index=False)
+
+
+def _as_text(cell: object) -> object:
+    return f"'{cell}" if _is_formula(cell) else cell
 
 
 def _is_formula(cell: object) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from sweep.cli.validation import Validate, check
 from sweep.core import redaction
 from sweep.core.errors import ConfigError, Fault, UserError
+from sweep.core.masked_stream import masked_output
 from sweep.hydra_compat import composer
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -19,10 +20,16 @@ INTERRUPTED = 130  # the shell's code for Ctrl-C
 
 
 def run_command(application: Callable[[], Any], conf: Path, config_name: str, validate: Validate) -> None:
-    """Check the config that the command line asks for, then let Hydra run the application.
+    """Check the config that the command line asks for, then let Hydra run the application. Secrets are masked in all
+    that is printed.
 
     `--info` and completion belong to Hydra and are not checked. `--cfg` shows the config before its faults.
     """
+    with masked_output():
+        _run_command(application, conf, config_name, validate)
+
+
+def _run_command(application: Callable[[], Any], conf: Path, config_name: str, validate: Validate) -> None:
     args = composer.command_line()
     shows_only = args.hydra_help or args.info or args.shell_completion
     unchecked = shows_only or args.experimental_rerun

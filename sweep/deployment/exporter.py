@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from sweep.config.schema import Study
 from sweep.core.errors import UserError
 from sweep.core.formatting import gib
 from sweep.core.reporter import silent
@@ -20,7 +21,7 @@ from sweep.deployment import model_card
 from sweep.deployment.evaluation_setup import EvaluationSetup
 from sweep.deployment.merge_check import Logits
 from sweep.deployment.score_check import difference
-from sweep.deployment.stored_run import MANIFEST, StoredRun, find
+from sweep.deployment.stored_run import MANIFEST, Given, StoredRun, find
 from sweep.models.pretrained import Pretrained
 from sweep.tracking.mlflow_reader import MlflowReader
 from sweep.tracking.options import Tracking
@@ -37,7 +38,9 @@ def export(options: Mapping[str, Any], tracking: Tracking) -> model_card.Exporte
     """
     store = MlflowReader(tracking.uri, tracking.experiment)
     with tempfile.TemporaryDirectory(prefix="paretune-export-") as scratch:
-        run = find(store, options["study"], options["run"], Path(scratch), options["base"])
+        base, revision, packages = options["base"], options["base_revision"], tuple(options["packages"])
+        given = Given(base, revision, packages, options["trust_remote_code"])
+        run = find(store, options["study"], options["run"], Path(scratch), given)
         _require_same_base(run)
         out = Path(str(options["out"] or default_folder(run, options["merge"], str(options["dtype"]))))
         _require_replaceable(out, run.run_id, adapter=run.config.variant.is_adapter and not options["merge"])
@@ -102,7 +105,13 @@ def _require_replaceable(out: Path, run_id: str, *, adapter: bool) -> None:
 
 
 def default_folder(run: StoredRun, merge: bool = False, dtype: str = "auto") -> Path:
-    """Of each form of an export. The name has no "=", which Hydra would read as an option in a list of adapters."""
+    """Of each form of an export. The folder's name has no "=", which Hydra would read as an option in a list of adapters.
+
+    Raises:
+        UserError: where the run's tag `study` is no name of a study, such as one that leads out of `exports/`.
+    """
+    for _, message in Study(name=run.record.study).faults():
+        raise UserError(f"the tag study = {run.record.study} of run {run.run_id} {message}; name the folder: out=…")
     is_adapter = run.config.variant.is_adapter
     form = "-merged" if merge and is_adapter else ""
     form += f"-{dtype}" if dtype != "auto" and (merge or not is_adapter) else ""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
@@ -16,10 +16,25 @@ from sweep.core.artifacts import EXAMPLES_FILE, WEIGHTS_FOLDER
 from sweep.core.errors import ConfigError, UserError, alternatives, first_line
 from sweep.core.overrides import shell_override, text_value
 from sweep.core.record import Outcome, Record
+from sweep.core.trusted_code import class_paths, untrusted_package
 from sweep.tracking.mlflow_reader import MlflowReader
 from sweep.tracking.record_tags import fault_of, to_record
 
 MANIFEST = "export.json"  # in an exported folder: its run and its base
+
+
+class Given(NamedTuple):
+    """What the command says about a run's base, and about code. Others may write the store, so the run's config alone
+    decides on no code: `packages` are those whose classes it may name, besides ours, and `remote_code` states whether
+    code of the checkpoint's author may run. `base` is a folder or Hub id, `revision` a commit on the Hub."""
+
+    base: str | None = None
+    revision: str | None = None
+    packages: tuple[str, ...] = ()
+    remote_code: bool = False
+
+
+_NOTHING = Given()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +54,7 @@ class StoredRun:
         return _revision(self.record)
 
 
-def find(store: MlflowReader, study: str | None, run: str | None, scratch: Path, base: str | None = None) -> StoredRun:
+def find(store: MlflowReader, study: str | None, run: str | None, scratch: Path, given: Given = _NOTHING) -> StoredRun:
     """Find a run and fetch its files into `scratch`, or raise UserError.
 
     Of several replicates, the one with the best validation score is selected. Its score is too high for the setting, so
@@ -48,7 +63,7 @@ def find(store: MlflowReader, study: str | None, run: str | None, scratch: Path,
     Args:
         run: the id of a run; in a study also a run's name, a setting, or a variant with one setting. None for the
             setting that the analysis has selected.
-        base: the folder of the base model, if it has moved.
+        given: what the command says about the base and about code.
     """
     if study is None:
         run_id, record = _by_id(store, str(run))
@@ -70,33 +85,55 @@ def find(store: MlflowReader, study: str | None, run: str | None, scratch: Path,
     return StoredRun(
         run_id=run_id,
         record=record,
-        config=_config(OmegaConf.to_container(OmegaConf.load(fetched["config.yaml"])), record, base),
+        config=_config(OmegaConf.to_container(OmegaConf.load(fetched["config.yaml"])), record, given),
         weights=fetched[WEIGHTS_FOLDER],
         rows=parquet.read_table(fetched[EXAMPLES_FILE]).to_pylist(),
         why=why,
     )
 
 
-def _config(plain: Any, record: Record, base: str | None) -> RunConfig:
-    """The run's config, with the revision of the base that the run loaded."""
+def _config(plain: Any, record: Record, given: Given) -> RunConfig:
+    """The run's config, with the revision of the base that the run loaded, or the given one."""
+    _require_trusted(plain, record, given)
     revision, model = _revision(record), plain["model"]
     folder = model.get("path") if revision is not None and revision.startswith("sha256:") else None
-    if base is not None:
-        model = {**model, "path": base}
+    if given.base is not None:
+        model = {**model, "path": given.base}
     elif folder is not None and not Path(folder).expanduser().is_dir():
         raise UserError(
             f"the base model was in the folder {folder}, which does not exist here; give its folder: base=<folder>"
         )
     try:
         config = parse({**plain, "model": model})
-        if revision is None:
+        if revision is None and given.revision is None:
             return config
-        return parse({**plain, "model": config.model.pinned(model, {"model_revision": revision})})
+        pinned = {"model_revision": given.revision or revision}
+        return parse({**plain, "model": config.model.pinned(model, pinned)})
     except ConfigError as error:
         raise UserError(
             f"run {record.name} cannot be set up again here. Relative paths count from the folder that its study was "
             f"started in: go there, and restore the missing files.\n{error}"
         ) from error
+
+
+def _require_trusted(plain: Any, record: Record, given: Given) -> None:
+    """Refuse a config that names code which the command does not allow, before anything is imported."""
+    if not isinstance(plain, Mapping) or not isinstance(plain.get("model"), Mapping):
+        raise UserError(f"the config.yaml of run {record.name} has no group model: the file is damaged")
+    foreign = {path: untrusted_package(path, given.packages) for _, path in class_paths(plain)}
+    unknown = sorted({package for package in foreign.values() if package is not None})
+    if unknown:
+        named = ", ".join(str(path) for path, package in foreign.items() if package is not None)
+        raise UserError(
+            f"the config of run {record.name} names classes of other packages than this program's: {named}. Whoever "
+            f"may write the store can write this. If you trust them: {shell_override('packages', unknown)}"
+        )
+    if plain["model"].get("trust_remote_code", False) is not False and not given.remote_code:
+        raise UserError(
+            f"run {record.name} was trained with code of its checkpoint's author (model.trust_remote_code = true). An "
+            "export runs such code only if you name it: trust_remote_code=true base=<Hub id> base_revision=<commit>, "
+            "or trust_remote_code=true base=<folder>"
+        )
 
 
 def _revision(record: Record) -> str | None:

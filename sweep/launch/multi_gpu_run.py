@@ -28,6 +28,7 @@ from sweep.launch.crash import outcome_of_crash
 from sweep.processes import child_process, isolated_call
 from sweep.runtime.visible_devices import VISIBLE, named
 
+_LOG_SECONDS = 0.3
 GRACE_SECONDS = 10.0  # time for the other ranks to notice a failed rank, before they are killed
 SUM = "memory/sum_over_ranks_"
 # If ranks end differently, the first of these outcomes is the cause: the other ranks lost their connection.
@@ -142,6 +143,8 @@ def _listen(processes: Sequence[Any], pipes: Sequence[connection.Connection], re
 
 def _died(request: RunRequest, process: Any, host_oom: bool) -> Record:
     code = process.exitcode or 0
+    if code > 0:
+        time.sleep(_LOG_SECONDS)  # another process writes the log that is read now
     death = isolated_call.ChildKilled(code, host_oom=host_oom and code == -signal.SIGKILL)
     outcome, reason = outcome_of_crash(death, Path(request.folder, LOG_FILE), request.record)
     return request.record.ended(outcome, f"of a rank: {reason}")

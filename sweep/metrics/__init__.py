@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+
+from sweep.core.trusted_code import untrusted_package
 
 if TYPE_CHECKING:
     import numpy as np
@@ -110,15 +112,20 @@ class CorpusMetric(Metric):
         return {CORPUS: json.dumps({"_target_": f"{type(self).__module__}.{type(self).__qualname__}", **asdict(self)})}
 
 
-def corpus_metric(text: str) -> CorpusMetric:
-    """The metric that a fact `corpus.<metric>` names.
+def corpus_metric(text: str, packages: Collection[str] = ()) -> CorpusMetric:
+    """The metric that a fact `corpus.<metric>` names. Its class is from `sweep`, or from one of `packages`.
 
     Raises:
-        ValueError: where its class cannot be imported or is not a corpus metric, or where it refuses the options.
+        ValueError: where its class is of another package, cannot be imported or is not a corpus metric, or where it
+            refuses the options.
     """
     try:
         options: dict[str, Any] = json.loads(text)
-        module, _, name = options.pop("_target_").rpartition(".")
+        target = options.pop("_target_")
+        package = untrusted_package(target, packages)
+        if package is not None:
+            raise PermissionError(f"its class is from package {package}; if you trust it: packages=[{package}]")
+        module, _, name = target.rpartition(".")
         cls = getattr(importlib.import_module(module), name)
         if not issubclass(cls, CorpusMetric):
             raise TypeError(f"{name} is not derived from sweep.metrics.CorpusMetric")

@@ -34,7 +34,7 @@ class Call(NamedTuple):
 
     target: str
     args: tuple[Any, ...]
-    log_file: str | None
+    logs: bool  # whether the parent reads the output
     env: Mapping[str, str]
 
 
@@ -64,17 +64,25 @@ def set_environment(variables: Mapping[str, str | None]) -> None:
             os.environ[name] = value
 
 
-def work(connected: connection.Connection, initialise: str, arguments: Sequence[str], forked: bool) -> None:
-    """Wait for a `Call` on the connection to the parent, make it, and send the answer as (kind, value). `initialise` is
-    called first; it is fast if the fork server has called it. If a fork server started this process (`forked`), CUDA
-    must not have been used there."""
+def work(
+    connected: connection.Connection,
+    output: connection.Connection,
+    initialise: str,
+    arguments: Sequence[str],
+    forked: bool,
+) -> None:
+    """Wait for a `Call` on the connection to the parent, make it, and send the answer as (kind, value). `output` is a
+    pipe for all that the process prints, which the parent reads if the call says so. `initialise` is called first; it
+    is fast if the fork server has called it. If a fork server started this process (`forked`), CUDA must not have been
+    used there."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     die_with_parent()
     gc.freeze()  # the garbage collector skips what the server has imported
     call: Call = connected.recv()
-    if call.log_file:
-        _redirect_output(call.log_file)
+    if call.logs:
+        _redirect_output(output)
+    output.close()
     os.environ.update(call.env)
     if forked and not cuda_is_untouched():
         connected.send(("cuda touched", None))
@@ -102,14 +110,12 @@ def cuda_is_untouched() -> bool:
     return torch is None or not (torch.cuda.is_initialized() or torch.cuda._is_in_bad_fork())
 
 
-def _redirect_output(log_file: str) -> None:
+def _redirect_output(output: connection.Connection) -> None:
     logging.basicConfig(level=logging.INFO, format="[%(asctime)s][%(name)s][%(levelname)s] %(message)s")
-    descriptor = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)  # secrets are not masked yet
     sys.stdout.flush()
     sys.stderr.flush()
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
+    os.dup2(output.fileno(), 1)
+    os.dup2(output.fileno(), 2)
 
 
 def die_with_parent() -> None:

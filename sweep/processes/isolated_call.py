@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 from sweep.processes import child_process
 from sweep.processes.child_process import Call, Event
+from sweep.processes.masked_log import MaskedLog
 
 log = logging.getLogger(__name__)
 _START = "sweep.processes.server_start"  # only the server imports it
@@ -56,6 +57,7 @@ class _Worker(NamedTuple):
 
     process: Any
     connection: connection.Connection
+    output: connection.Connection  # what the process prints, if its call is logged
 
 
 class ForkServer:
@@ -139,15 +141,16 @@ class ForkServer:
 
         Args:
             target: the function, as "module:function". It is called as `function(*args, reporter)`.
-            log_file: receives the output of the process.
+            log_file: receives the output of the process, with secrets masked.
             env: environment variables, set before the child uses CUDA.
             on_event: called with each event of the child. If the event is a question, its value is sent to the child.
             on_answer: called with the function's value while the process still exits.
         """
-        call = Call(target, args, str(log_file) if log_file else None, dict(env or {}))
+        call = Call(target, args, log_file is not None, dict(env or {}))
         kills_before = host_oom_kills()
         while True:
             worker = self._next_worker()
+            masked = MaskedLog(worker.output, log_file) if log_file else None
             try:
                 with suppress(BrokenPipeError):  # the process has ended: its exit code states more than this error
                     worker.connection.send(call)
@@ -159,6 +162,8 @@ class ForkServer:
                 raise
             finally:
                 self._end(worker)
+                if masked is not None:
+                    masked.close()
             if answer is None:
                 if self._stopping.is_set():
                     raise Stopped
@@ -191,7 +196,9 @@ class ForkServer:
         self._ensure_running()
         context = multiprocessing.get_context(self.method)
         ours, theirs = context.Pipe(duplex=True)
-        arguments = (theirs, self._initialise, self._arguments, context.get_start_method() == "forkserver")
+        output, printed = context.Pipe(duplex=False)
+        forked = context.get_start_method() == "forkserver"
+        arguments = (theirs, printed, self._initialise, self._arguments, forked)
         process = context.Process(target=child_process.work, args=arguments, daemon=False)
         with self._lock:
             if self._stopping.is_set():
@@ -205,7 +212,8 @@ class ForkServer:
                 ) from error
             self._running.add(process)
         theirs.close()
-        return _Worker(process, ours)
+        printed.close()
+        return _Worker(process, ours, output)
 
     def _listen(self, worker: _Worker, on_event: Callable[[Event], Any]) -> tuple[str, Any] | None:
         """Pass events on until the answer comes; None where the process ends without one."""

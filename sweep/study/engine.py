@@ -227,7 +227,8 @@ class Engine:
 
     def _save_command(self, folder: Path, arguments: Sequence[str]) -> None:
         if not self._training:
-            OmegaConf.save(self._config, folder / "multirun.yaml")
+            whole = OmegaConf.to_container(self._config, resolve=False)
+            (folder / "multirun.yaml").write_text(redaction.yaml(whole))
             return
         content = {
             "command": provenance.command(),

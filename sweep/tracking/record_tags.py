@@ -50,9 +50,9 @@ def fault_of(run: Run) -> str:
         return f"{row} is left out: it has no tag kind = run, and so is not from this program."
     faults = [f"it has no tag {key}" for key in ("variant", "setting", "seed", "outcome") if key not in tags]
     faults += [
-        f"its tag {key} = {tags[key]} is not a number"
+        f"its tag {key} = {tags[key][:40]} is not a number below 2^63"
         for key in ("seed", "trial")
-        if key in tags and not tags[key].isdecimal()
+        if key in tags and not _is_count(tags[key])
     ]
     if tags.get("outcome", "ok") not in list(Outcome):
         faults.append(f"its tag outcome = {tags['outcome']} is none of {', '.join(Outcome)}")
@@ -63,12 +63,20 @@ def fault_of(run: Run) -> str:
 
 
 def json_object(text: str) -> dict[str, str] | None:
-    """A JSON object, None for any other text."""
+    """A JSON object, None for any other text. NaN and Infinity are not JSON (RFC 8259)."""
     try:
-        found = json.loads(text)
-    except ValueError:
+        found = json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _is_count(text: str) -> bool:
+    return text.isdecimal() and len(text) < 20 and int(text) < 2**63
 
 
 def clean_tags(tags: Mapping[str, str]) -> dict[str, str]:

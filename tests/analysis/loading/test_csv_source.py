@@ -199,12 +199,14 @@ def test_the_command_of_a_report_can_be_pasted_for_any_file_name(tmp_path: Path,
 
 def test_a_name_that_is_a_formula_is_text_in_the_files_and_comes_back(tmp_path: Path):
     name = '=HYPERLINK("http://x")'
-    rows = f"setting,score,max_memory_allocated\n{csv_cell(name)},0.9,4e9\n-0.5,0.8,3e9\n"
+    rows = f"setting,score,max_memory_allocated,=1+2\n{csv_cell(name)},0.9,4e9,@SUM(1)\n-0.5,0.8,3e9,-2\n"
     pipeline.answer(options(file(tmp_path, rows), tmp_path / "out"))
     for written in ("runs.csv", "settings.csv"):
         assert csv_cell(f"'{name}") in (tmp_path / "out" / written).read_text()
     again = csv_source.read(tmp_path / "out/runs.csv", "max_memory_allocated").runs
     assert again["setting"].tolist() == [name, "-0.5"]
+    assert "'=1+2" in (tmp_path / "out/runs.csv").read_text().splitlines()[0]
+    assert again["=1+2"].tolist() == ["@SUM(1)", "-2"]
 
 
 def csv_cell(text: str) -> str:

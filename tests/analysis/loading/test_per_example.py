@@ -94,7 +94,7 @@ def test_a_corpus_metric_that_does_not_give_the_score_is_not_used(tmp_path: Path
     refused = {
         "not what its statistics give": tag,
         "KeyError": Matthews().facts()["corpus"],
-        "No module named 'gone'": '{"_target_": "gone.Metric"}',
+        "packages=[gone]": '{"_target_": "gone.Metric"}',
     }
     for reason, other in refused.items():
         found = read({"a": 0.5}, "f1", other, {"a": path}.get)

@@ -132,7 +132,7 @@ def test_a_rank_that_is_killed_ends_the_run_with_a_reason(tmp_path: Path, toy: l
 
     def kill_the_second(event: isolated_call.Event) -> None:
         if event.name == "metrics" and not victims:
-            victims.extend(_ranks_of(tmp_path))
+            victims.extend(_ranks())
             os.kill(max(victims), signal.SIGKILL)
 
     record = isolated_call.call(
@@ -166,12 +166,15 @@ def test_all_ranks_follow_the_answer_that_the_main_rank_receives(tmp_path: Path,
     assert record.facts["ranks"] == "2"
 
 
-def _ranks_of(folder: Path) -> list[int]:
-    """Processes that write to this run's log: the run's own, and its ranks."""
+def _ranks() -> list[int]:
+    """Processes whose output this one reads: the run's own, and its ranks."""
+    opened = [file for file in Path("/proc/self/fd").iterdir() if file.is_symlink()]
+    read = {os.readlink(file) for file in opened if not file.lstat().st_mode & 0o200}  # open for reading only
     found = []
     for process in Path("/proc").iterdir():
         try:
-            if process.name.isdecimal() and os.readlink(process / "fd" / "1") == str(folder / "log"):
+            printed = os.readlink(process / "fd" / "1")
+            if process.name.isdecimal() and int(process.name) != os.getpid() and "pipe:" in printed and printed in read:
                 found.append(int(process.name))
         except OSError:
             continue

@@ -161,7 +161,9 @@ def test_formulas_give_the_same_for_many_sums_at_once_and_survive_the_tag(
     [
         ("sacrebleu.bleu", "JSONDecodeError"),
         ('{"tokenize": "13a"}', "_target_"),
-        ('{"_target_": "somebody.metrics.Gone"}', "No module named 'somebody'"),
+        ('{"_target_": "sweep.metrics.gone.Gone"}', "No module named 'sweep.metrics.gone'"),
+        ('{"_target_": "antigravity.Metric"}', r"package antigravity; if you trust it: packages=\[antigravity\]"),
+        ('{"_target_": 5}', "package 5"),
         ('{"_target_": "sweep.metrics.accuracy.Accuracy"}', "not derived from sweep.metrics.CorpusMetric"),
         ('{"_target_": "sweep.metrics.bleu.Bleu", "order": 5}', "order"),
     ],

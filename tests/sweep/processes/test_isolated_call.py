@@ -167,3 +167,84 @@ def test_no_child_outlives_its_parent(tmp_path: Path, sign: signal.Signals):
     parent.send_signal(sign)
     parent.wait(timeout=20)
     assert wait_until(lambda: not alive(child) and not alive(server), 20)
+
+
+def print_secrets(report: object) -> None:
+    import ctypes
+
+    print("password=xx-planted-xx")
+    os.write(2, b"token=xx-planted")
+    os.write(2, b"-xx and more\n")
+    print("-----BEGIN RSA PRIVATE KEY-----", flush=True)
+    print("xx-planted-xx\n-----END RSA PRIVATE KEY-----", flush=True)
+    subprocess.run(["echo", "my secret=xx-planted-xx"], check=True)
+    ctypes.CDLL(None).puts(b"api_key=xx-planted-xx from C")
+    ctypes.CDLL(None).fflush(None)
+
+
+def print_and_wait(report: object) -> None:
+    print("begun\npassword=xx-planted-xx", flush=True)
+    time.sleep(120)
+
+
+def crash(report: object) -> None:
+    import ctypes
+    import faulthandler
+
+    faulthandler.enable()
+    print("before password=xx-planted-xx", flush=True)
+    os.write(2, b"Error out of memory at line 1\nwithout an end of line")
+    ctypes.string_at(0)
+
+
+def print_much(count: int, report: object) -> float:
+    begun = time.perf_counter()
+    for number in range(count):
+        print(f"line {number} {{'loss': 0.1234, 'grad_norm': 1.25}}")
+    sys.stdout.flush()
+    return time.perf_counter() - begun
+
+
+def leave_a_child(report: object) -> None:
+    subprocess.Popen(["sleep", "60"])
+    print("its parent ends first", flush=True)
+
+
+def test_output_is_masked_whoever_prints_it(tmp_path: Path):
+    isolated_call.call(f"{HERE}:print_secrets", log_file=tmp_path / "log")
+    written = (tmp_path / "log").read_text()
+    assert "planted" not in written
+    for words in ("password=***", "token=*** and more\n", "secret=***", "api_key=*** from C"):
+        assert words in written
+    assert (tmp_path / "log").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_killed_program_leaves_no_secret_in_the_log(tmp_path: Path):
+    """The file never has it, so that it matters neither who is killed nor when."""
+    log = tmp_path / "log"
+    code = f"from pathlib import Path; {LIGHT}; server.call('{HERE}:print_and_wait', log_file=Path({str(log)!r}))"
+    parent = subprocess.Popen([sys.executable, "-c", code], **PROGRAM)
+    assert wait_until(lambda: log.exists() and "begun" in log.read_text())
+    parent.kill()
+    parent.wait(timeout=20)
+    assert "planted" not in log.read_text()
+
+
+def test_what_a_crash_prints_reaches_the_log(tmp_path: Path):
+    with pytest.raises(isolated_call.ChildKilled, match="by SIGSEGV"):
+        isolated_call.call(f"{HERE}:crash", log_file=tmp_path / "log")
+    written = (tmp_path / "log").read_text()
+    for words in ("before password=***", "Error out of memory at line 1\nwithout an end of line", "Segmentation fault"):
+        assert words in written
+
+
+def test_all_of_much_output_is_written(tmp_path: Path):
+    isolated_call.call(f"{HERE}:print_much", 20_000, log_file=tmp_path / "log")
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert [line.split()[1] for line in lines] == [str(number) for number in range(20_000)]
+
+
+def test_a_process_that_the_child_leaves_behind_does_not_hold_the_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sweep.processes.masked_log._LAST_SECONDS", 0.5)
+    isolated_call.call(f"{HERE}:leave_a_child", log_file=tmp_path / "log")
+    assert (tmp_path / "log").read_text() == "its parent ends first\n"

@@ -283,13 +283,16 @@ def below(coordinator: subprocess.Popen) -> list[int]:
 
 
 def running_child(coordinator: subprocess.Popen, *others: int) -> int:
-    """The process of a run, which writes a log. Another process waits for the next run."""
+    """The process of a run: the coordinator reads its output, and writes the run's log. Another process waits for the
+    next run."""
     end = time.monotonic() + 90
     while time.monotonic() < end and coordinator.poll() is None:
         for process in set(below(coordinator)) - set(others):
             with contextlib.suppress(OSError):
-                log = os.readlink(f"/proc/{process}/fd/1")
-                if log.endswith("run.log") and "/outputs/" in log:  # the base model is prepared in another folder
+                opened = [os.readlink(file) for file in Path(f"/proc/{coordinator.pid}/fd").iterdir()]
+                # The base model is prepared in another folder.
+                logs = any(name.endswith("run.log") and "/outputs/" in name for name in opened)
+                if logs and os.readlink(f"/proc/{process}/fd/1") in opened:
                     time.sleep(0.5)
                     return process
         time.sleep(0.1)

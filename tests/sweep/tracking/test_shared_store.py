@@ -69,8 +69,12 @@ def test_a_row_that_is_not_ours_is_left_out_by_both_programs(written: Written, c
     [
         *((key, None, f"it has no tag {key}") for key in ("variant", "setting", "seed", "outcome")),
         ("kind", None, "no tag kind = run"),
-        ("seed", "first", "its tag seed = first is not a number"),
+        ("seed", "first", "its tag seed = first is not a number below 2^63"),
+        ("seed", "9" * 5000, f"its tag seed = {'9' * 40} is not a number"),
+        ("seed", str(2**63), "is not a number below 2^63"),
         ("trial", "x", "its tag trial = x is not a number"),
+        ("conditions", '{"a": NaN}', "its tag conditions is not JSON"),
+        ("conditions", '{"a":' + "[" * 3000 + "]" * 3000 + "}", "its tag conditions is not JSON"),
         ("outcome", "fine", "its tag outcome = fine is none of ok, oom"),
         ("conditions", "{", "its tag conditions is not JSON"),
     ],
