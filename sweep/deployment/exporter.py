@@ -105,7 +105,7 @@ def _require_replaceable(out: Path, run_id: str, *, adapter: bool) -> None:
 
 
 def default_folder(run: StoredRun, merge: bool = False, dtype: str = "auto") -> Path:
-    """Of each form of an export. The folder's name has no "=", which Hydra would read as an option in a list of adapters.
+    """Of each form of an export. The name has no "=", which Hydra would read as an option in a list of adapters.
 
     Raises:
         UserError: where the run's tag `study` is no name of a study, such as one that leads out of `exports/`.
