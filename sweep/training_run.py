@@ -31,7 +31,7 @@ from sweep.tasks import Task
 from sweep.tasks.row_checks import check_rows
 from sweep.training import trained_weights
 from sweep.training.changed_weights import SampledWeights
-from sweep.training.divergence import Diverged
+from sweep.training.divergence import Diverged, require_finite_weights
 from sweep.training.evaluator import Evaluator
 from sweep.training.fit import Pruned, fit
 from sweep.training.parameter_counts import block_fractions, count_parameters
@@ -117,6 +117,7 @@ def _run_phases(config: RunConfig, folder: Path, measured: Measurements, report:
             evaluate=evaluator.evaluate_during_training,
             aside=measured.energy.paused,
         )
+    require_finite_weights(model)
     meter.watch(model)  # without the optimizer: its state would stay in memory during evaluation
     measured.add({
         "train/steps": fitted.steps,
