@@ -83,6 +83,10 @@ def _require(runs: pd.DataFrame, memory_metric: str, faults: list[str]) -> None:
     memory = runs[memory_metric]
     faults += cell_faults(runs["setting"], runs["setting"] == "", "is empty")
     faults += cell_faults(memory, (memory <= 0) | (memory >= _LARGEST), "must be above 0 and below 2^63, in bytes")
+    if "variant" in runs:
+        for setting, own in runs[runs["variant"] != ""].groupby("setting")["variant"]:
+            if own.nunique() > 1:
+                faults.append(f"setting {setting} has the variants {' and '.join(sorted(own.unique()))}; it has one")
     for name in filter(runs.columns.__contains__, _AMOUNTS):
         amount = runs[name]
         faults += cell_faults(amount, (amount < 0) | (amount >= _LARGEST), "must be at least 0 and below 2^63")

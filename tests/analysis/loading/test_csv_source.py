@@ -322,3 +322,9 @@ def test_percent_beside_shares_is_doubted(tmp_path: Path, scores: tuple[float, f
     rows = "".join(f"s{number},{score},4e9\n" for number, score in enumerate(scores))
     notes = csv_source.read(file(tmp_path, f"setting,score,max_memory_allocated\n{rows}"), "max_memory_allocated").notes
     assert any("if some rows are in percent" in note for note in notes) == doubted
+
+
+def test_a_setting_of_two_variants_is_refused(tmp_path: Path):
+    rows = "setting,variant,score,max_memory_allocated\na,lora,0.9,4e9\na,fft,0.8,4e9\nb,,0.8,4e9\n"
+    with pytest.raises(UserError, match="setting a has the variants fft and lora; it has one"):
+        csv_source.read(file(tmp_path, rows), "max_memory_allocated")
