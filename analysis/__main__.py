@@ -73,8 +73,8 @@ def _subject_faults(composed: DictConfig) -> Iterator[Fault]:
 
 def _rule_faults(composed: DictConfig) -> Iterator[Fault]:
     threshold, margin = composed.threshold, composed.margin
-    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 < threshold <= 1:
-        yield Fault("threshold", str(threshold), "must be a number above 0 and at most 1: a share of the best score")
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0.01 <= threshold <= 1:
+        yield Fault("threshold", str(threshold), "must be a number from 0.01 to 1: a share of the best score")
     if margin is not None and not _is_distance(margin):
         yield Fault("margin", str(margin), "must be null or a number of at least 0: a distance from the best score")
     if not _is_distance(composed.price):

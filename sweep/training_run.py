@@ -33,7 +33,7 @@ from sweep.tasks.lengths import usual_length
 from sweep.tasks.row_checks import check_rows
 from sweep.training import trained_weights
 from sweep.training.changed_weights import SampledWeights
-from sweep.training.divergence import Diverged
+from sweep.training.divergence import Diverged, require_finite_weights
 from sweep.training.evaluator import Evaluator
 from sweep.training.extensions import check_extensions
 from sweep.training.fit import fit
@@ -125,6 +125,7 @@ def _run_phases(config: RunConfig, folder: Path, measured: Measurements, report:
             aside=measured.energy.paused,
             higher_is_better=task.higher_is_better,
         )
+    require_finite_weights(model)
     meter.watch(model)  # without the optimizer: its state would stay in memory during evaluation
     measured.add({
         "train/steps": fitted.steps,

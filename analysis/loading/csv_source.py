@@ -21,6 +21,9 @@ REQUIRED = ("setting", SCORE)
 NUMBERS = (SCORE, TRAIN_SECONDS, ENERGY_JOULES, TOKENS_PER_SECOND, TRAINABLE_PARAMS, "n_examples", "seed")
 TEXTS = ("setting", "variant", "outcome", "reason", "conditions", "conditions_hash", "metric", "direction")
 _RUNNING = "running"  # the outcome, in runs.csv of a report, of a run that had not ended
+_LARGEST = 2.0**63  # of a count, of bytes, of seconds
+_AMOUNTS = (TRAIN_SECONDS, ENERGY_JOULES, TOKENS_PER_SECOND, TRAINABLE_PARAMS)
+_PERCENT_FROM = 20  # the same scores in percent are 100 times as large; other settings may be worse
 _SMALLEST_BYTES = 2**20  # of a fine-tuning
 _LOWER_IS_BETTER = re.compile(r"(^|[^a-z])(loss|perplexity|ppl|nll|rmse|mse|mae|wer|cer|ter|error)([^a-z]|$)")
 _PLAIN = "write digits and a decimal point, without a unit or a percent sign"
@@ -79,11 +82,19 @@ def _outcomes(runs: pd.DataFrame, faults: list[str]) -> pd.Series:
 def _require(runs: pd.DataFrame, memory_metric: str, faults: list[str]) -> None:
     memory = runs[memory_metric]
     faults += cell_faults(runs["setting"], runs["setting"] == "", "is empty")
-    faults += cell_faults(memory, memory <= 0, "must be above 0, in bytes")
+    faults += cell_faults(memory, (memory <= 0) | (memory >= _LARGEST), "must be above 0 and below 2^63, in bytes")
+    if "variant" in runs:
+        for setting, own in runs[runs["variant"] != ""].groupby("setting")["variant"]:
+            if own.nunique() > 1:
+                faults.append(f"setting {setting} has the variants {' and '.join(sorted(own.unique()))}; it has one")
+    for name in filter(runs.columns.__contains__, _AMOUNTS):
+        amount = runs[name]
+        faults += cell_faults(amount, (amount < 0) | (amount >= _LARGEST), "must be at least 0 and below 2^63")
     for name, least in (("seed", 0), ("n_examples", 1)):
         if name in runs:
-            whole = runs[name].isna() | ((runs[name] % 1 == 0) & (runs[name] >= least))
-            faults += cell_faults(runs[name], ~whole, f"must be a whole number of at least {least}")
+            whole = (runs[name] % 1 == 0) & (runs[name] >= least) & (runs[name] < _LARGEST)
+            rule = f"must be a whole number of at least {least} and below 2^63"
+            faults += cell_faults(runs[name], ~(whole | runs[name].isna()), rule)
 
 
 def _direction(runs: pd.DataFrame, asked: str | None, faults: list[str]) -> tuple[str | None, list[str]]:
@@ -115,6 +126,13 @@ def _doubts(runs: pd.DataFrame, memory_metric: str) -> list[str]:
         notes.append(
             f"{memory_metric} is at most {largest:g} bytes, less than any fine-tuning needs. The column is in bytes: "
             "if these are GiB, multiply by 1073741824."
+        )
+    scores = ok[SCORE].dropna()
+    shares, others = scores[(scores > 0) & (scores <= 1)], scores[(scores > 1) & (scores <= 100)]
+    if len(shares) and len(others) and others.min() >= _PERCENT_FROM * shares.max():
+        notes.append(
+            f"Scores from {shares.min():g} to {shares.max():g} stand beside scores from {others.min():g} to "
+            f"{others.max():g}: if some rows are in percent, divide them by 100."
         )
     if "n_examples" in runs:
         if not ok[SCORE].dropna().between(0, 1).all():

@@ -16,9 +16,11 @@ from sweep.config import hydra_options
 from sweep.config.schema import parse, plain_config
 from sweep.core import preflight, redaction
 from sweep.core.errors import ConfigError, Fault, first_line
+from sweep.core.overrides import count_of_range
 from sweep.core.setting import select
 from sweep.hydra_compat.composer import NOT_COMPOSED, Composer, composition_fault, override_text
 
+_COMPOSED = 1000  # values of a range; of a longer one, the ends are checked
 Validate = Callable[[DictConfig, bool], Iterable[Fault]]  # a composed config, and whether for a multirun → its faults
 
 
@@ -100,7 +102,12 @@ def _cells_inside(override: Override, group: Override, fixed: list[str], compose
 
 def _values(override: Override) -> list[str]:
     swept = override.value()
-    values = list(override.sweep_string_iterator()) if override.is_discrete_sweep() else [swept.start, swept.end]
+    if override.is_range_sweep() and count_of_range(swept) > _COMPOSED:
+        values = [swept.start, swept.stop]  # the largest value is one step less
+    elif override.is_discrete_sweep():
+        values = list(override.sweep_string_iterator())
+    else:
+        values = [swept.start, swept.end]
     if not values:
         raise ValueError(f"{override.input_line} has no value; name at least one")
     return [f"{override.get_key_element()}={value}" for value in values]
@@ -133,6 +140,10 @@ def validate(composed: DictConfig, multirun: bool) -> Iterator[Fault]:
         yield Fault(folder_key, str(folder), "must name a folder")
     else:
         yield from preflight.output_fault(folder_key, folder)
+    if preflight.sqlite_path(str(select(plain, "tracking.uri"))) is not None:
+        artifacts = str(select(plain, "tracking.artifacts"))
+        if "://" not in artifacts:
+            yield from preflight.output_fault("tracking.artifacts", artifacts.partition("?")[0])
     if multirun and storage and storage == select(plain, "tracking.uri"):
         yield Fault(
             "hydra.sweeper.storage", redaction.text(str(storage)), "is MLflow's; Optuna needs a database of its own"

@@ -40,7 +40,7 @@ class Study:
     """Memory measurement that the study minimises, in bytes."""
     memory_budget_gib: Annotated[float, Gt(0)] | None = None
     """Memory budget of a run in GiB. A setting that needs more violates a constraint."""
-    score_threshold: Annotated[float, Gt(0), Le(1)] = 0.99
+    score_threshold: Annotated[float, Ge(0.01), Le(1)] = 0.99
     """Share of the best score that a setting must reach to get more seeds (`replicates: adaptive`)."""
     replicates: Literal["all", "adaptive"] = "all"
     """`all`: every seed of every setting. `adaptive`: more seeds for settings in contention only."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 _UNQUOTED = re.compile(r"[A-Za-z0-9_./+@%?*|:-]+")  # what Hydra reads as text without quotes
@@ -46,3 +48,9 @@ def text_value(text: str) -> str:
         return text
     escaped = re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + ("\\" if found[2] else "") + found[2], text)
     return '"' + escaped.replace("${", "\\${") + '"'
+
+
+def count_of_range(sweep: Any) -> int:
+    """The number of values of Hydra's `range(start, stop, step)`, which are not listed: there may be 10^9."""
+    start, stop, step = (Decimal(str(number)) for number in (sweep.start, sweep.stop, sweep.step))
+    return max(0, math.ceil((stop - start) / step)) if step else 0

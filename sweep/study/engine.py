@@ -74,7 +74,10 @@ class Engine:
         sampler = self._sampler(found, objective)
         HydraConfig.instance().set_config(self._config)
         folder = Path(str(self._config.hydra.sweep.dir)).absolute()
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise UserError(f"hydra.sweep.dir = {folder} is not a folder; name another one") from error
         self._save_command(folder, arguments)
         book = Book(self._options.storage)
         trials = TrialStore(

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 # Random guessing has the loss ln(vocabulary). A loss above twice that value for five steps does not recover.
 FACTOR = 2.0
@@ -54,3 +58,13 @@ class DivergenceWatch:
                 f"the gradient norm is {norm} at step {step}, for {self._skipped} steps in a row: no scale of the loss "
                 "keeps these gradients inside fp16"
             )
+
+
+def require_finite_weights(model: torch.nn.Module) -> None:
+    """Raises Diverged if a trained weight is NaN or infinite. Loss and gradients do not show what the last optimizer
+    step did. Of a sharded model, each rank checks its part."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            part = parameter.to_local() if hasattr(parameter, "to_local") else parameter
+            if not part.detach().isfinite().all():
+                raise Diverged(f"the weight {name} is not finite after the last optimizer step")

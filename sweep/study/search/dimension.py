@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.override_parser.types import Override, RangeSweep, Transformer
 
 from sweep.core.errors import UserError
+from sweep.core.overrides import count_of_range
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 Value = str | int | float | bool | None
+_LISTED = 100_000  # values of a range; a longer one is searched like an interval
 MOST_SHOWN = 12  # values in a message
 
 
@@ -43,6 +45,9 @@ class Dimension:
             whole = "int" in interval.tags or (isinstance(low, int) and isinstance(high, int) and _cast(override))
             return cls.between(key, low, high, log=log, whole=whole, text=override.input_line)
         sweep = override.value()
+        count = count_of_range(sweep) if isinstance(sweep, RangeSweep) else 0
+        if count > _LISTED:
+            return cls._of_long_range(override, sweep, count)
         shuffled = bool(getattr(sweep, "shuffle", False))
         values = list(override.sweep_iterator(transformer=Transformer.encode))
         # To iterate a second time over a shuffled sweep gives another order.
@@ -55,6 +60,16 @@ class Dimension:
         if len(set(by_text.values())) < len(by_text):  # 1 and true are equal in Python
             by_text = {text: text for text in by_text}
         return cls(key=key, values=tuple(by_text.values()), texts={value: text for text, value in by_text.items()})
+
+    @classmethod
+    def _of_long_range(cls, override: Override, sweep: RangeSweep, count: int) -> Dimension:
+        """A range whose values are not listed: a sampler proposes them."""
+        start, step = Decimal(str(sweep.start)), Decimal(str(sweep.step))
+        low, high = sorted((start, start + (count - 1) * step))
+        whole = all(isinstance(number, int) for number in (sweep.start, sweep.stop, sweep.step))
+        number = int if whole else float
+        key = override.get_key_element()
+        return cls(key=key, low=number(low), high=number(high), step=float(abs(step)), whole=whole)
 
     @classmethod
     def _of_range(cls, key: str, values: list[Any]) -> Dimension:

@@ -87,8 +87,8 @@ def _all_settings(space: Space, options: SweeperOptions, extended: bool) -> list
         intervals = [key for key, dimension in space.dimensions.items() if dimension.values is None]
         if intervals:
             raise UserError(
-                f"hydra.sweeper.sampler=grid needs a list of values, but {', '.join(intervals)} is an interval; "
-                "write choice(…) or range(…), or choose another sampler"
+                f"hydra.sweeper.sampler=grid needs a list of values, but {', '.join(intervals)} is an interval or "
+                "a range of more than 100000 values; write choice(…) or a shorter range(…), or choose another sampler"
             )
         settings = list(space.settings())
         return settings if limit is None else settings[:limit]

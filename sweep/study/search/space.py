@@ -9,16 +9,18 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from sweep.core.errors import UserError
-from sweep.core.overrides import yaml_value
+from sweep.core.overrides import count_of_range, yaml_value
 from sweep.core.setting import SEED, VARIANT
 from sweep.study.search.dimension import Dimension, Value
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
+_SEEDS = 10_000  # of a range
 Params = dict[str, Value]
 Compose = Callable[[list[str]], DictConfig]  # the overrides of a job → its config, as Hydra composes it
 
@@ -61,7 +63,7 @@ class Space:
             if not override.is_sweep_override():
                 fixed[key] = str(override.input_line)
             elif key == SEED and seed_is_replicate:
-                seeds = tuple(_seed(value) for value in dict.fromkeys(override.sweep_string_iterator()))
+                seeds = _seeds(override)
             else:
                 dimensions[key] = Dimension.of(override)
         conditions = {
@@ -185,6 +187,12 @@ def _check_conditions(
                     f"{where} = {', '.join(sorted(unknown))}: {parent} never has that value; it has "
                     f"{', '.join(dimensions[parent].texts.values())}"
                 )
+
+
+def _seeds(override: Override) -> tuple[int, ...]:
+    if override.is_range_sweep() and count_of_range(override.value()) > _SEEDS:
+        raise UserError(f"{override.input_line} has more than {_SEEDS} seeds; each is a run: name fewer")
+    return tuple(_seed(value) for value in dict.fromkeys(override.sweep_string_iterator()))
 
 
 def _seed(value: str) -> int:

@@ -289,5 +289,48 @@ def test_the_facts_of_a_published_table(tmp_path: Path):
     for threshold, pick in ((0.99, "shira"), (0.97, "shira"), (0.95, "miss"), (0.90, "miss")):
         made = pipeline.build(study, threshold, None, "max_memory_allocated")
         assert made.decision.selected == pick
+<<<<<<< HEAD
         assert not made.settings["confirmed"].any()
         assert (made.settings["p_right_pick"].max() < 0.95) == (threshold > 0.9)
+=======
+        assert set(made.settings["verdict"]) == {"inconclusive"}
+        assert made.stability is not None
+        assert made.stability.share < 0.9
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [
+        ("train_seconds", "-5", "must be at least 0"),
+        ("energy_joules", "-1", "must be at least 0"),
+        ("tokens_per_second", "1e308", "below 2^63"),
+        ("max_memory_allocated", "-4e9", "must be above 0"),
+        ("max_memory_allocated", "1e308", "below 2^63"),
+        ("seed", "1e30", "must be a whole number of at least 0 and below 2^63"),
+        ("seed", "-1", "must be a whole number of at least 0"),
+        ("seed", "0.5", "must be a whole number"),
+        ("n_examples", "1e30", "below 2^63"),
+    ],
+)
+def test_figures_that_nothing_can_have_are_refused(tmp_path: Path, column: str, value: str, words: str):
+    row = {"setting": "a", "score": "0.9", "max_memory_allocated": "4e9", column: value}
+    path = file(tmp_path, f"{','.join(row)}\n{','.join(row.values())}\n")
+    with pytest.raises(UserError) as caught:
+        csv_source.read(path, "max_memory_allocated")
+    assert f"line 2: {column} = " in str(caught.value)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(("scores", "doubted"), [((91, 0.91), True), ((0.91, 0.2), False), ((91, 45), False),
+                                                 ((1.2, 0.9), False), ((250, 0.9), False)])  # fmt: skip
+def test_percent_beside_shares_is_doubted(tmp_path: Path, scores: tuple[float, float], doubted: bool):
+    rows = "".join(f"s{number},{score},4e9\n" for number, score in enumerate(scores))
+    notes = csv_source.read(file(tmp_path, f"setting,score,max_memory_allocated\n{rows}"), "max_memory_allocated").notes
+    assert any("if some rows are in percent" in note for note in notes) == doubted
+
+
+def test_a_setting_of_two_variants_is_refused(tmp_path: Path):
+    rows = "setting,variant,score,max_memory_allocated\na,lora,0.9,4e9\na,fft,0.8,4e9\nb,,0.8,4e9\n"
+    with pytest.raises(UserError, match="setting a has the variants fft and lora; it has one"):
+        csv_source.read(file(tmp_path, rows), "max_memory_allocated")
+>>>>>>> security

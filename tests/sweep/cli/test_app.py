@@ -80,6 +80,10 @@ def test_no_file_is_written_if_the_config_is_wrong(program: Program, tmp_path):
         ("variant=glob(nope*)", "has no value"),
         ("hydra.sweeper.storage=${tracking.uri}", "database of its own"),
         ("~hydra.sweep.dir", "hydra.sweep.dir"),
+        ("hydra.sweep.dir=/etc/hosts", "/etc/hosts is not a folder"),
+        ("tracking.artifacts=/etc/hosts", "/etc/hosts is not a folder"),
+        ("study.score_threshold=1e-300", "must be at least 0.01"),
+        ("train.max_steps=range(0,1000000000)", "train.max_steps = 0"),
     ],
 )
 def test_a_config_that_hydra_cannot_run_is_refused(program: Program, tmp_path, override: str, words: str):

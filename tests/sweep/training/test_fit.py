@@ -19,8 +19,13 @@ from sweep.meters.cpu import LiveTensorMemory
 from sweep.runtime import precision
 from sweep.tasks.generation import IGNORED, encode_pairs, pad_batch
 from sweep.training.batch_order import training_order
+<<<<<<< HEAD
 from sweep.training.divergence import Diverged
 from sweep.training.fit import fit
+=======
+from sweep.training.divergence import Diverged, require_finite_weights
+from sweep.training.fit import METERED_STEPS, fit
+>>>>>>> security
 from sweep.training.options import Train
 from sweep.training.parameter_counts import count_parameters
 from sweep.training.watcher import METERED_STEPS
@@ -295,3 +300,17 @@ def test_qlora_s_gradients_are_the_same_after_an_evaluation(tiny_checkpoint: Pat
     assert len(before) == 14
     for name in before:
         torch.testing.assert_close(after[name], before[name], rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_weight_that_the_last_step_made_no_number_is_found(value: float):
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 1))
+    require_finite_weights(model)
+    model[0].requires_grad_(False)
+    with torch.no_grad():
+        model[0].weight[1, 2] = value
+    require_finite_weights(model)  # it does not train: the checkpoint's own
+    with torch.no_grad():
+        model[1].bias[0] = value
+    with pytest.raises(Diverged, match=r"the weight 1\.bias is not finite after the last optimizer step"):
+        require_finite_weights(model)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from sweep.core.errors import UserError
+from sweep.core.overrides import count_of_range
 from sweep.core.setting import setting_digest, setting_name
 from sweep.study.search.dimension import Dimension
 from sweep.study.search.space import Space
@@ -184,3 +185,21 @@ def test_a_range_has_the_numbers_that_its_decimals_mean(text: str, numbers: list
 def test_values_of_yaml_are_values_of_overrides():
     found = space("k=1", a=None, b=True, c=[1, None, "it's"])
     assert found.fixed == {"a": "a=null", "b": "b=true", "c": 'c=[1,null,"it\'s"]', "k": "k=1"}
+
+
+def test_a_long_range_is_counted_and_not_listed():
+    found = dimension("x=range(0,1000000000)")
+    assert found.values is None
+    assert found.distribution == IntDistribution(0, 999_999_999)
+    assert (found.low, found.high, found.ends) == (0, 999_999_999, (0, 999_999_999))
+    assert not space("x=range(0,1000000000)").size_at_most(256)
+    assert dimension("x=range(10,-1000000000,-3)").distribution == IntDistribution(-999_999_998, 10, step=3)
+    assert dimension("x=range(0.0,1000000.0,0.5)").distribution == FloatDistribution(0.0, 999_999.5, step=0.5)
+    with pytest.raises(UserError, match="has more than 10000 seeds"):
+        space("seed=range(0,1000000000)")
+
+
+@given(st.integers(-50, 50), st.integers(-50, 50), st.integers(-9, 9).filter(bool))
+def test_the_count_of_a_range_is_python_s(start: int, stop: int, step: int):
+    override = OverridesParser.create().parse_override(f"x=range({start},{stop},{step})")
+    assert count_of_range(override.value()) == len(range(start, stop, step))
