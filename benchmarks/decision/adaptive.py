@@ -3,7 +3,8 @@
     python -m benchmarks.decision.adaptive
 
 STUDIES studies for each row, of the simulator of `benchmarks/decision/calibration.py`, with 5 seeds at most and 1,000
-validation examples. Memory is in random order. A study ends where all settings in contention have five seeds.
+validation examples. Memory is in random order. A study ends where one setting
+is in contention, whose further seeds are not counted, or all settings in contention have five seeds.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def run(rng: np.random.Generator, n_examples: int | None = EXAMPLES) -> tuple[bo
         found = in_contention(scores, memory, threshold=0.99, higher_is_better=True, n_examples=n_examples)
         dropped = dropped or right not in found
         more = [k for k in found if given[k] < SEEDS]
-        if not more:
+        if len(found) < 2 or not more:
             means = np.array([np.mean(list(one.values())) for one in scores.values()])
             pick = min(np.flatnonzero(means >= 0.99 * means.max()), key=memory.__getitem__)
             return dropped, bool(pick == right), float(given.sum() / (count * SEEDS))
