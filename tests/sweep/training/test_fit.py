@@ -19,13 +19,8 @@ from sweep.meters.cpu import LiveTensorMemory
 from sweep.runtime import precision
 from sweep.tasks.generation import IGNORED, encode_pairs, pad_batch
 from sweep.training.batch_order import training_order
-<<<<<<< HEAD
-from sweep.training.divergence import Diverged
-from sweep.training.fit import fit
-=======
 from sweep.training.divergence import Diverged, require_finite_weights
-from sweep.training.fit import METERED_STEPS, fit
->>>>>>> security
+from sweep.training.fit import fit
 from sweep.training.options import Train
 from sweep.training.parameter_counts import count_parameters
 from sweep.training.watcher import METERED_STEPS
