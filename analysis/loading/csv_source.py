@@ -131,7 +131,7 @@ def _doubts(runs: pd.DataFrame, memory_metric: str) -> list[str]:
     shares, others = scores[(scores > 0) & (scores <= 1)], scores[(scores > 1) & (scores <= 100)]
     if len(shares) and len(others) and others.min() >= _PERCENT_FROM * shares.max():
         notes.append(
-            f"Scores from {shares.min():g} to {shares.max():g} stand beside scores from {others.min():g} to "
+            f"The column has scores from {shares.min():g} to {shares.max():g} and from {others.min():g} to "
             f"{others.max():g}: if some rows are in percent, divide them by 100."
         )
     if "n_examples" in runs:

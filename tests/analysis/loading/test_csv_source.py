@@ -318,7 +318,7 @@ def test_figures_that_nothing_can_have_are_refused(tmp_path: Path, column: str, 
 
 @pytest.mark.parametrize(("scores", "doubted"), [((91, 0.91), True), ((0.91, 0.2), False), ((91, 45), False),
                                                  ((1.2, 0.9), False), ((250, 0.9), False)])  # fmt: skip
-def test_percent_beside_shares_is_doubted(tmp_path: Path, scores: tuple[float, float], doubted: bool):
+def test_percent_among_shares_is_doubted(tmp_path: Path, scores: tuple[float, float], doubted: bool):
     rows = "".join(f"s{number},{score},4e9\n" for number, score in enumerate(scores))
     notes = csv_source.read(file(tmp_path, f"setting,score,max_memory_allocated\n{rows}"), "max_memory_allocated").notes
     assert any("if some rows are in percent" in note for note in notes) == doubted
