@@ -68,8 +68,8 @@ class TrainingSession(Session):
             digest = record.facts.get("setting_digest")
             if record.outcome.final and digests.get(record.setting, digest) != digest:
                 raise UserError(
-                    f"setting {record.setting} was run with other values or other code of its variant in this study; in a "
-                    "study, a name has one meaning. Choose another study.name, or another variant.name"
+                    f"setting {record.setting} was run with other values or other code of its variant in this study; "
+                    "in a study, a name has one meaning. Choose another study.name, or another variant.name"
                 )
 
     def _fits_now(self, record: Record) -> bool:
