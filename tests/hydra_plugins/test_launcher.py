@@ -22,6 +22,7 @@ class TestLauncher(LauncherTestSuite):
     pass
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(("task_launcher_cfg", "extra_flags"), [({}, ["-m", "hydra/launcher=paretune"])])
 class TestIntegration(IntegrationTestSuite):

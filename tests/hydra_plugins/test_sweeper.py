@@ -45,6 +45,7 @@ class TestBatches(BatchedSweeperTestSuite):
     pass
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("task_launcher_cfg", "extra_flags"), [({}, ["-m", "hydra/sweeper=paretune", IN_MEMORY, "hydra/launcher=paretune"])]
 )
@@ -167,6 +168,7 @@ hydra:
 """
 
 
+@pytest.mark.long
 def test_a_preset_with_class_paths_and_a_storage_node_runs_unchanged(sphere):
     """The form of the much-used preset of lightning-hydra-template."""
     (sphere.folder / "conf/hparams_search").mkdir()
@@ -205,6 +207,7 @@ def test_several_objectives_and_a_space_extended_by_code(sphere):
     assert all(0 <= s["params"]["+w"] <= s["params"]["x"] + 10 for s in results["solutions"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("rate", "runs"), [("0.5", 2), ("1.0", 4)])
 def test_failures_up_to_a_rate_are_accepted(sphere, rate: str, runs: int):
     done, _ = sphere(
@@ -215,6 +218,7 @@ def test_failures_up_to_a_rate_are_accepted(sphere, rate: str, runs: int):
     assert len([path for path in (sphere.folder / "out").iterdir() if path.is_dir()]) == runs
 
 
+@pytest.mark.long
 def test_a_function_or_sampler_that_does_not_fit_the_study_is_reported(sphere):
     done, _ = sphere("two=true", "hydra.sweeper.n_trials=1")
     assert "returned 2 numbers, but hydra.sweeper.direction names 1" in done.stdout + done.stderr

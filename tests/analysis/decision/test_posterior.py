@@ -29,6 +29,7 @@ def of_means(*runs_of_setting: list[float], rule: Rule = NEAR, n: int | None = N
     return posterior(noise, rule, 1.0 + np.arange(len(runs_of_setting)))
 
 
+@pytest.mark.long
 def test_intervals_cover_and_chances_are_those_of_the_truth():
     """40 studies of the benchmark: 95% intervals cover 95% of the true scores, and of the settings with a chance of
     about p to reach the threshold, about p do."""

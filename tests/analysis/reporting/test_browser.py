@@ -128,6 +128,7 @@ def test_mlflow_opens_at_score_against_memory(links: list[str], browser: Browser
     assert browser.screenshot(tmp_path / "view.png").stat().st_size > 10_000
 
 
+@pytest.mark.long
 def test_the_study_s_row_opens_with_the_answer(links: list[str], browser: Browser):
     browser.open(links[1], width=1400, height=1000)
     browser.wait_for("document.body.innerText.includes('Use lora: exact_match 0.9')")

@@ -68,6 +68,7 @@ def test_no_file_is_written_if_the_config_is_wrong(program: Program, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("override", "words"),
     [
@@ -129,6 +130,7 @@ def test_completion_lists_the_presets(program: Program):
     assert done.stdout.split() == [f"variant={preset}" for preset in presets]
 
 
+@pytest.mark.long
 def test_analysis_reports_what_is_missing(program: Program):
     assert "Run a study first" in program("analysis").stderr
     nowhere = program("analysis", "study=x")

@@ -67,6 +67,7 @@ def answer(*overrides: str, multirun: bool = False) -> str:
     return " ".join(f"{fault.subject} {fault.message}" for fault in caught.value.faults)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(("typed", "meant"), TYPED.items())
 def test_the_answer_to_a_habit_names_the_override(

@@ -133,6 +133,7 @@ def run_experiment(name: str, tmp_path: Path, *overrides: str) -> tuple[Record, 
     return run_training(RunRequest(config=config, record=record, folder=str(tmp_path / "run")), silent), facts
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_an_experiment_runs_whole_on_local_files(name: str, tmp_path: Path):

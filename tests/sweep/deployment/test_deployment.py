@@ -142,6 +142,7 @@ def test_the_pick_s_adapter_loads_with_plain_peft_and_scores_the_same(study: Stu
     assert "the same on each of 40 examples" in card
 
 
+@pytest.mark.long
 def test_a_merged_model_needs_no_peft_and_gives_the_adapter_s_logits(study: Study, tmp_path: Path):
     run_id = study.runs["lora_r8 0"]
     export(study, tmp_path / "adapter", run=run_id)

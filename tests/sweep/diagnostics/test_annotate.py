@@ -160,6 +160,7 @@ def test_the_general_lists_have_the_members_and_the_order_of_the_suggestions():
         assert mitigations.GENERAL[outcome].count(";") == len(keys) - 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("variant", "micro"), [("fft", 8), ("lora_r32", 3), ("lora_qv", 2), ("dora_r16", 2), ("ia3", 2)]
 )

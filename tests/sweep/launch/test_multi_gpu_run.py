@@ -57,6 +57,7 @@ def job(folder: Path, toy: list[str], *overrides: str) -> RunRequest:
     return RunRequest(config=config, record=record, folder=str(folder))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("variant", "parallel"), [("lora_r8", "ddp"), ("fft", "fsdp"), ("qlora_r8", "fsdp")], ids=["ddp", "fft", "qlora"]
 )

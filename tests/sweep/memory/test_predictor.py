@@ -40,6 +40,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "cell",
     [
@@ -201,6 +202,7 @@ def shapes(checkpoints: Path) -> dict[str, list[int]]:
         return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
 
 
+@pytest.mark.long
 def test_few_tokens_leave_weights_gradients_state_and_the_optimizer_s_temporary(
     predictions: dict[str, Prediction], shapes: dict[str, list[int]]
 ):

@@ -41,6 +41,7 @@ def types(model: torch.nn.Module, trains: bool) -> set[torch.dtype]:
     return {p.dtype for p in model.parameters() if p.requires_grad == trains}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("compute", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("task_type", ["CAUSAL_LM", "SEQ_CLS"])
 @pytest.mark.parametrize("name", FAMILIES)

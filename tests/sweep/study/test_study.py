@@ -216,6 +216,7 @@ def test_no_secret_is_written_anywhere(tmp_path: Path, toy: list[str]):
     assert found == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sampler", ["auto", "grid"])
 def test_no_trial_is_no_run(tmp_path: Path, toy: list[str], sampler: str):
     study = ["-m", *toy, "variant=fft,lora_r8", f"hydra/sweeper/sampler={sampler}", "hydra.sweeper.n_trials=0"]
@@ -357,6 +358,7 @@ def test_a_run_that_was_not_launched_is_launched_with_a_larger_budget(tmp_path: 
     assert outcomes() == {"fft": ["oom", "ok"], "lora_r8": ["oom", "ok"]}
 
 
+@pytest.mark.long
 def test_a_run_that_is_clearly_worse_is_stopped(tmp_path: Path, toy: list[str]):
     """With the second learning rate the model learns nothing, and needs as much memory as with the first."""
     evaluating = ["train.eval_steps=15", "hydra.sweeper.pruner=dominance"]
