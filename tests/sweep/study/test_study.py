@@ -293,7 +293,8 @@ def running_child(coordinator: subprocess.Popen, *others: int) -> int:
                 opened = [os.readlink(file) for file in Path(f"/proc/{coordinator.pid}/fd").iterdir()]
                 # The base model is prepared in another folder.
                 logs = any(name.endswith("run.log") and "/outputs/" in name for name in opened)
-                if logs and os.readlink(f"/proc/{process}/fd/1") in opened:
+                own = os.readlink(f"/proc/{coordinator.pid}/fd/1")  # also of a process that waits
+                if logs and os.readlink(f"/proc/{process}/fd/1") in {*opened} - {own}:
                     time.sleep(0.5)
                     return process
         time.sleep(0.1)
@@ -375,7 +376,7 @@ def test_a_run_that_is_clearly_worse_is_stopped(tmp_path: Path, toy: list[str]):
 
 @pytest.mark.long
 def test_the_setting_in_contention_gets_the_further_seeds(tmp_path: Path, toy: list[str]):
-    adaptive = ["study.replicates=adaptive", "seed=0,1,2,3"]
+    adaptive = ["study.replicates=adaptive", "seed=0,1,2,3", "task.data.n_validation=400"]
     done = run(tmp_path, "sweep", "-m", "study.name=x", *toy, *LEARNS, *adaptive)
     assert done.returncode == 0, done.stderr
     seeds = {}
