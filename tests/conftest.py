@@ -160,3 +160,16 @@ def compose(*overrides: str, config_name: str = "config") -> dict:
             return plain_config(composed)
     finally:
         VersionBase.instance().version_base = before  # Hydra's own tests, in the same process, have another
+
+
+class Losses:
+    """A report that keeps the loss of each step."""
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def metrics(self, step: int, values: dict[str, float]) -> None:
+        self.values.append(values["train/loss"])
+
+    def progress(self, label: str, done: int, total: int) -> None:
+        return

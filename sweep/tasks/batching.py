@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from sweep.tasks import IGNORED, Encoded
 
 if TYPE_CHECKING:
     import torch
@@ -83,3 +85,15 @@ RELATIVE = ("t5", "mt5", "umt5", "longt5")
 # Models whose positions start after the id of the padding token.
 OFFSET = ("roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert", "data2vec-text", "mpnet",
           "longformer", "ibert", "xmod", "esm")  # fmt: skip
+
+
+def pad_batch(tokenizer: Tokenizer) -> Callable[[list[Encoded]], dict[str, torch.Tensor]]:
+    """A collator that pads to the longest example of the batch."""
+    pad = tokenizer.pad_token_id
+
+    def collate(rows: list[Encoded]) -> dict[str, torch.Tensor]:
+        ids = [row["input_ids"] for row in rows]
+        labels = padded([row["labels"] for row in rows], IGNORED)
+        return {"input_ids": padded(ids, pad), "attention_mask": mask(ids), "labels": labels}
+
+    return collate

@@ -12,7 +12,7 @@ from sweep.core.errors import UserError, alternatives
 from sweep.datasets import Splits
 from sweep.metrics.f1 import in_order
 from sweep.tasks.labels import head_order, listed, remarks, require_distinct, require_shared, value_of
-from sweep.tasks.sequence_head import TextTask, check_texts
+from sweep.tasks.sequence_head import TextTask, check_texts, label_arguments
 
 if TYPE_CHECKING:
     import torch
@@ -102,15 +102,7 @@ class Classification(TextTask):
         return replace(self, labels=order)
 
     def model_arguments(self, tokenizer: Tokenizer) -> dict[str, Any]:
-        """The labels, and the padding token, by which decoders find the last token of a text."""
-        labels = self._bound()
-        return {
-            "id2label": dict(enumerate(labels)),
-            "label2id": {label: index for index, label in enumerate(labels)},
-            "num_labels": len(labels),
-            "problem_type": "single_label_classification",
-            "pad_token_id": tokenizer.pad_token_id,
-        }
+        return label_arguments(self._bound(), "single_label_classification", tokenizer)
 
     def read(self, label: str) -> str:
         return value_of(label)

@@ -15,10 +15,11 @@ from sweep.core.errors import UserError, alternatives
 from sweep.datasets import Dataset, Example, Splits, place_of
 from sweep.datasets.file_parsing import read_text
 from sweep.metrics import ModelOutputs
-from sweep.tasks import IGNORED, Encoded, EncodedDataset, Evaluation, Task, packing
-from sweep.tasks.batching import by_length, mask, padded, positions_in, positions_of, virtual_tokens
+from sweep.tasks import IGNORED, Encoded, EncodedDataset, Evaluation
+from sweep.tasks.batching import by_length, mask, pad_batch, padded, positions_in, positions_of, virtual_tokens
 from sweep.tasks.decoding import generate
 from sweep.tasks.likelihood import nll
+from sweep.tasks.packing import Packable
 from sweep.tasks.prompt_format import Dialogue, Format, check_roles, within
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ _OFF_TASK_BATCH = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Generation(Task):
+class Generation(Packable):
     """Prompts → generated text. The loss is on the response and its end only; the score is on generated text.
 
     Examples are pairs (prompt, response), or conversations (messages), which always use the chat template.
@@ -54,8 +55,6 @@ class Generation(Task):
     """Chat template instead of the tokenizer's: a file, or Jinja text."""
     template_date: str = "2024-07-26"
     """Date that chat templates get which write the date of the day, as YYYY-MM-DD."""
-    packing: bool = False
-    """Whether several short examples share one training row."""
     off_task_data: Dataset | None = None
     """Texts that the task is not about. The increase of their loss shows how much the model forgets."""
 
@@ -89,14 +88,7 @@ class Generation(Task):
 
     def encode(self, tokenizer: Tokenizer, examples: Sequence[Example], max_length: int) -> EncodedDataset:
         rows = within(self._dialogues(tokenizer, examples), max_length)
-        return packing.pack(rows, max_length) if self.packing else rows
-
-    def collator(self, tokenizer: Tokenizer) -> Callable[[list[Encoded]], dict[str, torch.Tensor]]:
-        return packing.pad_packed(tokenizer.pad_token_id) if self.packing else pad_batch(tokenizer)
-
-    def verify(self, model: torch.nn.Module, examples: Sequence[Encoded]) -> None:
-        if self.packing:
-            packing.verify(model, examples)
+        return self.packed(rows, max_length)
 
     def evaluate(
         self,
@@ -220,15 +212,3 @@ class Generation(Task):
 def encode_pairs(tokenizer: Tokenizer, examples: Sequence[Example], max_length: int) -> EncodedDataset:
     """Rows of prompt (with the tokenizer's start tokens), response and end token; labels on the last two."""
     return within(Format().dialogues(tokenizer, examples), max_length)
-
-
-def pad_batch(tokenizer: Tokenizer) -> Callable[[list[Encoded]], dict[str, torch.Tensor]]:
-    """A collator that pads to the longest example of the batch."""
-    pad = tokenizer.pad_token_id
-
-    def collate(rows: list[Encoded]) -> dict[str, torch.Tensor]:
-        ids = [row["input_ids"] for row in rows]
-        labels = padded([row["labels"] for row in rows], IGNORED)
-        return {"input_ids": padded(ids, pad), "attention_mask": mask(ids), "labels": labels}
-
-    return collate

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from sweep.core.errors import UserError
 from sweep.datasets import Example, Splits, place_of, without_role
 from sweep.metrics import ModelOutputs
-from sweep.tasks import Encoded, EncodedDataset, Evaluation, Task, packing
-from sweep.tasks.batching import positions_of
-from sweep.tasks.generation import pad_batch
+from sweep.tasks import EncodedDataset, Evaluation
+from sweep.tasks.batching import pad_batch, positions_of
 from sweep.tasks.likelihood import nll
+from sweep.tasks.packing import Packable
 from sweep.tasks.prompt_format import end_token
 from sweep.tasks.special_tokens import without_added
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LanguageModeling(Task):
+class LanguageModeling(Packable):
     """Texts for a causal model. Each text ends with the tokenizer's end token.
 
     A text that is longer than `train.max_length` is divided into pieces, and each piece is a training row: no token is
@@ -33,9 +33,6 @@ class LanguageModeling(Task):
     task_type: ClassVar[str] = "CAUSAL_LM"
     auto_model: ClassVar[str] = "AutoModelForCausalLM"
     is_causal: ClassVar[bool] = True
-
-    packing: bool = False
-    """Whether several short texts share one training row."""
 
     def faults(self) -> Iterator[tuple[str, str]]:
         yield from super().faults()
@@ -67,14 +64,7 @@ class LanguageModeling(Task):
         )
         if not rows:
             raise UserError("no text has two tokens, so there is nothing to predict")
-        return packing.pack(rows, max_length) if self.packing else rows
-
-    def collator(self, tokenizer: Tokenizer) -> Callable[[list[Encoded]], dict[str, torch.Tensor]]:
-        return packing.pad_packed(tokenizer.pad_token_id) if self.packing else pad_batch(tokenizer)
-
-    def verify(self, model: torch.nn.Module, examples: Sequence[Encoded]) -> None:
-        if self.packing:
-            packing.verify(model, examples)
+        return self.packed(rows, max_length)
 
     def evaluate(
         self,

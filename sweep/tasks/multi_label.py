@@ -17,7 +17,7 @@ from sweep.metrics.f1 import in_order
 from sweep.metrics.multi_label_f1 import MultiLabelF1, as_set, as_text
 from sweep.tasks import Evaluation
 from sweep.tasks.labels import remarks, require_distinct, require_shared, value_of
-from sweep.tasks.sequence_head import TextTask, check_texts
+from sweep.tasks.sequence_head import TextTask, check_texts, label_arguments
 
 if TYPE_CHECKING:
     import torch
@@ -88,14 +88,7 @@ class MultiLabel(TextTask):
         return {"data/unseen_label_fraction": unseen / len(splits.validation)}
 
     def model_arguments(self, tokenizer: Tokenizer) -> dict[str, Any]:
-        labels = self._bound()
-        return {
-            "id2label": dict(enumerate(labels)),
-            "label2id": {label: index for index, label in enumerate(labels)},
-            "num_labels": len(labels),
-            "problem_type": "multi_label_classification",
-            "pad_token_id": tokenizer.pad_token_id,
-        }
+        return label_arguments(self._bound(), "multi_label_classification", tokenizer)
 
     def read(self, label: str) -> str:
         return as_text(self._set(label), self._bound())

@@ -7,16 +7,37 @@ where positions start at 0 again. The loss equals that of unpacked examples, exc
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sweep.core.errors import UserError
-from sweep.tasks import IGNORED, Encoded, EncodedDataset
-from sweep.tasks.batching import padded
+from sweep.tasks import IGNORED, Encoded, EncodedDataset, Task
+from sweep.tasks.batching import pad_batch, padded
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
 _OPEN_ROWS = 64  # rows that are searched for space
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packable(Task):
+    """A task of texts whose training examples may share rows."""
+
+    packing: bool = False
+    """Whether several short examples share one training row."""
+
+    def packed(self, rows: EncodedDataset, max_length: int) -> EncodedDataset:
+        """The rows as training gets them."""
+        return pack(rows, max_length) if self.packing else rows
+
+    def collator(self, tokenizer: Tokenizer) -> Callable[[list[Encoded]], dict[str, torch.Tensor]]:
+        return pad_packed(tokenizer.pad_token_id) if self.packing else pad_batch(tokenizer)
+
+    def verify(self, model: torch.nn.Module, examples: Sequence[Encoded]) -> None:
+        if self.packing:
+            verify(model, examples)
 
 
 def pack(rows: EncodedDataset, max_length: int) -> EncodedDataset:

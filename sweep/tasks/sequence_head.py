@@ -20,6 +20,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase as Tokenizer
 
 
+def label_arguments(labels: Sequence[str], problem_type: str, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Arguments of a model for these labels, and the padding token, by which decoders find the last token of a text."""
+    return {
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: index for index, label in enumerate(labels)},
+        "num_labels": len(labels),
+        "problem_type": problem_type,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+
+
 @dataclass(frozen=True, kw_only=True)
 class TextTask(Task):
     """`AutoModelForSequenceClassification`: a new head on the base."""

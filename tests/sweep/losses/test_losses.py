@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import compose
+from conftest import Losses, compose
 from transformers import AutoModelForCausalLM
 
 from sweep.config.schema import parse
@@ -17,20 +17,6 @@ from sweep.tasks import IGNORED
 from sweep.tasks.generation import encode_pairs, pad_batch
 from sweep.training.fit import fit
 from sweep.training.options import Train
-
-
-class Losses:
-    """A report that keeps the loss of each step."""
-
-    def __init__(self) -> None:
-        self.values: list[float] = []
-
-    def metrics(self, step: int, values: dict[str, float]) -> None:
-        self.values.append(values["train/loss"])
-
-    def progress(self, label: str, done: int, total: int) -> None:
-        return
-
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.5, 0.5], [-1.0, 3.0, 0.0]])
 LABELS = torch.tensor([0, 2, 1])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import Losses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments, set_seed
@@ -31,19 +32,6 @@ from sweep.variants.lora import LoRA, QLoRA
 def train(**changes: object) -> Train:
     values = {"max_steps": 5, "micro_batch_size": 4, "max_length": 64, "optimizer": "adamw_torch", **changes}
     return Train(**values)
-
-
-class Losses:
-    """A report that keeps the loss of each step."""
-
-    def __init__(self) -> None:
-        self.values: list[float] = []
-
-    def metrics(self, step: int, values: dict[str, float]) -> None:
-        self.values.append(values["train/loss"])
-
-    def progress(self, label: str, done: int, total: int) -> None:
-        return
 
 
 @pytest.fixture
