@@ -72,13 +72,14 @@ def construction(node: Mapping[str, Any]) -> tuple[Construction | None, str]:
     return Construction(target=target, options=values), ""
 
 
-def targets(node: Any) -> Iterator[str]:
-    """All dotted names that `_target_` has in a config."""
+def targets(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """(key, value) of each `_target_` in a config, at any depth."""
     if isinstance(node, Mapping):
-        if isinstance(node.get(TARGET), str):
-            yield node[TARGET]
-        for value in node.values():
-            yield from targets(value)
+        for name, value in node.items():
+            below = f"{key}.{name}" if key else str(name)
+            if name == TARGET:
+                yield below, value
+            yield from targets(value, below)
     elif isinstance(node, list | tuple):
-        for value in node:
-            yield from targets(value)
+        for number, value in enumerate(node):
+            yield from targets(value, f"{key}.{number}")

@@ -24,7 +24,7 @@ _OURS = ("sweep", "analysis", "hydra_plugins", "conf")
 def digests(config: Any) -> dict[str, str]:
     """`code.<module>` → twelve hexadecimal digits, for each module of the user's own that a `_target_` in `config`
     names. Of a package, all its Python files count."""
-    modules = {target.rpartition(".")[0] for target in targets(config)}
+    modules = {str(target).rpartition(".")[0] for _, target in targets(config)}
     return {f"code.{name}": digest for name in sorted(modules) if (digest := _digest(_files(name)))}
 
 

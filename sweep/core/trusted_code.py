@@ -3,8 +3,7 @@ reads it decides: this package's own classes, and those of packages that the com
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from collections.abc import Collection
 
 OWN = "sweep"
 
@@ -15,16 +14,3 @@ def untrusted_package(target: object, packages: Collection[str]) -> str | None:
     path = str(target)
     trusted = any(path.startswith(f"{package}.") for package in (OWN, *packages))
     return None if trusted else path.partition(".")[0]
-
-
-def class_paths(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """(key, value) of each `_target_` in a nested container."""
-    if isinstance(node, Mapping):
-        for name, value in node.items():
-            below = f"{key}.{name}" if key else str(name)
-            if name == "_target_":
-                yield below, value
-            yield from class_paths(value, below)
-    elif isinstance(node, list | tuple):
-        for number, value in enumerate(node):
-            yield from class_paths(value, f"{key}.{number}")

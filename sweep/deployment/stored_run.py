@@ -13,10 +13,11 @@ from omegaconf import OmegaConf
 from sweep.config.schema import RunConfig, parse
 from sweep.core import program
 from sweep.core.artifacts import EXAMPLES_FILE, WEIGHTS_FOLDER
+from sweep.core.construction import targets
 from sweep.core.errors import ConfigError, UserError, alternatives, first_line
 from sweep.core.overrides import shell_override, text_value
 from sweep.core.record import Outcome, Record
-from sweep.core.trusted_code import class_paths, untrusted_package
+from sweep.core.trusted_code import untrusted_package
 from sweep.tracking.mlflow_reader import MlflowReader
 from sweep.tracking.record_tags import fault_of, to_record
 
@@ -120,7 +121,7 @@ def _require_trusted(plain: Any, record: Record, given: Given) -> None:
     """Refuse a config that names code which the command does not allow, before anything is imported."""
     if not isinstance(plain, Mapping) or not isinstance(plain.get("model"), Mapping):
         raise UserError(f"the config.yaml of run {record.name} has no group model: the file is damaged")
-    foreign = {path: untrusted_package(path, given.packages) for _, path in class_paths(plain)}
+    foreign = {path: untrusted_package(path, given.packages) for _, path in targets(plain)}
     unknown = sorted({package for package in foreign.values() if package is not None})
     if unknown:
         named = ", ".join(str(path) for path, package in foreign.items() if package is not None)
