@@ -16,7 +16,6 @@ from sweep.statistics.score_posterior import Draws, Observed
 
 _ALL = 64  # settings: of more, those far below the best do not compete
 _FAR = (0.1, 8.0)  # below the best by this share of it, and by as many standard errors
-_NOT_SHARED = 0.5  # of the variance of right and wrong answers: what settings do not share, in the embedded benchmark
 _MOST_SETTINGS = 12  # for which the value of further runs is computed
 _SLIGHT = 0.01
 _SURE = 0.95
@@ -131,5 +130,5 @@ def _covariance(noise: ScoreNoise, some: np.ndarray) -> np.ndarray:
     if noise.own_variance is None or noise.covariance is None or noise.n_examples is None:
         return np.zeros((len(some), len(some)))
     covariance = noise.covariance[np.ix_(some, np.searchsorted(noise.rivals, some))]
-    share = _NOT_SHARED if noise.why_not else 1.0
+    share = score_posterior.NOT_SHARED if noise.why_not else 1.0
     return share * covariance + np.eye(len(some)) * (noise.unit / noise.n_examples) ** 2 / 2

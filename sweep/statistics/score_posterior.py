@@ -30,6 +30,8 @@ from sweep.statistics.draws import categories
 _EVERY = 5
 _FAR = 1.0  # standard deviation of A around the mean of the scores: flat, on this scale
 _SEED = 0
+# Of the variance of right and wrong answers to the same examples: what settings do not share (embedded benchmark).
+NOT_SHARED = 0.5
 
 
 class Prior(NamedTuple):

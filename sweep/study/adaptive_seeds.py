@@ -20,7 +20,6 @@ from sweep.study.entry import Entry, Seed
 
 FIRST = 2
 LEAST = 0.01
-_NOT_SHARED = 0.5  # of the variance of right and wrong answers to the same examples: what settings do not share
 _CHAINS, _STEPS = 64, 50
 Name = TypeVar("Name", bound=Hashable)
 Rows = tuple[tuple[float | None, ...], ...]
@@ -72,7 +71,7 @@ def _chances(
     variance = np.zeros(len(means))
     scores = np.abs(means)
     if n_examples and scores.max() <= 1:
-        variance = _NOT_SHARED * scores * (1 - scores) / n_examples
+        variance = score_posterior.NOT_SHARED * scores * (1 - scores) / n_examples
     scale = abs(best) or float(scores.max()) or 1.0
     observed = Observed(by_seed, np.diag(variance), np.zeros(len(means)), scale)
     drawn = score_posterior.draw(observed, chains=_CHAINS, steps=_STEPS)
