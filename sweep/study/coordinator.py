@@ -1,8 +1,8 @@
-"""Who runs a study: each coordinator's name, its heartbeat, and the lock that they share.
+"""Who runs a study: each coordinator's heartbeat, and the lock that they share.
 
-Several coordinators, on one machine or on many, work on one study if they share its Optuna storage. A coordinator
-decides which run is next, and claims it, while it holds a lock of that storage. A coordinator on this machine is dead
-if its process is gone; a coordinator on another machine is dead if its heartbeat is too old.
+Several coordinators, on one machine or on many, work on one study if they share its storage. The book gives each run to
+one of them, without a lock. The lock is held while a command opens the study, and while a setting gets its trial in
+Optuna, which takes several steps.
 """
 
 from __future__ import annotations

@@ -212,7 +212,7 @@ class Engine:
 
     @staticmethod
     def _send(session: Session) -> None:
-        """Write to MLflow what it lacks, as long as a short outage lasts."""
+        """Write to MLflow what it lacks. During an outage, try again for PATIENCE_SECONDS; then UserError."""
         for delay in retries():
             if session.send():
                 return

@@ -1,4 +1,4 @@
-"""The runs of a study in MLflow: a copy of the book. What differs is settled when a command begins, by these rules:
+"""The runs of a study in MLflow: a copy of the book. What differs is corrected when a command begins, by these rules:
 
 - A row that ended and that the book does not have is taken into the book: the book was lost, or its coordinator died
   between the two.
@@ -80,7 +80,7 @@ class MlflowCopy:
         self._parent_id = parent_id
         self._entry_of = entry_of
 
-    def settle(self) -> None:
+    def agree(self) -> None:
         """Make the book and MLflow agree, by the rules of this module."""
         known = self._book.rows()
         found = self._runs.rows(self._parent_id)

@@ -52,7 +52,7 @@ class TrainingSession(Session):
         self._front: list[pareto_front.Standing] = []
         self._copy = MlflowCopy(book, runs, parent_id, self._entry_of)
         book.begin_command()
-        self._copy.settle()
+        self._copy.agree()
         earlier = self._copy.records()
         self._require_same_values(earlier.values())
         book.again([run for run, record in earlier.items() if self._fits_now(record)])
