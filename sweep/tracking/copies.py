@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sweep.core import redaction
 from sweep.core.errors import described
 from sweep.core.record import Outcome, Record
-from sweep.tracking.tensorboard_events import EventFile
 
 if TYPE_CHECKING:
     from sweep.tracking.mlflow_store import RunLog
@@ -52,14 +51,17 @@ class TensorBoard:
     """An event file in the folder `tensorboard/` of the run. `tensorboard --logdir outputs` shows all runs."""
 
     def __init__(self, record: Record, folder: Path, config: Mapping[str, Any], experiment: str):
-        self._file = EventFile(folder / "tensorboard")
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder / "tensorboard"))
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        self._file.scalars(step, values)
+        for key, value in values.items():
+            self._writer.add_scalar(key, value, step)
 
     def close(self, record: Record) -> None:
-        self._file.scalars(int(record.measurements.get("train/steps", 0)), record.measurements)
-        self._file.close()
+        self.metrics(int(record.measurements.get("train/steps", 0)), record.measurements)
+        self._writer.close()
 
 
 class WandB:

@@ -26,5 +26,6 @@ class Tracking:
     """Copies of each run's metrics: `metrics.jsonl` and an event file in the run's folder, a run in W&B."""
 
     def faults(self) -> Iterator[tuple[str, str]]:
-        if "wandb" in self.also and find_spec("wandb") is None:
-            yield "also", "has wandb, which is not installed (pip install wandb); jsonl and tensorboard need no package"
+        for name in self.also:
+            if name != "jsonl" and find_spec(name) is None:
+                yield "also", f"has {name}, which is not installed (pip install {name}); jsonl needs no package"

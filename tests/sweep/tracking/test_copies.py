@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import struct
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from conftest import compose
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from store import record
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sweep.config.schema import parse
 from sweep.core.errors import ConfigError
 from sweep.launch import run_supervisor
 from sweep.tracking import copies
 from sweep.tracking.copies import CopiedLog
-from sweep.tracking.tensorboard_events import EventFile, crc32c
 
 
 class Row:
@@ -36,53 +34,11 @@ class Row:
         self.seen.append("closed")
 
 
-def events(file: Path) -> list[Any]:
-    """The file's events, decoded by the protobuf library with the field numbers of TensorFlow's event.proto and
-    summary.proto."""
-    proto = descriptor_pb2.FileDescriptorProto(name="event.proto", package="t", syntax="proto3")
-    kinds = {"double": 1, "float": 2, "int64": 3, "string": 9, "message": 11}
-
-    def message(name: str, *fields: tuple[str, int, str, str, bool]) -> None:
-        made = proto.message_type.add(name=name)
-        for field, number, kind, of, repeated in fields:
-            one = made.field.add(name=field, number=number, type=kinds[kind], label=3 if repeated else 1)
-            if of:
-                one.type_name = f".t.{of}"
-
-    message("Value", ("tag", 1, "string", "", False), ("simple_value", 2, "float", "", False))
-    message("Summary", ("value", 1, "message", "Value", True))
-    message("Event", ("wall_time", 1, "double", "", False), ("step", 2, "int64", "", False),
-            ("file_version", 3, "string", "", False), ("summary", 5, "message", "Summary", False))  # fmt: skip
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(proto)
-    event = message_factory.GetMessageClass(pool.FindMessageTypeByName("t.Event"))
-    data, found = file.read_bytes(), []
-    while data:
-        (length,) = struct.unpack("<Q", data[:8])
-        found.append(event.FromString(data[12 : 12 + length]))
-        data = data[16 + length :]
-    return found
-
-
-def test_the_checksum_is_rfc_3720_s():
-    assert crc32c(b"123456789") == 0xE3069283
-    assert crc32c(bytes(32)) == 0x8A9136AA  # RFC 3720, appendix B.4
-    assert crc32c(bytes(range(32))) == 0x46DD794E
-
-
-def test_an_event_file_has_the_version_and_the_values_of_each_step(tmp_path: Path):
-    file = EventFile(tmp_path)
-    file.scalars(1, {"train/loss": 2.5})
-    file.scalars(300, {"train/loss": 1.5, "eval/점수": 0.25})
-    file.close()
-    [path] = tmp_path.iterdir()
-    assert path.name.startswith("events.out.tfevents.")
-    first, *others = events(path)
-    assert first.file_version == "brain.Event:2"
-    assert [(e.step, [(v.tag, v.simple_value) for v in e.summary.value]) for e in others] == [
-        (1, [("train/loss", 2.5)]),
-        (300, [("train/loss", 1.5), ("eval/점수", 0.25)]),
-    ]
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """(step, value) by name, as TensorBoard reads them."""
+    reader = EventAccumulator(str(folder))
+    reader.Reload()
+    return {tag: [(one.step, one.value) for one in reader.Scalars(tag)] for tag in reader.Tags()["scalars"]}
 
 
 def test_all_copies_have_what_mlflow_has(tmp_path: Path):
@@ -97,8 +53,8 @@ def test_all_copies_have_what_mlflow_has(tmp_path: Path):
     *steps, last = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
     assert steps == [{"step": 3, "train/loss": 1.0}, {"step": 4, "train/loss": None}]
     assert last["record"]["setting"] == "a"
-    [path] = (tmp_path / "tensorboard").iterdir()
-    assert events(path)[-1].summary.value[0].tag == "score"
+    found = scalars(tmp_path / "tensorboard")
+    assert (found["train/loss"][0], found["score"]) == ((3, 1.0), [(0, 0.5)])
 
 
 def test_a_copy_that_fails_ends_and_the_run_goes_on(
